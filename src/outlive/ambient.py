@@ -1,0 +1,206 @@
+"""What a workflow body may use besides its steps: time, chance, branches, children.
+
+Inside a run everything here is durable or deterministic. Outside a run `sleep`,
+`now`, `random` and `uuid` act plainly, the rest raises UsageError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random as _random
+import time
+import uuid as _uuid
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypeVar
+
+from outlive.clock import Duration, seconds, to_datetime, to_instant
+from outlive.definitions import current_execution
+from outlive.engine.bodies import current_step
+from outlive.engine.engine import Engine
+from outlive.engine.execution import Execution
+from outlive.errors import UsageError
+from outlive.ids import check_id
+from outlive.model.definition import StepInfo, WorkflowInfo, WorkflowSpec
+from outlive.run import Run
+
+T = TypeVar("T")
+
+
+def _in_workflow(name: str) -> Execution:
+    execution = current_execution()
+    if execution is None:
+        raise UsageError(f"outlive.{name} is for workflow bodies; here no run is executing")
+    execution.check_alive()
+    return execution
+
+
+async def sleep(
+    delay: Duration | None = None, /, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+) -> None:
+    """Wait durably: `sleep(2.5)`, `sleep(days=3)`.
+
+    *Durable*: the wait ends at the time of the last delivered outcome plus the
+    delay, whatever dies meanwhile; its end is an entry. A run that waits holds no memory in the long run.
+    """
+    total_s = _seconds(delay) if delay is not None else 0.0
+    total_s += _seconds(timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
+    await asyncio.sleep(total_s)
+
+
+_seconds = seconds
+
+
+async def sleep_until(at: datetime) -> None:
+    """Wait durably until an aware datetime on the database's clock; at once if that is past."""
+    instant = to_instant(at)
+    execution = current_execution()
+    if execution is None:
+        await asyncio.sleep(max(0.0, instant - time.time()))
+        return
+    done = execution.loop.create_future()
+    timer = execution.loop.call_at(instant, asyncio.futures._set_result_unless_cancelled, done, None)  # type: ignore[attr-defined]
+    try:
+        await done
+    finally:
+        timer.cancel()
+
+
+def now() -> datetime:
+    """Give the time as an aware UTC datetime; recorded, so replay sees the same."""
+    execution = current_execution()
+    if execution is None:
+        return datetime.now(UTC)
+    clock = execution.engine.clock
+    return execution.answer("now", lambda: to_datetime(max(clock.now(), execution.loop.time())), datetime)  # type: ignore[no-any-return]
+
+
+def random() -> float:
+    """Give a random number in [0, 1); recorded, so replay sees the same."""
+    execution = current_execution()
+    if execution is None:
+        return _random.random()
+    return execution.answer("random", execution.engine.chance.random, float)  # type: ignore[no-any-return]
+
+
+def uuid() -> _uuid.UUID:
+    """Give a random UUID; recorded, so replay sees the same."""
+    execution = current_execution()
+    if execution is None:
+        return _uuid.uuid4()
+    return execution.answer("uuid", execution.engine.ids.uuid, _uuid.UUID)  # type: ignore[no-any-return]
+
+
+def info() -> StepInfo | WorkflowInfo:
+    """Say which run is executing here: WorkflowInfo in a workflow body, StepInfo in a step."""
+    execution = current_execution()
+    if execution is not None:
+        return WorkflowInfo(execution.id, execution.spec.name, execution.version, not execution.journal.exhausted)
+    step = current_step.get()
+    if step is None:
+        raise UsageError("outlive.info is for workflow bodies and steps; here no run is executing")
+    return step
+
+
+async def gather(*aws: Awaitable[Any], return_exceptions: bool = False) -> list[Any]:
+    """Wait for all. The first error cancels the others, awaits their end and is raised."""
+    _in_workflow("gather")
+    tasks = [asyncio.ensure_future(aw) for aw in aws]
+    try:
+        return await asyncio.gather(*tasks, return_exceptions=return_exceptions)
+    except BaseException:
+        await _end(tasks)
+        raise
+
+
+async def race(*aws: Awaitable[Any]) -> tuple[int, Any]:
+    """Wait for the first to end and give its index and value; the others are cancelled and awaited."""
+    _in_workflow("race")
+    if not aws:
+        raise UsageError("outlive.race takes at least one awaitable")
+    tasks = [asyncio.ensure_future(aw) for aw in aws]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    except BaseException:
+        await _end(tasks)
+        raise
+    winner = next(index for index, task in enumerate(tasks) if task.done())
+    await _end(tasks)
+    return winner, tasks[winner].result()
+
+
+async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def group() -> asyncio.TaskGroup:
+    """Open a group of branches: `async with outlive.group() as g: g.create_task(…)`."""
+    _in_workflow("group")
+    return asyncio.TaskGroup()
+
+
+async def map(
+    function: Callable[[T], Awaitable[Any]], items: Iterable[T] | AsyncIterable[T], limit: int | None = None
+) -> list[Any]:
+    """Call a function for every item, at most `limit` at a time; results in the order of the items."""
+    _in_workflow("map")
+    if isinstance(items, AsyncIterable):
+        items = [item async for item in items]
+    if limit is None:
+        return await gather(*(function(item) for item in items))
+    if limit < 1:
+        raise UsageError("outlive.map(limit=…) is at least 1")
+    places = asyncio.Semaphore(limit)
+
+    async def one(item: T) -> Any:
+        async with places:
+            return await function(item)
+
+    return await gather(*(one(item) for item in items))
+
+
+async def start(
+    workflow: Any,
+    *args: Any,
+    id: str | None = None,
+    delay: Duration | None = None,
+    priority: int = 0,
+    key: str | None = None,
+    kwargs: dict[str, Any] | None = None,
+    parent_close: Literal["cancel", "abandon"] = "cancel",
+) -> Run:
+    """Start a child run and go on; return when it is on disk.
+
+    *Again*: replay gives a handle of the same child. `parent_close` says what
+    becomes of it when this run ends first.
+    """
+    execution = _in_workflow("start")
+    spec = getattr(workflow, "__outlive_workflow__", None)
+    if not isinstance(spec, WorkflowSpec):
+        raise UsageError(f"{workflow!r} is no workflow; decorate it with @workflow")
+    if parent_close not in ("cancel", "abandon"):
+        raise UsageError(f"parent_close=… is 'cancel' or 'abandon', not {parent_close!r}")
+    options: dict[str, Any] = {
+        "priority": priority,
+        "key": key,
+        "delay_s": seconds(delay) if delay is not None else 0.0,
+    }
+    if id is not None:
+        options["id"] = check_id(id)
+
+    def make_handle(run_id: str, row: int) -> Run:
+        return Run(lambda: _outside(execution.engine), run_id, row, spec.shape.result, created=True)
+
+    return await execution.start_child_run(spec, args, kwargs or {}, options, parent_close, make_handle)  # type: ignore[no-any-return]
+
+
+def _outside(engine: Engine) -> Engine:
+    """Refuse what a handle does inside a workflow body, where replay could not repeat it."""
+    if current_execution() is not None:
+        raise UsageError(
+            "a workflow body may not ask the store about a run; await the workflow itself for its result, "
+            "or use the handle in a step"
+        )
+    return engine

@@ -1,0 +1,294 @@
+"""The app: a store, the definitions it serves, and the worker that drives them, inside the user's own program."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from outlive.clock import Duration, SystemClock, seconds, to_instant
+from outlive.codec.payload import Codec, JsonCodec, encode_arguments
+from outlive.engine.engine import Engine
+from outlive.errors import RunExists, RunNotFound, UsageError
+from outlive.ids import check_id
+from outlive.limits import LEASE_MIN_S
+from outlive.model.definition import WorkflowSpec
+from outlive.model.reads import RunQuery
+from outlive.model.status import Status
+from outlive.model.writes import ExistingRun, NewRun
+from outlive.registry import Registry
+from outlive.run import Run, RunInfo, make_info
+from outlive.store.factory import make_store
+
+
+class Outlive:
+    """Durable workflows in one database. Use it as `async with Outlive(url) as app:`.
+
+    `include`: modules, package names or definitions to serve; None serves every
+    workflow declared in the process. `worker=False`: a client that only starts
+    and reads. `lease`: seconds after which peers take over from a process that
+    no longer renews. `grace`: seconds that steps in flight get on exit.
+    `max_running`: runs active at a time, waiting ones not counted.
+    `migrate=False`: refuse a database whose schema is not the one of this version.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        include: Iterable[Any] | None = None,
+        worker: bool = True,
+        name: str | None = None,
+        lease: Duration = 15.0,
+        grace: Duration = 10.0,
+        pool_size: int = 5,
+        max_running: int = 1000,
+        migrate: bool = True,
+        codec: Codec | None = None,
+    ) -> None:
+        self.name = name if name is not None else f"outlive-{os.getpid()}"
+        self._url = url
+        self._lease_s = seconds(lease)
+        if self._lease_s < LEASE_MIN_S:
+            raise UsageError(f"lease=… is at least {LEASE_MIN_S} seconds, not {self._lease_s:g}")
+        if max_running < 1 or pool_size < 2:
+            raise UsageError("max_running=… is at least 1 and pool_size=… at least 2")
+        self._grace_s = seconds(grace)
+        self._pool_size = pool_size
+        self._max_running = max_running
+        self._worker = worker
+        self._migrate = migrate
+        self._codec: Codec = codec if codec is not None else JsonCodec()
+        self._include = list(include) if include is not None else None
+        self._registry: Registry | None = None
+        self._entered: Engine | None = None
+        self._pid = 0
+        make_store(url, clock=SystemClock(), chance=random.Random(), pool_size=pool_size)  # a wrong URL fails here
+
+    # -- life ---------------------------------------------------------------
+    async def open(self) -> Outlive:
+        """Connect, migrate if asked, and begin to work. The same as entering `async with`."""
+        if self._entered is not None:
+            raise UsageError("this app is open already; make another Outlive(...) for another loop or block")
+        self._registry = Registry(self._include)
+        chance = random.SystemRandom()
+        clock = SystemClock()
+        store = make_store(self._url, clock=clock, chance=random.Random(chance.random()), pool_size=self._pool_size)
+        engine = Engine(
+            store,
+            clock=clock,
+            chance=random.Random(chance.random()),
+            codec=self._codec,
+            find_workflow=self._registry.find,
+            workflow_names=self._registry.names,
+            worker=self._worker,
+            name=self.name,
+            lease_s=self._lease_s,
+            grace_s=self._grace_s,
+            max_running=self._max_running,
+        )
+        self._pid = os.getpid()
+        try:
+            await engine.open(migrate=self._migrate)
+        except BaseException:
+            await engine.discard()
+            raise
+        self._entered = engine
+        return self
+
+    async def close(self) -> None:
+        """Stop claiming, let steps finish within the grace, release the runs; waiting runs stay as they are."""
+        engine = self._engine()
+        self._entered = None
+        await engine.close()
+
+    async def __aenter__(self) -> Outlive:
+        return await self.open()
+
+    async def __aexit__(self, *_exc: object) -> None:
+        if self._entered is not None:
+            await self.close()
+
+    def _engine(self) -> Engine:
+        """Give the engine, or say why this app cannot be used here."""
+        engine = self._entered
+        if engine is None:
+            raise UsageError("this app is not open: use it inside `async with Outlive(...) as app:`")
+        if os.getpid() != self._pid:
+            raise UsageError("this app was opened before a fork; open one in each process")
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is not engine.main:
+            raise UsageError(
+                "this app belongs to another event loop; in a workflow body use outlive.start and the other "
+                "functions of `outlive`, in another thread open an app of its own"
+            )
+        return engine
+
+    # -- runs ---------------------------------------------------------------
+    async def start(
+        self,
+        workflow: Any,
+        *args: Any,
+        id: str | None = None,
+        queue: str | None = None,
+        delay: Duration | None = None,
+        priority: int = 0,
+        key: str | None = None,
+        deadline: Duration | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        tx: Any = None,
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Start a run of a workflow, given as definition or name; return when the run is on disk.
+
+        *Again*: a used `id` gives the existing run (`run.created` is False, the
+        arguments are not compared), RunExists if it is of another workflow.
+        With `tx` (a connection inside a transaction of the same database) the
+        run is written by that transaction: it exists if that commits.
+        *Raises* EncodeFailed for arguments that cannot be stored, StoreUnavailable
+        (it carries the run id: starting with the same id again is safe).
+        """
+        engine = self._engine()
+        spec = _spec_of(workflow)
+        run = self._new_run(engine, spec, workflow, args, kwargs or {}, check_id(id) if id is not None else None)
+        run.queue = queue or ""
+        run.priority = priority
+        run.key = key
+        run.delay_s = seconds(delay) if delay is not None else 0.0
+        run.deadline_at = engine.clock.now() + seconds(deadline) if deadline is not None else None
+        if attributes is not None:
+            run.attributes = self._codec.encode(dict(attributes), where=f"attributes of run {run.id}")
+        existing = await (engine.start(run) if tx is None else self._start_in(engine, tx, run))
+        row = existing.row if existing is not None else run.row
+        hint = spec.shape.result if spec is not None else Any
+        return Run(self._engine, run.id, row, hint, created=existing is None)
+
+    async def run(self, workflow: Any, *args: Any, **options: Any) -> Any:
+        """Start a run and wait for its result; takes the options of `start`."""
+        return await (await self.start(workflow, *args, **options)).result()
+
+    async def get(self, id: str) -> Run:
+        """Give the handle of an existing run, or raise RunNotFound."""
+        engine = self._engine()
+        row = await engine.store.find_run(check_id(id))
+        if row is None:
+            raise RunNotFound(id)
+        spec = engine.find_workflow(row.workflow)
+        return Run(self._engine, row.id, row.row, spec.shape.result if spec is not None else Any, created=False)
+
+    def runs(
+        self,
+        *,
+        status: str | Iterable[str] | None = None,
+        workflow: str | None = None,
+        queue: str | None = None,
+        id_prefix: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 100,
+        after: int | None = None,
+    ) -> Page:
+        """List runs, newest first: await it for one page, or iterate over all with `async for`."""
+        statuses = (status,) if isinstance(status, str) else tuple(status or ())
+        known = set(Status)
+        for one in statuses:
+            if one not in known:
+                raise UsageError(f"{one!r} is no status; there are {', '.join(Status)}")
+        if limit < 1:
+            raise UsageError("limit=… is at least 1")
+        query = RunQuery(
+            statuses=statuses,
+            workflow=workflow,
+            queue=queue,
+            id_prefix=id_prefix,
+            created_after=to_instant(created_after) if created_after is not None else None,
+            created_before=to_instant(created_before) if created_before is not None else None,
+            limit=limit,
+            after=after,
+        )
+        return Page(self._engine(), query)
+
+    def _new_run(
+        self,
+        engine: Engine,
+        spec: WorkflowSpec | None,
+        workflow: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        run_id: str | None,
+    ) -> NewRun:
+        if spec is None:
+            served = engine.find_workflow(workflow)
+            if served is None and self._worker:
+                raise UsageError(
+                    f"no workflow {workflow!r} is declared in this process; import its module, pass the definition "
+                    "itself, or use a client: Outlive(…, worker=False)"
+                )
+            spec = served
+        elif self._registry is not None:
+            self._registry.use(spec)
+        name = spec.name if spec is not None else workflow
+        text = encode_arguments(
+            self._codec, spec.shape if spec is not None else None, args, kwargs, where=f"arguments of workflow {name}"
+        )
+        if spec is not None:
+            return engine.new_run(spec, run_id, text)
+        now = engine.clock.now()
+        return NewRun(engine.ids.row_id(now), run_id or engine.ids.run_id(now), name, text, codec=self._codec.id)
+
+    async def _start_in(self, engine: Engine, tx: Any, run: NewRun) -> ExistingRun | None:
+        existing = await engine.store.start_in(tx, run)
+        if existing is not None and existing.workflow != run.workflow:
+            raise RunExists(run.id, existing.workflow, run.workflow)
+        return existing
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """One page of runs; `next` is the cursor of the following page, None at the end."""
+
+    items: list[RunInfo]
+    next: int | None
+
+
+class Page:
+    """A list of runs that is read when it is awaited or iterated over."""
+
+    def __init__(self, engine: Engine, query: RunQuery) -> None:
+        self._engine = engine
+        self._query = query
+
+    def __await__(self) -> Generator[Any, None, RunPage]:
+        return self._read().__await__()
+
+    async def _read(self) -> RunPage:
+        rows = await self._engine.store.list_runs(self._query)
+        items = [make_info(row, self._engine.codec) for row in rows]
+        return RunPage(items, rows[-1].row if len(rows) == self._query.limit else None)
+
+    async def __aiter__(self) -> AsyncIterator[RunInfo]:
+        while True:
+            page = await self._read()
+            for item in page.items:
+                yield item
+            if page.next is None:
+                return
+            self._query.after = page.next
+
+
+def _spec_of(workflow: Any) -> WorkflowSpec | None:
+    """Give the spec of a definition, None for a name."""
+    if isinstance(workflow, str):
+        return None
+    spec = getattr(workflow, "__outlive_workflow__", None)
+    if isinstance(spec, WorkflowSpec):
+        return spec
+    name = getattr(workflow, "__qualname__", repr(workflow))
+    raise UsageError(f"{name} is no workflow; decorate it with @workflow")

@@ -1,0 +1,63 @@
+"""The root of the commands, and the place where an error becomes a sentence and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from outlive import errors
+from outlive.cli.db import db
+from outlive.cli.demo import demo
+from outlive.cli.doctor import doctor
+from outlive.cli.runs import runs
+from outlive.cli.settings import CONFLICT, NOT_FOUND, RUN_FAILED, STORE, USAGE, Settings, common_options
+from outlive.cli.worker import worker
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+# The first class that fits decides.
+_EXIT_CODES: list[tuple[type[errors.OutliveError], int]] = [
+    (errors.RunNotFound, NOT_FOUND),
+    (errors.RunExists, CONFLICT),
+    (errors.LimitError, CONFLICT),
+    (errors.ReplayError, CONFLICT),
+    (errors.StoreError, STORE),
+    (errors.UsageError, USAGE),
+    (errors.PayloadError, USAGE),
+    (errors.OutliveError, RUN_FAILED),
+]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="outlive", message="outlive %(version)s")
+@common_options
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Durable workflows in the database you already have."""
+    context.ensure_object(Settings)
+
+
+for command in (demo, runs, worker, db, doctor):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and end the process with its exit code."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        code = cli.main(arguments, prog_name="outlive", standalone_mode=False, auto_envvar_prefix="OUTLIVE")
+    except click.Abort:
+        return _INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except errors.OutliveError as error:
+        click.echo(f"outlive: {error}", err=True)
+        return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
+    return code if isinstance(code, int) else 0

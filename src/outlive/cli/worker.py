@@ -1,0 +1,74 @@
+"""`outlive worker`: executes runs until it is told to stop.
+
+SIGTERM and the first Ctrl-C stop it gently: nothing new is claimed, steps in flight get the app's
+grace, then the runs are released to other workers. A second one ends the process at once,
+which loses nothing either; the runs then wait for a takeover.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from outlive import Outlive
+from outlive.cli.settings import Settings, common_options
+from outlive.errors import UsageError
+
+_KILLED = 130
+
+
+@click.command()
+@click.argument("target", metavar="MODULE[:APP]")
+@common_options
+@click.pass_obj
+def worker(settings: Settings, target: str) -> None:
+    """Execute runs until Ctrl-C or SIGTERM.
+
+    MODULE:APP names an Outlive object, or a function that gives one. MODULE alone serves the
+    definitions of that module in the database of --url.
+    """
+    asyncio.run(_serve(find_app(target, settings)))
+
+
+def find_app(target: str, settings: Settings) -> Outlive:
+    """Import what the command line names and give the app."""
+    module_name, _, attribute = target.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # an import inside the user's module: its traceback says where
+        raise UsageError(f"no module {module_name!r} in {Path.cwd()} or on PYTHONPATH") from None
+    if not attribute:
+        return Outlive(settings.require_url(), include=[module])
+    found = getattr(module, attribute, None)
+    app = found() if callable(found) and not isinstance(found, type) else found
+    if not isinstance(app, Outlive):
+        raise UsageError(f"{target} is {found!r}, not an Outlive object or a function that gives one")
+    if not app._worker:
+        raise UsageError(f"{target} is a client (worker=False) and executes nothing")
+    return app
+
+
+async def _serve(app: Outlive) -> None:
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(_KILLED)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    async with app:
+        click.echo(f"worker {app.name} is running (process {os.getpid()}); Ctrl-C stops it", err=True)
+        await stop.wait()
+        click.echo("stopping: steps in flight may finish; Ctrl-C again ends at once", err=True)

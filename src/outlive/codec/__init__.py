@@ -1,0 +1,33 @@
+"""Payloads and error records: how values, arguments and errors become stored text and come back."""
+
+from outlive.codec.failure import error_facts, rebuild_error, record_error
+from outlive.codec.payload import (
+    CallShape,
+    Codec,
+    JsonCodec,
+    codec_for,
+    decode_arguments,
+    digest,
+    digest_arguments,
+    encode_arguments,
+    hint_of_result,
+    hints_of_parameters,
+    round_trip,
+)
+
+__all__ = [
+    "CallShape",
+    "Codec",
+    "JsonCodec",
+    "codec_for",
+    "decode_arguments",
+    "digest",
+    "digest_arguments",
+    "encode_arguments",
+    "error_facts",
+    "hint_of_result",
+    "hints_of_parameters",
+    "rebuild_error",
+    "record_error",
+    "round_trip",
+]

@@ -1,0 +1,205 @@
+"""Payloads: values and calls as stored text, read back by type hints.
+
+The engine always delivers what `decode(encode(value))` gives, on the first
+execution too, so code never sees a value that replay would not. With a hint a
+value comes back as the declared type. Without one it comes back as plain JSON
+data: tuples and sets as lists, dates as text, dataclasses as dicts. What would
+be lost on the way (NaN, NUL, int keys without a hint) is refused with its path.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import blake2b
+from typing import Any, Protocol, TypedDict
+
+from outlive.codec.hints import hint_of_result, hints_of_parameters, names_around, resolve_hints, result_among
+from outlive.codec.jsontext import JsonCodec, encode_lowered
+from outlive.codec.lower import ENCODER, Lowering
+from outlive.errors import DecodeFailed, EncodeFailed
+
+__all__ = [
+    "CallShape",
+    "Codec",
+    "JsonCodec",
+    "codec_for",
+    "decode_arguments",
+    "digest",
+    "digest_arguments",
+    "encode_arguments",
+    "hint_of_result",
+    "hints_of_parameters",
+    "round_trip",
+]
+
+_FORMS_MAX = 64  # of one function: so many numbers of arguments are remembered with their hint
+_ATOMS = frozenset({str, int, bool, type(None), float})
+
+
+class Codec(Protocol):
+    """What turns values into stored text and back; the hook for encryption."""
+
+    @property
+    def id(self) -> str: ...
+
+    def encode(self, value: Any, *, where: str, hint: Any = Any) -> str: ...
+
+    def decode(self, text: str, hint: Any = Any, *, where: str) -> Any: ...
+
+
+def round_trip(codec: Codec, value: Any, hint: Any = Any, *, where: str) -> tuple[str, Any]:
+    """Give the stored text of a value, and the value as every reader of that text will see it."""
+    if isinstance(codec, JsonCodec):
+        return codec.round_trip(value, where=where, hint=hint)
+    text = codec.encode(value, where=where, hint=hint)
+    return text, codec.decode(text, hint, where=where)
+
+
+def codec_for(id: str, codecs: Iterable[Codec] | Mapping[str, Codec]) -> Codec:
+    """Find the codec that wrote a payload. Raises DecodeFailed if this process does not have it."""
+    known = {codec.id: codec for codec in (codecs.values() if isinstance(codecs, Mapping) else codecs)}
+    if id not in known:
+        raise DecodeFailed(
+            f"this payload was written by codec {id!r}, this process has {', '.join(sorted(known)) or 'none'}; "
+            "open the app with the codec that wrote it: Outlive(..., codec=...)"
+        )
+    return known[id]
+
+
+def digest(text: str) -> str:
+    """Give 16 hex characters that stand for a text."""
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+class CallShape:
+    """How a function is called: its signature and hints, made once for each definition.
+
+    A call has one stored form, by position wherever possible: `f(1)` and `f(a=1)` are the
+    same call. Defaults are not stored, the function gives its own.
+    """
+
+    def __init__(self, function: Callable[..., Any], skip_first: bool = False) -> None:
+        signature = inspect.signature(function)
+        parameters = list(signature.parameters.values())[int(skip_first) :]
+        self.name = getattr(function, "__qualname__", type(function).__name__).rpartition("<locals>.")[2]
+        self.signature = signature.replace(parameters=parameters)
+        self._function = function
+        self._names_around = names_around(function)
+        self._forms: dict[tuple[int, tuple[str, ...]], Any] = {}
+        places = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+        named = [one for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty]
+        self._places = [one.name for one in places]
+        self._least = sum(one.default is one.empty for one in places) + (1 << 30 if named else 0)
+        self._rest = next((one.name for one in parameters if one.kind is one.VAR_POSITIONAL), "")
+        self._others = next((one.name for one in parameters if one.kind is one.VAR_KEYWORD), "")
+
+    @functools.cached_property
+    def hints(self) -> dict[str, Any]:
+        """The resolved annotations; not read before the first call, when all of the module exists."""
+        return resolve_hints(self._function, self._names_around)
+
+    @functools.cached_property
+    def result(self) -> Any:
+        """The declared result, as `hint_of_result` gives it."""
+        return result_among(self.hints)
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give a call in its one form. Raises TypeError, as the call itself would."""
+        if not kwargs and self._least <= len(args) <= len(self._places):
+            return args, {}
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as problem:
+            raise TypeError(f"{self.name}(): {problem}") from None
+        return bound.args, bound.kwargs
+
+    def hint(self, count: int, names: tuple[str, ...]) -> Any:
+        """Give the hint of a stored call with so many arguments by position and these by keyword."""
+        form = self._forms.get((count, names))
+        if form is None:
+            form = self._make_hint(count, names)
+            if len(self._forms) < _FORMS_MAX:
+                self._forms[count, names] = form
+        return form
+
+    def _make_hint(self, count: int, names: tuple[str, ...]) -> Any:
+        places = [self.hints.get(name, Any) for name in self._places[:count]]
+        places += [self.hints.get(self._rest, Any)] * (count - len(places))
+        own = self.signature.parameters
+        named = {name: self.hints.get(name if name in own else self._others, Any) for name in names}
+        args = types.GenericAlias(tuple, tuple(places))
+        kwargs = TypedDict("kwargs", named)  # type: ignore[misc]
+        return TypedDict("call", {"args": args, "kwargs": kwargs})  # type: ignore[operator]
+
+    def rename(self, failed: EncodeFailed) -> EncodeFailed:
+        """Give the same error with the parameter's name in its path: `.order.price`, not `.args[0].price`."""
+        path = re.sub(r": \.args\[(\d+)\]", lambda found: f": .{self._name_of(int(found[1]))}", failed.path, count=1)
+        return EncodeFailed(path.replace(": .kwargs.", ": .", 1), failed.problem)
+
+    def _name_of(self, index: int) -> str:
+        count = len(self._places)
+        return self._places[index] if index < count else f"{self._rest}[{index - count}]"
+
+
+def encode_arguments(
+    codec: Codec, signature_info: CallShape | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, where: str
+) -> str:
+    """Give the stored form of a call; the shape is None where only the name of the workflow is known.
+
+    Raises TypeError where the function does not take these arguments, EncodeFailed and PayloadTooLarge.
+    """
+    if signature_info is None:
+        return codec.encode({"args": list(args), "kwargs": dict(kwargs)}, where=where)
+    args, kwargs = signature_info.bind(args, kwargs)
+    try:
+        hint = signature_info.hint(len(args), tuple(kwargs))
+        return codec.encode({"args": args, "kwargs": kwargs}, where=where, hint=hint)
+    except EncodeFailed as failed:
+        raise signature_info.rename(failed) from failed.__cause__
+
+
+def decode_arguments(
+    codec: Codec, signature_info: CallShape, text: str, *, where: str
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Give the arguments of a stored call, each by its parameter's hint. Raises DecodeFailed."""
+    stored = codec.decode(text, where=where)
+    try:
+        names = tuple(stored["kwargs"])
+        signature_info.bind(tuple(stored["args"]), stored["kwargs"])
+    except (TypeError, KeyError) as problem:
+        raise DecodeFailed(f"{where}: what is stored does not fit the parameters: {problem}") from problem
+    call = codec.decode(text, signature_info.hint(len(stored["args"]), names), where=where)
+    return signature_info.bind(call["args"], call["kwargs"])
+
+
+def digest_arguments(signature_info: CallShape, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, where: str) -> str:
+    """Give the digest of a call. The arguments are not stored, so they need not fit their hints."""
+    args, kwargs = signature_info.bind(args, kwargs)
+    call = {"args": args, "kwargs": kwargs}
+    try:
+        return blake2b(_encode_steadily(call, where), digest_size=8).hexdigest()
+    except EncodeFailed as failed:
+        raise signature_info.rename(failed) from failed.__cause__
+
+
+def _encode_steadily(call: Any, where: str) -> bytes:
+    """Give the same bytes for equal values in every process."""
+    try:
+        if _is_plain(call):
+            return ENCODER.encode(call)
+    except (ValueError, RecursionError, TypeError):  # the slow way names the path
+        pass
+    return encode_lowered(Lowering(any_key=True), call, Any, where)
+
+
+def _is_plain(value: Any) -> bool:
+    """Say whether a value is made of nothing but plain JSON types, which are written the same each time."""
+    for item in value.values() if type(value) is dict else value:
+        kind = type(item)
+        if kind not in _ATOMS and (kind not in (list, dict, tuple) or not _is_plain(item)):
+            return False
+    return True

@@ -1,0 +1,269 @@
+"""Decorators: plain functions become definitions. A definition is a plain object, bound to no app.
+
+Outside a run, calling a definition calls the function. Inside a run, calling a
+step or transaction journals it, and calling a workflow starts a child run and
+waits for it. Where the call stands is read from the running loop (async) or
+from the thread's context (sync workflows); nothing is stored globally but the
+list of definitions made so far.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import itertools
+import weakref
+from collections.abc import Callable
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from outlive.clock import Duration, seconds
+from outlive.codec.payload import CallShape
+from outlive.engine.bodies import current_step
+from outlive.engine.execution import Execution
+from outlive.engine.runloop import RunLoop
+from outlive.engine.threads import current_body
+from outlive.errors import UsageError
+from outlive.limits import NAME_MAX_CHARS
+from outlive.model.definition import ONCE, OnUnknown, Retry, StepSpec, WorkflowSpec
+from outlive.version import version_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+declared: weakref.WeakValueDictionary[int, Workflow[..., Any] | Step[..., Any]] = weakref.WeakValueDictionary()
+_counter = itertools.count()
+
+
+def current_execution() -> Execution | None:
+    """Give the run whose body is executing here, on a run loop."""
+    loop = asyncio._get_running_loop()
+    return loop.execution if type(loop) is RunLoop else None  # type: ignore[return-value]
+
+
+class Step(Generic[P, R]):
+    """A decorated step or transaction; `spec` says how it executes."""
+
+    spec: StepSpec
+
+    def __init__(self, spec: StepSpec) -> None:
+        self.spec = spec
+        functools.update_wrapper(self, spec.function)
+        declared[next(_counter)] = self
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        spec = self.spec
+        execution = current_execution()
+        if execution is not None:
+            if not spec.is_async:
+                raise UsageError(
+                    f"{spec.name} is a plain function: an async workflow calls it as "
+                    f"`await asyncio.to_thread({spec.name}, …)`"
+                )
+            return execution.call_step(spec, args, kwargs)  # type: ignore[return-value]
+        body = current_body.get()
+        if body is not None:
+            if spec.is_async:
+                raise UsageError(f"{spec.name} is async: a plain workflow function calls plain steps")
+            return body.call(lambda: body.execution.call_step(spec, args, kwargs))  # type: ignore[no-any-return]
+        return spec.function(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return f"<{self.spec.kind} {self.spec.name}>"
+
+
+class Workflow(Generic[P, R]):
+    """A decorated workflow; `spec` says how it executes."""
+
+    spec: WorkflowSpec
+
+    def __init__(self, spec: WorkflowSpec) -> None:
+        self.spec = spec
+        functools.update_wrapper(self, spec.function)
+        declared[next(_counter)] = self
+
+    @property
+    def __outlive_workflow__(self) -> WorkflowSpec:
+        return self.spec
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        spec = self.spec
+        if current_step.get() is not None:
+            raise UsageError(
+                f"workflow {spec.name} was called inside a step; a step may fail and be tried again, so call the "
+                "workflow from a workflow, or start it with app.start(…, id=…)"
+            )
+        execution = current_execution()
+        if execution is not None:
+            if not spec.is_async:
+                raise UsageError(
+                    f"{spec.name} is a plain function: an async workflow calls it as "
+                    f"`await asyncio.to_thread({spec.name}, …)`"
+                )
+            return execution.call_child(spec, args, kwargs)  # type: ignore[return-value]
+        body = current_body.get()
+        if body is not None:
+            if spec.is_async:
+                raise UsageError(f"{spec.name} is async: a plain workflow function calls plain workflows")
+            return body.call(lambda: body.execution.call_child(spec, args, kwargs))  # type: ignore[no-any-return]
+        return spec.function(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.spec.name}>"
+
+
+@overload
+def step(function: Callable[P, R], /) -> Step[P, R]: ...
+@overload
+def step(
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: Duration | None = None,
+    on_unknown: OnUnknown = "retry",
+    check_arguments: bool = True,
+) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+def step(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: Duration | None = None,
+    on_unknown: OnUnknown = "retry",
+    check_arguments: bool = True,
+) -> Any:
+    """Make a function a step: the place for side effects; its outcome is recorded once.
+
+    *Durable*: the outcome (value or error) as one entry, before the next step of the run starts.
+    *Again*: an entry is never made twice; a step whose process died before its
+    entry was on disk executes again, so make its effect idempotent
+    (`outlive.info().idempotency_key`), or use `transaction`.
+    `retry` says how often a failed attempt is repeated (a bare step is not),
+    `timeout` limits each attempt. `check_arguments=False` leaves the arguments
+    out of divergence detection, for arguments that cannot be encoded.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Step[..., Any]:
+        return Step(
+            StepSpec(
+                function=function,
+                name=_name(function, name),
+                is_async=inspect.iscoroutinefunction(function),
+                shape=CallShape(function),
+                site=_site(function),
+                retry=_retry(retry),
+                timeout_s=seconds(timeout) if timeout is not None else None,
+                on_unknown=on_unknown,
+                check_arguments=check_arguments,
+            )
+        )
+
+    return decorate(function) if function is not None else decorate
+
+
+@overload
+def transaction(function: Callable[Concatenate[Any, P], R], /) -> Step[P, R]: ...
+@overload
+def transaction(
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: Duration | None = None,
+    session: Callable[..., Any] | None = None,
+    check_arguments: bool = True,
+) -> Callable[[Callable[Concatenate[Any, P], R]], Step[P, R]]: ...
+def transaction(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: Duration | None = None,
+    session: Callable[..., Any] | None = None,
+    check_arguments: bool = True,
+) -> Any:
+    """Make a function a transaction: a step whose database writes commit together with its entry, exactly once.
+
+    The function gets `tx` first: `execute`, `fetch`, `fetchrow`, `fetchval`,
+    `executemany` inside one transaction of the app's own database; the engine
+    commits it. Inside a run it is called without `tx`, elsewhere with the caller's.
+    *Again*: a crash before the commit leaves nothing of it, after the commit it never executes again.
+    *Raises* UsageError if the body tries to end the transaction itself.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Step[..., Any]:
+        return Step(
+            StepSpec(
+                function=function,
+                name=_name(function, name),
+                is_async=inspect.iscoroutinefunction(function),
+                shape=CallShape(function, skip_first=True),
+                site=_site(function),
+                retry=_retry(retry),
+                timeout_s=seconds(timeout) if timeout is not None else None,
+                check_arguments=check_arguments,
+                transactional=True,
+                session=session,
+            )
+        )
+
+    return decorate(function) if function is not None else decorate
+
+
+@overload
+def workflow(function: Callable[P, R], /) -> Workflow[P, R]: ...
+@overload
+def workflow(*, name: str | None = None, version: str | None = None) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
+def workflow(
+    function: Callable[..., Any] | None = None, /, *, name: str | None = None, version: str | None = None
+) -> Any:
+    """Make a function a workflow: its progress is durable.
+
+    *Durable*: its arguments when it is started, then the outcome of each durable call, then its result.
+    *Again*: after a crash the function runs again from its top; recorded outcomes
+    are delivered instead of repeated, in the recorded order. So everything that
+    touches the outside world belongs into steps.
+    `version` pins the code version, else it is a hash of the function's code.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Workflow[..., Any]:
+        return Workflow(
+            WorkflowSpec(
+                function=function,
+                name=_name(function, name),
+                is_async=inspect.iscoroutinefunction(function),
+                shape=CallShape(function),
+                site=_site(function),
+                version=version if version is not None else version_of(function),
+            )
+        )
+
+    return decorate(function) if function is not None else decorate
+
+
+def _name(function: Callable[..., Any], name: str | None) -> str:
+    """Give the name of a definition: the qualified name without `<locals>` and module, unless given."""
+    if not callable(function) or isinstance(function, Step | Workflow):
+        raise UsageError(f"a definition is made of a plain function, not of {function!r}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise UsageError(f"{function.__qualname__} is a generator; a definition returns one value")
+    made = name if name is not None else function.__qualname__.rpartition("<locals>.")[2]
+    if not isinstance(made, str) or not 1 <= len(made) <= NAME_MAX_CHARS or not made.isprintable():
+        raise UsageError(f"a name has 1 to {NAME_MAX_CHARS} printable characters, not {made!r}")
+    if any(character in made for character in "/#"):
+        raise UsageError(f"a name may not hold '/' or '#', which structure the keys of entries: {made!r}")
+    return made
+
+
+def _site(function: Callable[..., Any]) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else repr(function)
+
+
+def _retry(retry: Retry | None) -> Retry:
+    if retry is None:
+        return ONCE
+    if not isinstance(retry, Retry):
+        raise UsageError(f"retry=… takes a Retry, not {retry!r}")
+    return retry

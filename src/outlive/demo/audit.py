@@ -1,0 +1,170 @@
+"""The audit: compares the orders file, the provider's ledger, the bookings and the journal.
+
+Reads the database through Outlive like any client, so it is the same on both stores. `Recorded`
+is filled while the order service is dead: a step whose outcome is in the journal
+then must never ask the provider again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from outlive import Outlive, Status, transaction, workflow
+from outlive.demo.child import run_id
+from outlive.demo.orders import Order, money
+from outlive.demo.service import Ledger
+
+_PATHS = {"charge": "/charges", "mail_receipt": "/receipts"}
+
+
+@dataclass
+class Recorded:
+    """Steps with an outcome on disk at a death, and how often each had asked the provider by then."""
+
+    requests: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    async def note(self, url: str, sale: str, ledger: Ledger) -> None:
+        """Read the journals of all unfinished orders."""
+        async with Outlive(url, worker=False) as client:
+            async for info in client.runs(id_prefix=f"{sale}/"):
+                if not info.status.final:
+                    run = await client.get(info.id)
+                    for entry in await run.entries():
+                        if entry.outcome == "ok":
+                            self._add(info.id.removeprefix(f"{sale}/"), entry.name, ledger)
+
+    def _add(self, order_id: str, name: str, ledger: Ledger) -> None:
+        asked = ledger.requests[_PATHS[name], order_id] if name in _PATHS else 0
+        self.requests.setdefault((order_id, name), asked)
+
+    def executed_again(self, ledger: Ledger) -> list[tuple[str, str]]:
+        """List recorded steps that asked the provider once more afterwards."""
+        return [
+            (order_id, name)
+            for (order_id, name), asked in self.requests.items()
+            if name in _PATHS and ledger.requests[_PATHS[name], order_id] != asked
+        ]
+
+
+@transaction
+async def read_bookings(tx: Any, sale: str) -> list[tuple[str, int]]:
+    rows = await tx.fetch("select order_id, cents from demo_bookings where sale = $1", sale)
+    return [(row["order_id"], row["cents"]) for row in rows]
+
+
+@workflow
+async def close_books(sale: str) -> list[tuple[str, int]]:
+    return await read_bookings(sale)
+
+
+@dataclass
+class Audit:
+    """The verdict and the figures behind it; amounts in cents."""
+
+    orders: int
+    finished: int
+    ordered_cents: int
+    charged_cents: int
+    booked_cents: int
+    charges: int
+    bookings: int
+    receipts: int
+    wrong_amounts: list[str]
+    doubled: list[str]
+    executed_again: list[str]
+    deaths: int
+    steps_replayed: int
+    provider_errors: int
+    provider_late: int
+    repeated_requests: int
+
+    @property
+    def all_finished(self) -> bool:
+        """Whether every order came to its end."""
+        return self.finished == self.orders == self.charges == self.bookings == self.receipts
+
+    @property
+    def money_conserved(self) -> bool:
+        """Whether order by order the same amount was ordered, charged and booked."""
+        return self.ordered_cents == self.charged_cents == self.booked_cents and not self.wrong_amounts
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything is as it would be if nobody had been killed."""
+        return self.all_finished and self.money_conserved and not self.doubled and not self.executed_again
+
+    def to_json(self) -> dict[str, Any]:
+        """Give all figures."""
+        return {"passed": self.passed, **asdict(self)}
+
+    def lines(self) -> list[str]:
+        """Give the report as people read it."""
+        again = f"{len(self.executed_again)} of them executed again" if self.executed_again else "none executed again"
+        return [
+            _line("finished", f"{self.finished} of {self.orders} orders", self.all_finished),
+            _line(
+                "money",
+                f"ordered {money(self.ordered_cents)}, charged {money(self.charged_cents)}, "
+                f"booked {money(self.booked_cents)}",
+                self.money_conserved,
+            ),
+            _line(
+                "doubled",
+                ", ".join(self.doubled[:5])
+                or f"nothing: {self.charges} charges, {self.bookings} bookings, {self.receipts} receipts",
+                not self.doubled,
+            ),
+            _line(
+                "replayed", f"{self.steps_replayed} steps answered from the journal, {again}", not self.executed_again
+            ),
+            _line("deaths", f"{self.deaths} × SIGKILL"),
+            _line(
+                "trouble",
+                f"{self.provider_errors} errors and {self.provider_late} late answers of the provider, "
+                f"{self.repeated_requests} requests repeated",
+            ),
+        ]
+
+
+def _line(title: str, text: str, ok: bool | None = None) -> str:
+    mark = "    " if ok is None else "ok  " if ok else "FAIL"
+    return f"  {mark}  {title:<9} {text}"
+
+
+async def audit(url: str, sale: str, orders: list[Order], ledger: Ledger, recorded: Recorded, deaths: int) -> Audit:
+    """Look at everything once more and judge."""
+    async with Outlive(url, include=[close_books]) as app:
+        booked = await app.run(close_books, sale, id=f"{sale}/close-books")
+        finished = 0
+        ours = {run_id(sale, order) for order in orders}
+        async for info in app.runs(id_prefix=f"{sale}/", status=Status.SUCCEEDED):
+            finished += info.id in ours
+    wanted = {order.id: order.cents for order in orders}
+    return Audit(
+        orders=len(orders),
+        finished=finished,
+        ordered_cents=sum(wanted.values()),
+        charged_cents=sum(cents for _, cents in ledger.charged),
+        booked_cents=sum(cents for _, cents in booked),
+        charges=len(ledger.charged),
+        bookings=len(booked),
+        receipts=len(ledger.receipts),
+        wrong_amounts=sorted({order_id for order_id, cents in [*ledger.charged, *booked] if wanted[order_id] != cents}),
+        doubled=[
+            *_doubled("charge", [order_id for order_id, _ in ledger.charged]),
+            *_doubled("booking", [order_id for order_id, _ in booked]),
+            *_doubled("receipt", ledger.receipts),
+        ],
+        executed_again=[f"{name} of {order_id}" for order_id, name in recorded.executed_again(ledger)],
+        deaths=deaths,
+        steps_replayed=len(recorded.requests),
+        provider_errors=ledger.errors,
+        provider_late=ledger.late,
+        repeated_requests=ledger.requests.total() - len(ledger.requests),
+    )
+
+
+def _doubled(what: str, order_ids: list[str]) -> list[str]:
+    return [f"{what} of {order_id}" for order_id, times in Counter(order_ids).items() if times > 1]

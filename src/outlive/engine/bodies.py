@@ -1,0 +1,126 @@
+"""Bodies of steps: executed on the main loop or in a thread, with attempts, delays and time limits.
+
+It turns what a body does into an outcome and hands it to `Execution.settle`.
+It must not know keys, order or the journal. Invariant: every begun call is
+settled once, unless its run was closed meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import random
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from outlive.clock import seconds
+from outlive.codec.failure import record_error
+from outlive.codec.payload import digest, round_trip
+from outlive.engine.calls import CANCELLED, StepCall
+from outlive.engine.transactions import Transactions
+from outlive.errors import PayloadError, RetryAfter, StepFailed
+from outlive.limits import STEP_THREADS
+from outlive.model.definition import StepInfo
+
+current_step: contextvars.ContextVar[StepInfo | None] = contextvars.ContextVar("outlive_step", default=None)
+
+
+class Bodies:
+    """Executes step bodies for one process."""
+
+    def __init__(
+        self,
+        main: asyncio.AbstractEventLoop,
+        transactions: Transactions,
+        chance: random.Random,
+        context: contextvars.Context,
+    ) -> None:
+        self._main = main
+        self._transactions = transactions
+        self._chance = chance
+        self._context = context
+        self._threads = ThreadPoolExecutor(STEP_THREADS, thread_name_prefix="outlive-step")
+        self.in_flight = 0
+
+    def begin(self, call: StepCall) -> None:
+        """Execute the body of a call; its outcome goes to the call's execution."""
+        self.in_flight += 1
+        work = self._main.create_task(self._outcome(call), context=self._context.copy())
+        call.work = work
+        work.add_done_callback(functools.partial(self._ended, call))
+
+    def close(self) -> None:
+        """Start no more threads; those that run cannot be stopped and are disowned."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _ended(self, call: StepCall, work: asyncio.Task[tuple[str, str | None, Any, str | None] | None]) -> None:
+        self.in_flight -= 1
+        if work.cancelled():
+            call.execution.settle(call, "error", None, None, CANCELLED)
+            return
+        outcome = work.result()
+        if outcome is not None:
+            call.execution.settle(call, *outcome)  # type: ignore[arg-type]
+
+    async def _outcome(self, call: StepCall) -> tuple[str, str | None, Any, str | None] | None:
+        """Try until an attempt succeeds or none is left; None if a transaction delivered by itself."""
+        spec, execution = call.spec, call.execution
+        while True:
+            current_step.set(describe(call))
+            try:
+                if spec.transactional:
+                    await self._transactions.execute(call, self.run)
+                    return None
+                value = await self._limited(call)
+                text, decoded = round_trip(
+                    execution.codec, value, spec.shape.result, where=f"result of {spec.kind} {spec.name}"
+                )
+                return "ok", text, decoded, None
+            except asyncio.CancelledError as error:
+                if call.cancel_requested or execution.closed:
+                    raise
+                failure: BaseException = StepFailed("asyncio.exceptions.CancelledError", str(error))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                failure = error
+            record = record_error(failure, execution.codec)
+            if isinstance(failure, PayloadError) or not spec.retry.again(call.attempts, failure):
+                return "error", None, None, record
+            delay_s = spec.retry.delay_s(call.attempts, self._chance)
+            if isinstance(failure, RetryAfter):
+                delay_s = max(delay_s, seconds(failure.delay))
+            del failure
+            execution.record_attempt(call, record)
+            await asyncio.sleep(delay_s)
+            call.attempts += 1
+
+    async def _limited(self, call: StepCall) -> Any:
+        """One attempt within its time limit."""
+        if call.spec.timeout_s is None:
+            return await self.run(call, call.args, call.kwargs)
+        async with asyncio.timeout(call.spec.timeout_s):
+            return await self.run(call, call.args, call.kwargs)
+
+    async def run(self, call: StepCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the function, in a thread if it is a plain one; a thread that is cancelled is disowned."""
+        if call.spec.is_async:
+            return await call.spec.function(*args, **kwargs)
+        context = contextvars.copy_context()
+        work = functools.partial(context.run, call.spec.function, *args, **kwargs)
+        return await self._main.run_in_executor(self._threads, work)
+
+
+def describe(call: StepCall) -> StepInfo:
+    """Say where a body is executing."""
+    execution = call.execution
+    return StepInfo(
+        run_id=execution.id,
+        workflow=execution.spec.name,
+        name=call.name,
+        key=call.key,
+        attempt=call.attempts,
+        idempotency_key=digest(f"{execution.id}\n{call.key}"),
+        fencing_token=execution.claim,
+    )

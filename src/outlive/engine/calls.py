@@ -1,0 +1,212 @@
+"""Durable calls: what a branch of a run may wait for, one class per kind.
+
+A call is a future of the run's loop with a key. `begin` sets its work going,
+once the barrier allows it; the work ends in `Execution.settle`; `deliver` hands
+the outcome to the branch, from the journal or from the work, by the same code.
+Cancelling a call asks its work to end: what then happens is an outcome like any
+other, so replay repeats it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from outlive.codec.failure import rebuild_error
+from outlive.engine.runloop import RunFuture
+from outlive.errors import RunExists
+from outlive.limits import ID_MAX_CHARS
+from outlive.model.definition import StepSpec
+from outlive.model.reads import EndedRun
+from outlive.model.status import Status
+from outlive.model.writes import ExistingRun, NewRun, Outcome
+
+if TYPE_CHECKING:
+    from outlive.engine.execution import Execution
+
+CANCELLED = json.dumps(
+    {"type": "asyncio.exceptions.CancelledError", "text": "cancelled", "args": None, "retryable": False}
+)
+
+
+class Call(RunFuture):
+    """One durable call. Subclasses say how it begins and how its value is read."""
+
+    kind = ""
+
+    def __init__(self, execution: Execution, key: str, name: str, digest: str | None) -> None:
+        super().__init__(loop=execution.loop)
+        self.execution = execution
+        self.key = key
+        self.name = name
+        self.digest = digest
+        self.began_at = execution.loop.time()
+        self.begun = False
+        self.cancel_requested = False
+        self.attempts = 1
+        self.work: asyncio.Task[Any] | None = None  # what cancel() has to end
+        self.committing = False  # a transaction past the point of cancellation
+
+    def begin(self) -> None:
+        """Set the work going."""
+        raise NotImplementedError
+
+    def decode(self, text: str) -> Any:
+        """Read the value of an `ok` entry."""
+        raise NotImplementedError
+
+    def deliver(self, outcome: Outcome, value: Any, error: str | None) -> None:
+        """Hand the outcome to whoever awaits this call."""
+        if self.done():
+            return
+        if outcome == "ok":
+            self.set_result(value)
+        elif error == CANCELLED:
+            super().cancel()
+        else:
+            rebuilt = rebuild_error(error or "{}")
+            self.set_exception(RuntimeError(str(rebuilt)) if isinstance(rebuilt, StopIteration) else rebuilt)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Ask the work to end; the branch goes on when the outcome is delivered."""
+        if self.done():
+            return False
+        if self.execution.loop.unwinding:
+            return super().cancel(msg)
+        if not self.cancel_requested:
+            self.cancel_requested = True
+            self.execution.cancel_call(self)
+        return True
+
+    def stop(self) -> None:
+        """End the work, as far as that is possible; called once, after begin."""
+        if self.work is not None and not self.committing:
+            self.work.cancel()
+
+
+class StepCall(Call):
+    """A step or transaction: its body executes on the main loop or in a thread."""
+
+    def __init__(
+        self,
+        execution: Execution,
+        key: str,
+        digest: str | None,
+        spec: StepSpec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        super().__init__(execution, key, spec.name, digest)
+        self.kind = spec.kind
+        self.spec = spec
+        self.args = args
+        self.kwargs = kwargs
+
+    def begin(self) -> None:
+        self.execution.engine.bodies.begin(self)
+
+    def decode(self, text: str) -> Any:
+        return self.execution.codec.decode(text, self.spec.shape.result, where=f"result of {self.kind} {self.name}")
+
+
+class ChildCall(Call):
+    """A child run, awaited: settled by the child's end."""
+
+    kind = "child"
+
+    def __init__(self, execution: Execution, key: str, run: NewRun, result_hint: Any, digest: str | None) -> None:
+        super().__init__(execution, key, run.workflow, digest)
+        self.run = run
+        self.result_hint = result_hint
+
+    def begin(self) -> None:
+        started = self.execution.journal.started(self.key)
+        if started is not None:
+            self.run.row = json.loads(started.value or "{}")["row"]
+            self.on_started(None)
+        else:
+            self.execution.start_child(self, self.run)
+
+    def on_started(self, existing: ExistingRun | None) -> None:
+        """The child's run is on disk: wait for its end."""
+        if existing is not None:
+            self.execution.settle(self, "error", None, None, _taken(existing, self.run))
+            return
+        self.execution.engine.watcher.watch(self.run.row, self._on_ended)
+        self.execution.rest_again()
+
+    def _on_ended(self, ended: EndedRun) -> None:
+        if ended.status == Status.SUCCEEDED:
+            text = ended.output or "null"
+            self.execution.settle(self, "ok", text, self.decode(text), None)
+        elif ended.status == Status.CANCELLED:
+            self.execution.settle(self, "error", None, None, _cancelled_child(ended))
+        elif ended.status == Status.FAILED:
+            self.execution.settle(self, "error", None, None, ended.error)
+
+    def stop(self) -> None:
+        """Ask the child to cancel, then end the wait."""
+        self.execution.engine.watcher.forget(self.run.row, self._on_ended)
+        self.execution.engine.request_cancel_of_child(self.run.id)
+        self.execution.settle(self, "error", None, None, CANCELLED)
+
+    def decode(self, text: str) -> Any:
+        return self.execution.codec.decode(text, self.result_hint, where=f"result of workflow {self.name}")
+
+
+class StartCall(Call):
+    """A child run that is only started: settled when its row is on disk."""
+
+    kind = "start"
+
+    def __init__(
+        self, execution: Execution, key: str, run: NewRun, digest: str | None, make_handle: Callable[[str, int], Any]
+    ) -> None:
+        super().__init__(execution, key, run.workflow, digest)
+        self.run = run
+        self.make_handle = make_handle
+
+    def begin(self) -> None:
+        started = self.execution.journal.started(self.key)
+        if started is not None:
+            self.run.row = json.loads(started.value or "{}")["row"]
+            self.on_started(None)
+        else:
+            self.execution.start_child(self, self.run)
+
+    def on_started(self, existing: ExistingRun | None) -> None:
+        """The child's run is on disk: that is all."""
+        if existing is not None:
+            self.execution.settle(self, "error", None, None, _taken(existing, self.run))
+            return
+        text = child_reference(self.run)
+        self.execution.settle(self, "ok", text, self.decode(text), None)
+
+    def decode(self, text: str) -> Any:
+        reference = json.loads(text)
+        return self.make_handle(reference["run"], reference["row"])
+
+
+def child_reference(run: NewRun) -> str:
+    """Give the value under which a started child is recorded."""
+    return json.dumps({"run": run.id, "row": run.row})
+
+
+def child_id(parent_id: str, key: str, digest: Callable[[str], str]) -> str:
+    """Give the id of the child that a parent starts at a key: the same on every replay."""
+    plain = f"{parent_id}/{key}"
+    return plain if len(plain) <= ID_MAX_CHARS else f"{plain[: ID_MAX_CHARS - 17]}~{digest(plain)}"
+
+
+def _cancelled_child(ended: EndedRun) -> str:
+    return _failure("outlive.errors.RunCancelled", f"child run {ended.id!r} was cancelled")
+
+
+def _taken(existing: ExistingRun, wanted: NewRun) -> str:
+    return _failure("outlive.errors.RunExists", str(RunExists(wanted.id, existing.workflow, wanted.workflow)))
+
+
+def _failure(type: str, text: str) -> str:
+    return json.dumps({"type": type, "text": text, "args": None, "retryable": False, "traceback": "", "cause": None})

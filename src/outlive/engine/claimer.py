@@ -1,0 +1,112 @@
+"""Duties of a worker towards the database: claim due runs, hear requests, take over from the dead, sweep.
+
+Each duty is one looper; truth is polling, hints only shorten the wait.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from outlive.engine.filelock import is_released
+from outlive.engine.looper import Backoff, Looper
+from outlive.limits import CLAIM_MAX_RUNS, POLL_BUSY_S, POLL_IDLE_S, SWEEP_S
+from outlive.model.reads import WorkerRow
+
+if TYPE_CHECKING:
+    from outlive.engine.engine import Engine
+
+
+class Claimer:
+    """Takes runs that nobody owns: new ones, due ones, those of dead workers. Recovery is claiming."""
+
+    def __init__(self, engine: Engine, chance: random.Random) -> None:
+        self._engine = engine
+        self._backoff = Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random)
+        self.looper = Looper("claimer", self.turn)
+
+    async def turn(self) -> float:
+        """Claim once; at rest, wait no longer than until the next run is due."""
+        engine, store = self._engine, self._engine.store
+        free = min(engine.free_slots(), CLAIM_MAX_RUNS)
+        names = engine.workflow_names()
+        if free <= 0 or not names or not engine.lease.alive():
+            return self._backoff.after(False)
+        fence = engine.fence()
+        claimed = await store.claim(fence, names, None, free)
+        if not claimed and engine.quiet():
+            claimed = await store.claim(fence, names, None, 1, suspect=True)
+        if claimed:
+            recovered = [run.row for run in claimed if not run.fresh]
+            entries = await store.load_entries(recovered) if recovered else {}
+            requests = await store.list_requests(fence)
+            for run in claimed:
+                engine.execute(run, entries.get(run.row, []))
+            engine.hear(requests)
+            return 0.0
+        delay_s = self._backoff.after(False)
+        due_at = await store.next_due()
+        if due_at is not None:
+            delay_s = min(delay_s, max(due_at - engine.clock.now(), POLL_BUSY_S))
+        return delay_s
+
+
+class Requests:
+    """Hears what operators and other runs ask of the runs that this process owns."""
+
+    def __init__(self, engine: Engine, chance: random.Random) -> None:
+        self._engine = engine
+        self._backoff = Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random)
+        self.looper = Looper("requests", self.turn)
+
+    async def turn(self) -> float:
+        """Read the open requests once."""
+        if not self._engine.executions or not self._engine.lease.alive():
+            return self._backoff.after(False)
+        requests = await self._engine.store.list_requests(self._engine.fence())
+        return self._backoff.after(self._engine.hear(requests))
+
+
+class Takeover:
+    """Releases the runs of workers whose lease has expired, or whose process has ended on this host."""
+
+    def __init__(self, engine: Engine, chance: random.Random) -> None:
+        self._engine = engine
+        self._chance = chance
+        self._peers: list[WorkerRow] = []
+        self._read_at = float("-inf")
+        self.looper = Looper("takeover", self.turn)
+
+    async def turn(self) -> float:
+        """Look for dead peers: at their lock files each time, at the table now and then."""
+        engine = self._engine
+        now = engine.clock.now()
+        if now - self._read_at >= POLL_IDLE_S:
+            own = engine.lease.worker
+            self._peers = [
+                peer for peer in await engine.store.list_workers() if own is None or peer.worker != own.worker
+            ]
+            self._read_at = now = engine.clock.now()
+        released = [peer.worker for peer in self._peers if peer.host == engine.host and is_released(peer.lock_path)]
+        if released or any(peer.expires_at <= now for peer in self._peers):
+            taken = await engine.store.take_over(released)
+            self._read_at = float("-inf")
+            if taken.workers:
+                engine.took_over(taken)
+        expiries = [peer.expires_at - now for peer in self._peers]
+        soonest_s = max(0.0, min(expiries, default=POLL_IDLE_S))
+        return min(soonest_s, POLL_IDLE_S / 4) + 0.05 * self._chance.random()
+
+
+class Sweep:
+    """Finds wake-ups that were lost because their sender died between its two statements."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.looper = Looper("sweep", self.turn)
+
+    async def turn(self) -> float:
+        """Sweep once."""
+        if await self._engine.store.sweep():
+            self._engine.claimer.looper.wake()
+        return SWEEP_S

@@ -1,0 +1,291 @@
+"""The one writer of a process: all that its runs have to write, in batches, fenced.
+
+It commits what is pending and never waits on purpose: what arrives during a
+commit forms the next batch. A batch that the database refuses is split by run,
+so that one run's bad data fails only itself. A batch whose reply was lost is
+sent again as it is. Invariant: the writes of one run reach the database in the
+order in which they were added, and after a failed one none follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from outlive.errors import JournalCorrupt, StoreError, StoreUnavailable
+from outlive.limits import BATCH_MAX_ROWS
+from outlive.model.writes import (
+    Batch,
+    Committed,
+    EntryWrite,
+    ExistingRun,
+    Fence,
+    Finish,
+    Mark,
+    NewRun,
+    Release,
+)
+from outlive.store.interface import FenceLost, Store, WriteRefused
+
+if TYPE_CHECKING:
+    from outlive.engine.execution import Execution
+
+log = logging.getLogger("outlive.committer")
+
+
+@dataclass(slots=True, eq=False)
+class Start:
+    """A run to insert, and who is to know: `done` gets the existing run or None."""
+
+    run: NewRun
+    done: asyncio.Future[ExistingRun | None]
+
+
+@dataclass(slots=True, eq=False)
+class RunWrites:
+    """What one run has to write in the next batch."""
+
+    execution: Execution
+    entries: dict[str, EntryWrite] = field(default_factory=dict)
+    children: list[tuple[NewRun, Callable[[ExistingRun | None], None]]] = field(default_factory=list)
+    count: int = 0  # entries appended, those that replaced a pending one included
+    finish: Finish | None = None
+    release: Release | None = None
+    requests: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Load:
+    """One batch and whom it concerns."""
+
+    starts: list[Start]
+    runs: list[RunWrites]
+
+    def batch(self) -> Batch:
+        """Assemble what is to be sent; entries of runs that are disowned meanwhile are not."""
+        batch = Batch(starts=[start.run for start in self.starts])
+        for writes in self.runs:
+            execution = writes.execution
+            if execution.disowned:
+                continue
+            batch.starts.extend(child for child, _ in writes.children)
+            batch.entries.extend(writes.entries.values())
+            batch.handled_requests.extend(writes.requests)
+            if writes.finish is not None:
+                batch.finishes.append(writes.finish)
+            elif writes.release is not None:
+                batch.releases.append(writes.release)
+            elif execution.clear_crashes and writes.entries:
+                execution.clear_crashes = False
+                batch.marks.append(Mark(execution.row, execution.claim, True, clear_crashes=True))
+        return batch
+
+    def halves(self) -> Iterable[Load]:
+        """Split in two, or give nothing if there is one part only."""
+        parts = len(self.starts) + len(self.runs)
+        if parts < 2:
+            return ()
+        if len(self.runs) < 2 or self.starts:
+            middle = (len(self.starts) + 1) // 2 if not self.runs else len(self.starts)
+            return Load(self.starts[:middle], []), Load(self.starts[middle:], self.runs)
+        middle = len(self.runs) // 2
+        return Load([], self.runs[:middle]), Load([], self.runs[middle:])
+
+
+class Committer:
+    """See the module's text. `fence` gives the fence of the moment, None for a client without a worker."""
+
+    def __init__(
+        self,
+        store: Store,
+        main: asyncio.AbstractEventLoop,
+        fence: Callable[[], Fence | None],
+        on_lease_lost: Callable[[], None],
+        on_failed: Callable[[Execution, BaseException], None],
+        on_started: Callable[[NewRun], None],
+        on_left: Callable[[Execution, Finish | Release], None],
+    ) -> None:
+        self._store = store
+        self._main = main
+        self._fence = fence
+        self._on_lease_lost = on_lease_lost
+        self._on_failed = on_failed
+        self._on_started = on_started
+        self._on_left = on_left
+        self._starts: list[Start] = []
+        self._runs: dict[Execution, RunWrites] = {}
+        self._work: asyncio.Task[None] | None = None
+        self._closing = False
+
+    # -- adding -------------------------------------------------------------
+    async def start(self, run: NewRun) -> ExistingRun | None:
+        """Insert a run; give the run that already has its id, or None."""
+        done: asyncio.Future[ExistingRun | None] = self._main.create_future()
+        self._starts.append(Start(run, done))
+        self._soon()
+        return await done
+
+    def add_entry(self, execution: Execution, entry: EntryWrite) -> None:
+        """Add an entry; it replaces a pending one of the same key, which was only `started`."""
+        writes = self._of(execution)
+        writes.entries[entry.key] = entry
+        writes.count += 1
+
+    def add_child(
+        self, execution: Execution, entry: EntryWrite, run: NewRun, on_durable: Callable[[ExistingRun | None], None]
+    ) -> None:
+        """Add an entry and the run that it starts; `on_durable` gets the run that already has the id, or None."""
+        self.add_entry(execution, entry)
+        self._of(execution).children.append((run, on_durable))
+
+    def add_finish(self, execution: Execution, finish: Finish) -> None:
+        """Add the end of a run."""
+        self._of(execution).finish = finish
+
+    def add_release(self, execution: Execution, release: Release) -> None:
+        """Add the departure of a run from this process."""
+        self._of(execution).release = release
+
+    def add_handled(self, execution: Execution, request: int) -> None:
+        """Add a request that an entry has answered."""
+        self._of(execution).requests.append(request)
+
+    def _of(self, execution: Execution) -> RunWrites:
+        writes = self._runs.get(execution)
+        if writes is None:
+            writes = self._runs[execution] = RunWrites(execution)
+            self._soon()
+        return writes
+
+    # -- committing ---------------------------------------------------------
+    def _soon(self) -> None:
+        if self._work is None:
+            self._work = self._main.create_task(self._commit_pending(), name="outlive-committer")
+
+    async def drain(self) -> None:
+        """Wait until nothing is pending."""
+        while self._work is not None:
+            await asyncio.shield(self._work)
+
+    async def _commit_pending(self) -> None:
+        try:
+            while self._starts or self._runs:
+                await self._commit(self._take())
+        finally:
+            self._work = None
+
+    def _take(self) -> Load:
+        """Take the oldest of what is pending, at most one batch of it."""
+        starts, self._starts = self._starts[:BATCH_MAX_ROWS], self._starts[BATCH_MAX_ROWS:]
+        if len(self._runs) + len(starts) <= BATCH_MAX_ROWS:
+            runs, self._runs = list(self._runs.values()), {}
+        else:
+            first = list(self._runs)[: max(1, BATCH_MAX_ROWS - len(starts))]
+            runs = [self._runs.pop(execution) for execution in first]
+        return Load(starts, runs)
+
+    async def _commit(self, load: Load) -> None:
+        try:
+            committed = await self._send(load)
+        except FenceLost:
+            self._on_lease_lost()
+            self._starts[:0] = load.starts
+            return
+        except WriteRefused as error:
+            await self._split(load, error)
+            return
+        if committed is None:
+            return
+        # The outcome goes on from a plain callback: run loops may not turn within this task.
+        settled = self._main.create_future()
+        self._main.call_soon(self._settle, load, committed, settled)
+        await settled
+
+    async def _send(self, load: Load) -> Committed | None:
+        """Send a batch until its outcome is known; None if nothing is left to send."""
+        batch = load.batch()
+        while len(batch):
+            try:
+                return await self._store.commit(batch, self._fence())
+            except StoreUnavailable as error:
+                _fail_starts(load, error)
+                if not error.outcome_unknown:  # else it is sent again as it is: a start may have taken effect
+                    load.starts.clear()
+                    batch = load.batch()
+                log.warning("the store does not answer, %d rows wait for it: %s", len(batch), error)
+                if self._closing and not error.outcome_unknown:
+                    return None
+                await asyncio.sleep(0.1)
+            except (FenceLost, WriteRefused):
+                raise
+            except StoreError as error:
+                raise WriteRefused(str(error)) from error
+        return None
+
+    async def _split(self, load: Load, error: BaseException) -> None:
+        halves = load.halves()
+        if not halves:
+            _fail_starts(load, error)
+            for writes in load.runs:
+                self._drop(writes.execution)
+                self._on_failed(writes.execution, error)
+        for half in halves:
+            await self._commit(half)
+
+    def _drop(self, execution: Execution) -> None:
+        """Forget what a run whose write failed has added meanwhile."""
+        execution.disowned = True
+        self._runs.pop(execution, None)
+
+    def _settle(self, load: Load, committed: Committed, settled: asyncio.Future[None]) -> None:
+        try:
+            for start in load.starts:
+                existing = committed.existing.get(start.run.row)
+                if existing is None:
+                    self._on_started(start.run)
+                if not start.done.done():
+                    start.done.set_result(existing)
+            for writes in load.runs:
+                self._settle_run(writes, committed)
+        finally:
+            if not settled.done():
+                settled.set_result(None)
+
+    def _settle_run(self, writes: RunWrites, committed: Committed) -> None:
+        execution = writes.execution
+        if execution.disowned:
+            return
+        if execution.row in committed.refused:
+            self._drop(execution)
+            self._on_failed(execution, JournalCorrupt(f"an entry of run {execution.id!r} was written twice"))
+            return
+        for child, on_durable in writes.children:
+            existing = committed.existing.get(child.row)
+            if existing is None:
+                self._on_started(child)
+            on_durable(existing)
+        end = writes.finish or writes.release
+        if end is not None:
+            self._on_left(execution, end)
+        elif writes.count:
+            execution.written(writes.count)
+
+    def close(self) -> None:
+        """Give up on a store that does not answer."""
+        self._closing = True
+
+
+def _fail_starts(load: Load, error: BaseException) -> None:
+    for start in load.starts:
+        if not start.done.done():
+            failure = error
+            if isinstance(error, StoreUnavailable):
+                failure = StoreUnavailable(
+                    f"run {start.run.id!r} may not have been started: {error}; start it again with the same id",
+                    outcome_unknown=error.outcome_unknown,
+                    run_id=start.run.id,
+                )
+            start.done.set_exception(failure)

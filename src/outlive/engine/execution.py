@@ -1,0 +1,584 @@
+"""One run in memory: delivers its outcomes in one order, on first execution and on replay.
+
+The path of an outcome: work ends in `settle`; `_pump` takes it from the inbox
+when every branch is blocked, gives it the next `seq`, hands the entry to the
+committer and delivers it; the branch goes on at once, and what it begins next
+waits in `_rest` until all earlier entries are on disk. A recovered run starts
+with a journal: its entries are delivered first, by the same `_deliver`.
+
+It owns the run's loop, the calls that wait and the order; it must not know SQL,
+leases or other runs. Invariants: `_pump` is entered from plain callbacks of the
+main loop only, never from a task; after `_unwind` nothing of the run runs, and
+nothing is written for it but what the committer already has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+import heapq
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Literal
+
+from outlive.codec.failure import record_error
+from outlive.codec.payload import digest, digest_arguments, encode_arguments
+from outlive.engine.calls import CANCELLED, Call, ChildCall, StartCall, StepCall, child_id, child_reference
+from outlive.engine.journal import Divergence, Journal, compare
+from outlive.engine.runloop import RunLoop, RunTimer, Unwound
+from outlive.errors import JournalMismatch, OutliveError, UsageError
+from outlive.model.definition import StepSpec, WorkflowSpec
+from outlive.model.reads import Claimed, EntryRow
+from outlive.model.status import Status
+from outlive.model.writes import EntryWrite, Finish, NewRun, Outcome, Release
+
+if TYPE_CHECKING:
+    from outlive.engine.engine import Engine
+
+Waiting = Call | RunTimer
+
+
+class Execution:
+    """A run that this process owns and executes. Row, claim and id are those of the store."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        claimed: Claimed,
+        spec: WorkflowSpec,
+        entries: list[EntryRow],
+        body: Coroutine[Any, Any, Any],
+    ) -> None:
+        self.engine = engine
+        self.codec = engine.codec
+        self.row = claimed.row
+        self.id = claimed.id
+        self.claim = claimed.claim
+        self.claimed = claimed
+        self.spec = spec
+        self.version = claimed.version or (entries[0].noted_version if entries else spec.version)
+        self.noted_version = None if claimed.version == spec.version else spec.version
+        self.journal = Journal(entries, same_version=self.version == spec.version)
+        self.loop = RunLoop(self, claimed.row, claimed.started_at)  # type: ignore[abstract]
+        self.closed = False  # out of memory: nothing runs on
+        self.disowned = False  # not ours any more: what was not written yet is dropped
+        self.write_failed = False
+        self.heard: set[int] = set()  # requests already in the inbox
+        self.idle = False
+        self.thread_busy = False  # a sync body executes: its next call is not known yet
+        self.has_children = any(entry.kind in ("start", "child") for entry in entries)
+        self.clear_crashes = claimed.crashes > 0
+        self._crashes = claimed.crashes  # used up attempts of the calls that begin first
+        self._waiting: dict[str, Waiting] = {}
+        self._inbox: deque[Callable[[], bool]] = deque()
+        self._unbegun: deque[tuple[int, Call]] = deque()
+        self._in_flight = 0
+        self._committing: Call | None = None  # a transaction's outcome is being committed: nothing else is delivered
+        self._seq = self.journal.last_seq
+        self._appended = 0
+        self._durable = 0
+        self._timers: list[tuple[float, int, RunTimer]] = []  # a heap; dropped ones stay until they come up
+        self._armed: asyncio.TimerHandle | None = None
+        self._doom: JournalMismatch | None = None
+        self._pumping = False
+        self._finishing = False
+        self._leftovers_cancelled = False
+        self._cancel_reason: str | None = None
+        self._task = self.loop.create_root_task(body, f"{spec.name}:{claimed.id}", engine.context.copy())
+
+    # -- entering -----------------------------------------------------------
+    def begin(self) -> None:
+        """Run the workflow for the first time in this process; called once, from a plain callback."""
+        self._pump()
+
+    def wake(self) -> None:
+        """Pump soon, from a plain callback."""
+        self.engine.main.call_soon(self._pump)
+
+    # -- durable calls, from the workflow's body ----------------------------
+    async def call_step(self, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Journal one call of a step or transaction."""
+        return await self._step_call(spec, args, kwargs)
+
+    def _step_call(self, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepCall:
+        self.check_alive()
+        key = self.loop.branch().key(spec.name)
+        where = f"arguments of {spec.kind} {spec.name}"
+        checked = digest_arguments(spec.shape, args, kwargs, where=where) if spec.check_arguments else None
+        call = StepCall(self, key, checked, spec, *_isolate(args, kwargs, spec))
+        self._await(call)
+        return call
+
+    async def call_child(self, spec: WorkflowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Start a child run and wait for its result."""
+        return await self._child_call(spec, args, kwargs)
+
+    def _child_call(self, spec: WorkflowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ChildCall:
+        self.check_alive()
+        run, args_digest = self._new_child(spec, args, kwargs, "cancel")
+        call = ChildCall(self, run.parent_key or "", run, spec.shape.result, args_digest)
+        self._await(call)
+        return call
+
+    async def start_child_run(
+        self,
+        spec: WorkflowSpec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: dict[str, Any],
+        parent_close: Literal["cancel", "abandon"],
+        make_handle: Callable[[str, int], Any],
+    ) -> Any:
+        """Start a child run without waiting for its result."""
+        self.check_alive()
+        run, args_digest = self._new_child(spec, args, kwargs, parent_close)
+        for name, value in options.items():
+            setattr(run, name, value)
+        call = StartCall(self, run.parent_key or "", run, args_digest, make_handle)
+        self._await(call)
+        return await call
+
+    def _new_child(
+        self,
+        spec: WorkflowSpec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        parent_close: Literal["cancel", "abandon"],
+    ) -> tuple[NewRun, str]:
+        key = self.loop.branch().key(spec.name)
+        text = encode_arguments(self.codec, spec.shape, args, kwargs, where=f"arguments of workflow {spec.name}")
+        run = self.engine.new_run(spec, child_id(self.id, key, digest), text)
+        run.parent, run.parent_key, run.parent_close = self.row, key, parent_close
+        return run, digest(text)
+
+    def answer(self, kind: str, make: Callable[[], Any], hint: Any) -> Any:
+        """Journal a value that is made at once: `now`, `random`, `uuid`, `patched`."""
+        self.check_alive()
+        key = self.loop.branch().key(kind)
+        entry = self.journal.take(key)
+        if entry is not None:
+            self._compare(entry, kind, kind, None)
+            return self.codec.decode(entry.value or "null", hint, where=f"recorded {kind}")
+        text = self.codec.encode(make(), where=kind, hint=hint)
+        at = self.loop.time()
+        self._append(self._entry(key, kind, kind, None, "ok", text, None, 1, at, at))
+        return self.codec.decode(text, hint, where=kind)
+
+    def call_in_thread(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> asyncio.Future[Any]:
+        """Serve `asyncio.to_thread(definition, …)` in a workflow body."""
+        spec = getattr(target, "spec", None)
+        if isinstance(spec, StepSpec):
+            return self._step_call(spec, args, kwargs)
+        if isinstance(spec, WorkflowSpec):
+            return self._child_call(spec, args, kwargs)
+        name = getattr(target, "__qualname__", repr(target))
+        raise UsageError(
+            f"a workflow body may not run {name} in a thread: replay could not repeat it; "
+            f"decorate {name} with @step, then asyncio.to_thread({name}, …) is durable"
+        )
+
+    def check_alive(self) -> None:
+        """Raise Unwound where the run has left memory."""
+        if self.closed:
+            raise Unwound
+
+    def _await(self, call: Call) -> None:
+        self._waiting[call.key] = call
+        self._unbegun.append((self._appended, call))
+
+    # -- timers, for the run loop -------------------------------------------
+    def add_timer(self, timer: RunTimer) -> None:
+        self._waiting[timer.key] = timer
+        heapq.heappush(self._timers, (timer.when(), len(self._waiting) + self._seq, timer))
+
+    def drop_timer(self, timer: RunTimer) -> None:
+        self._waiting.pop(timer.key, None)
+
+    def _next_timer(self) -> RunTimer | None:
+        while self._timers:
+            timer = self._timers[0][2]
+            if self._waiting.get(timer.key) is timer:
+                return timer
+            heapq.heappop(self._timers)
+        return None
+
+    # -- the order of delivery ----------------------------------------------
+    def _pump(self) -> None:
+        """Deliver outcomes, one at a time and each when all branches are blocked, until none is left."""
+        if self._pumping or self.closed:
+            return
+        self._pumping = True
+        try:
+            while True:
+                self.loop.turn()
+                if self._doom is not None:
+                    raise Unwound
+                if self.closed or self.thread_busy:
+                    return
+                if self._task.done() and self._ended():
+                    return
+                if not self._deliver_next() and not self._begin_calls():
+                    break
+        except Unwound:
+            self.engine.abandon(self, self._doom)
+            return
+        except OutliveError as error:
+            self.engine.abandon(self, error)
+            return
+        except KeyboardInterrupt:
+            self.engine.abandon(self, None)
+            raise
+        finally:
+            self._pumping = False
+        self._rest()
+
+    def _deliver_next(self) -> bool:
+        """Deliver one outcome, recorded ones first; False if there is none to deliver now."""
+        if not self.journal.exhausted:
+            entry = self.journal.next_of(self._waiting)
+            if entry is not None:
+                self._deliver_recorded(entry)
+                return True
+            stuck = self.journal.stuck(list(self._waiting))
+            if stuck is not None:
+                self._diverge(stuck)
+        if self._committing is not None:
+            return False
+        while self._inbox and self._committing is None:
+            if self._inbox.popleft()():
+                return True
+        timer = self._next_timer()
+        if timer is not None and timer.when() <= self.engine.clock.now():
+            self._fire(timer)
+            return True
+        return False
+
+    def _deliver_recorded(self, entry: EntryRow) -> None:
+        self.loop.advance(entry.finished_at or entry.started_at)
+        if entry.kind == "cancel":
+            self.loop.root.key("cancel")
+            self._cancel_reason = self.codec.decode(entry.value or "null", where="reason of cancel")
+            self._task.cancel()
+            return
+        waiting = self._waiting.pop(entry.key)
+        if isinstance(waiting, RunTimer):
+            self._compare(entry, "timer", waiting.name, None)
+            waiting.fire()
+        else:
+            self._compare(entry, waiting.kind, waiting.name, waiting.digest)
+            value = waiting.decode(entry.value or "null") if entry.outcome == "ok" else None
+            waiting.deliver(entry.outcome, value, entry.error)
+
+    def _deliver(self, call: Call, entry: EntryWrite, value: Any) -> None:
+        self._waiting.pop(call.key, None)
+        self.loop.advance(entry.finished_at or entry.started_at)
+        call.deliver(entry.outcome, value, entry.error)
+
+    def _fire(self, timer: RunTimer) -> None:
+        del self._waiting[timer.key]
+        at = max(self.engine.clock.now(), timer.when())
+        self.loop.advance(at)
+        self._append(self._entry(timer.key, "timer", timer.name, None, "ok", "null", None, 1, timer.began_at, at))
+        timer.fire()
+
+    # -- outcomes, from the work --------------------------------------------
+    def settle(self, call: Call, outcome: Outcome, text: str | None, value: Any, error: str | None) -> None:
+        """Take the outcome of a call's work, `text` and what it decodes to: it is delivered in its turn."""
+        if self.closed or call.done() or self._waiting.get(call.key) is not call:
+            return
+        self._inbox.append(functools.partial(self._deliver_settled, call, outcome, text, value, error))
+        self._busy_again()
+        if not self._pumping:
+            self.wake()
+
+    def _deliver_settled(self, call: Call, outcome: Outcome, text: str | None, value: Any, error: str | None) -> bool:
+        if call.done() or self._waiting.get(call.key) is not call:
+            return False
+        if isinstance(call, StepCall) and call.begun:
+            self._in_flight -= 1
+        entry = self._entry(
+            call.key, call.kind, call.name, call.digest, outcome, text, error, call.attempts, call.began_at
+        )
+        self._append(entry)
+        self._deliver(call, entry, value)
+        return True
+
+    def record_attempt(self, call: Call, error: str) -> None:
+        """Journal that an attempt failed and another will follow; nobody waits for it."""
+        if not self.closed:
+            entry = self._entry(
+                call.key, call.kind, call.name, call.digest, "started", None, error, call.attempts, call.began_at
+            )
+            entry.seq = None
+            self._append(entry)
+
+    def take_turn(self, call: Call, value: str) -> asyncio.Future[EntryWrite]:
+        """Ask, for a transaction about to commit, for the entry it has to write with its place in the order.
+
+        Until `end_turn` nothing else is delivered, so its entry stands in the
+        journal exactly where its outcome is delivered.
+        """
+        granted: asyncio.Future[EntryWrite] = self.engine.main.create_future()
+
+        def grant() -> bool:
+            if granted.done() or call.done():
+                return False
+            self._committing = call
+            self._seq += 1
+            entry = self._entry(
+                call.key, call.kind, call.name, call.digest, "ok", value, None, call.attempts, call.began_at
+            )
+            entry.seq = self._seq
+            granted.set_result(entry)
+            return False
+
+        self._inbox.append(grant)
+        self.wake()
+        return granted
+
+    def end_turn(self, call: Call, entry: EntryWrite | None, value: Any = None) -> None:
+        """Give the turn back: with the committed entry, whose value is delivered, or without."""
+        if self._committing is call:
+            self._committing = None
+        if self.closed:
+            return
+        if entry is not None and not call.done():
+            self._in_flight -= 1
+            self._inbox.appendleft(functools.partial(self._deliver_committed, call, entry, value))
+        self.wake()
+
+    def _deliver_committed(self, call: Call, entry: EntryWrite, value: Any) -> bool:
+        self._deliver(call, entry, value)
+        return True
+
+    def request_cancel(self, request: int, reason: str | None) -> None:
+        """Deliver a durable request to cancel, in its turn."""
+
+        def deliver() -> bool:
+            at = self.engine.clock.now()
+            self.loop.advance(at)
+            value = self.codec.encode(reason, where="reason of cancel")
+            entry = self._entry(self.loop.root.key("cancel"), "cancel", "cancel", None, "ok", value, None, 1, at, at)
+            self._append(entry)
+            self.engine.committer.add_handled(self, request)
+            self._cancel_reason = reason
+            self._task.cancel()
+            return True
+
+        if not self.closed:
+            self._inbox.append(deliver)
+            self._busy_again()
+            self.wake()
+
+    # -- entries ------------------------------------------------------------
+    def _entry(
+        self,
+        key: str,
+        kind: str,
+        name: str,
+        digest: str | None,
+        outcome: Outcome,
+        value: str | None,
+        error: str | None,
+        attempts: int,
+        started_at: float,
+        finished_at: float | None = None,
+    ) -> EntryWrite:
+        if finished_at is None:
+            finished_at = max(self.engine.clock.now(), self.loop.time())
+        return EntryWrite(
+            self.row, key, None, kind, name, digest, outcome, value, error, attempts, started_at, finished_at,
+            self.noted_version,
+        )  # fmt: skip
+
+    def _append(self, entry: EntryWrite) -> None:
+        if entry.outcome != "started":
+            self._seq += 1
+            entry.seq = self._seq
+        self._appended += 1
+        self._crashes = 0
+        self.engine.committer.add_entry(self, entry)
+
+    def start_child(self, call: ChildCall | StartCall, run: NewRun) -> None:
+        """Write the child's run together with the entry that says it was started."""
+        self.has_children = True
+        run.owned = self.engine.may_own(run)
+        entry = self._entry(
+            call.key, call.kind, call.name, call.digest, "started", child_reference(run), None, 1, call.began_at
+        )
+        entry.finished_at = None
+        self._appended += 1
+        self._crashes = 0
+        self.engine.committer.add_child(self, entry, run, call.on_started)
+
+    def _compare(self, entry: EntryRow, kind: str, name: str, digest: str | None) -> None:
+        difference = compare(entry, kind, name, digest)
+        if difference is not None:
+            self._diverge(difference)
+
+    def _diverge(self, difference: Divergence) -> None:
+        """Stop the run where it stands; the workflow's code gets no chance to handle it."""
+        self.loop.unwinding = True
+        self._doom = JournalMismatch(
+            self.id,
+            expected=difference.expected,
+            got=difference.got,
+            where=difference.where,
+            recorded_version=self.version or "unknown",
+            code_version=self.spec.version,
+        )
+        raise Unwound
+
+    # -- beginning work -----------------------------------------------------
+    def written(self, count: int) -> None:
+        """Take note that `count` more entries are on disk: what waited for them may begin."""
+        self._durable += count
+        if self._unbegun or self._durable == self._appended:
+            self._pump()
+
+    def _begin_calls(self) -> bool:
+        """Begin every call whose earlier entries are on disk; True if one was settled without any work."""
+        settled = False
+        while self._unbegun:
+            barrier, call = self._unbegun[0]
+            if call.done() or self._waiting.get(call.key) is not call:
+                self._unbegun.popleft()  # answered by the journal
+                continue
+            if call.cancel_requested:
+                self._unbegun.popleft()
+                self.settle(call, "error", None, None, CANCELLED)
+                settled = True
+                continue
+            if barrier > self._durable or not self.engine.may_begin():
+                break
+            self._unbegun.popleft()
+            call.begun = True
+            if isinstance(call, StepCall):
+                self._in_flight += 1
+                started = self.journal.started(call.key)
+                call.attempts = 1 + (started.attempts if started else 0) + self._crashes
+            call.begin()
+        return settled
+
+    def cancel_call(self, call: Call) -> None:
+        """End the work of a call that a branch has cancelled; one not begun yet is settled when its time comes."""
+        if call.begun:
+            call.stop()
+
+    # -- rest ---------------------------------------------------------------
+    def _rest(self) -> None:
+        """Nothing can be delivered now: arm the next timer, and tell the engine if the run is idle."""
+        timer = self._next_timer()
+        if self._armed is not None:
+            self._armed.cancel()
+            self._armed = None
+        if timer is not None:
+            delay = max(0.0, timer.when() - self.engine.clock.now())
+            self._armed = self.engine.main.call_later(delay, self._pump)
+        idle = (
+            not (self._in_flight or self._unbegun or self._inbox or self._committing)
+            and self._appended == self._durable
+        )
+        if idle and not self.idle:
+            self.idle = True
+            self.engine.residency.rested(self, timer.when() if timer is not None else None)
+        elif not idle:
+            self._busy_again()
+
+    def rest_again(self) -> None:
+        """Look again whether the run is idle."""
+        if not self.closed and not self._pumping:
+            self._rest()
+
+    def _busy_again(self) -> None:
+        if self.idle:
+            self.idle = False
+            self.engine.residency.stirred(self)
+
+    # -- the end ------------------------------------------------------------
+    def _ended(self) -> bool:
+        """The workflow has returned: end what it left running, then write its end; True when that is done."""
+        if self._finishing:
+            return True
+        left = self.loop.unfinished_tasks()
+        if left:
+            if not self._leftovers_cancelled:
+                self._leftovers_cancelled = True
+                names = ", ".join(task.get_name() for task in left)
+                self.engine.warn_leftovers(self, names)
+                for task in left:
+                    task.cancel()
+                self.loop.turn()
+                left = self.loop.unfinished_tasks()
+            if left:
+                return False
+        difference = self.journal.left()
+        if difference is not None:
+            self._diverge(difference)
+        self._finishing = True
+        self._finish()
+        return True
+
+    def _finish(self) -> None:
+        status, output, error = Status.SUCCEEDED, None, None
+        try:
+            output = self.codec.encode(
+                self._task.result(), where=f"result of workflow {self.spec.name}", hint=self.spec.shape.result
+            )
+        except asyncio.CancelledError as cancelled:
+            reason = self._cancel_reason or str(cancelled)
+            status, error = Status.CANCELLED, record_error(asyncio.CancelledError(reason), self.codec)
+        except BaseException as failure:
+            status, error = Status.FAILED, record_error(_explain(failure), self.codec)
+        self._close()
+        finish = Finish(self.row, self.claim, status, output, error, self.claimed.started_at)
+        self.engine.committer.add_finish(self, finish)
+
+    def _close(self) -> None:
+        if self._armed is not None:
+            self._armed.cancel()
+        self._busy_again()
+        self._waiting.clear()
+        self._inbox.clear()
+        self._unbegun.clear()
+        self.closed = True
+
+    def unwind(self) -> None:
+        """Leave memory: end the work, close the coroutines. What follows is the caller's to write."""
+        if self.closed:
+            return
+        calls = [waiting for waiting in self._waiting.values() if isinstance(waiting, Call) and waiting.begun]
+        self._close()
+        for call in calls:
+            if call.work is not None and not call.committing:
+                call.work.cancel()
+        self.loop.unwind()
+
+    def suspend(self) -> Release:
+        """Leave memory until the next timer is due or something wakes the run."""
+        timer = self._next_timer()
+        self.unwind()
+        return Release(self.row, self.claim, wake_at=timer.when() if timer is not None else None)
+
+
+_SCALARS = frozenset({str, int, float, bool, type(None), bytes})
+
+
+def _isolate(args: tuple[Any, ...], kwargs: dict[str, Any], spec: StepSpec) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Give the body arguments of its own: what it does to them must not reach the workflow, since replay would not."""
+    if not spec.check_arguments or (not kwargs and all(type(value) in _SCALARS for value in args)):
+        return args, kwargs
+    return copy.deepcopy((args, kwargs))
+
+
+def _explain(failure: BaseException) -> BaseException:
+    """Say what to write instead where a workflow awaited something of another loop."""
+    if isinstance(failure, RuntimeError) and "attached to a different loop" in str(failure):
+        explained = UsageError(
+            "a workflow body awaited a future that is not the run's own, which replay could not repeat; "
+            "put the call into a function decorated with @step and await that"
+        )
+        explained.__cause__ = failure
+        return explained
+    return failure

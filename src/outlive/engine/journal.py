@@ -1,0 +1,98 @@
+"""The journal of one run as its replay reads it: what comes next, and whether the code still fits.
+
+Pure: takes recorded entries, answers questions, raises nothing. It never knows
+how an outcome is delivered or stored.
+
+Invariant: an entry is read at most once, in the order of `seq` while journal
+and code have the same version. Across versions the order among entries that
+the code waits for at the same time still holds; what the code no longer asks
+for stays unread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+
+from outlive.model.reads import EntryRow
+
+
+@dataclass(slots=True, frozen=True)
+class Divergence:
+    """How code and journal differ: both in words, and the key where it showed."""
+
+    expected: str
+    got: str
+    where: str
+
+
+class Journal:
+    """Recorded entries, waiting to be read."""
+
+    def __init__(self, entries: Sequence[EntryRow], *, same_version: bool) -> None:
+        self.same_version = same_version
+        self.last_seq = 0
+        self._unread: dict[str, EntryRow] = {}  # by key, in order of seq
+        self._started: dict[str, EntryRow] = {}
+        for entry in entries:
+            if entry.seq is None:
+                self._started[entry.key] = entry
+            else:
+                self._unread[entry.key] = entry
+                self.last_seq = max(self.last_seq, entry.seq)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every recorded outcome has been read."""
+        return not self._unread
+
+    def next_of(self, waiting: Container[str]) -> EntryRow | None:
+        """Read the recorded outcome that is due, given the keys the code waits for."""
+        for key, entry in self._unread.items():
+            if key in waiting or entry.kind == "cancel":
+                del self._unread[key]
+                return entry
+            if self.same_version:
+                return None
+        return None
+
+    def take(self, key: str) -> EntryRow | None:
+        """Read the entry of a call that answers at once, out of turn."""
+        return self._unread.pop(key, None)
+
+    def started(self, key: str) -> EntryRow | None:
+        """Give the entry of a call that had begun but has no outcome."""
+        return self._started.get(key)
+
+    def stuck(self, waiting: Sequence[str]) -> Divergence | None:
+        """Judge a run whose branches are all blocked while no recorded outcome can be delivered."""
+        if self.exhausted or not self.same_version:
+            return None
+        entry = next(iter(self._unread.values()))
+        fresh = [key for key in waiting if key not in self._unread] or list(waiting)
+        return Divergence(describe(entry), ", ".join(sorted(fresh)) or "nothing", entry.key)
+
+    def left(self) -> Divergence | None:
+        """Judge a run that has returned."""
+        if self.exhausted or not self.same_version:
+            return None
+        entry = next(iter(self._unread.values()))
+        return Divergence(describe(entry), "the end of the workflow", entry.key)
+
+
+def describe(entry: EntryRow) -> str:
+    """Name an entry in words."""
+    return f"{entry.kind} {entry.name!r} ({entry.key})"
+
+
+def compare(entry: EntryRow, kind: str, name: str, digest: str | None) -> Divergence | None:
+    """Compare a recorded entry with the call at its key; a missing digest on either side fits all."""
+    if entry.kind != kind or entry.name != name:
+        return Divergence(describe(entry), f"{kind} {name!r}", entry.key)
+    if digest is not None and entry.digest is not None and digest != entry.digest:
+        return Divergence(
+            f"{describe(entry)} with arguments of digest {entry.digest}",
+            f"the same call with other arguments (digest {digest})",
+            entry.key,
+        )
+    return None

@@ -1,0 +1,142 @@
+"""The lease of this process: registered once per incarnation, renewed from a thread of its own.
+
+The thread has its own loop and its own way to the database, so neither a busy
+main loop nor a full pool delays a beat; and it refuses to renew when the main
+loop itself has not turned for half a lease. Invariant: `alive` turns false on
+this process's steady clock before the database lets a peer take over, since the
+deadline counts from before the beat was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+
+from outlive.clock import DatabaseClock
+from outlive.errors import StoreError
+from outlive.limits import BEATS_PER_LEASE, LEASE_MARGIN, LOOP_LAG_WARN_S
+from outlive.model.reads import WorkerRow
+from outlive.model.writes import Fence
+from outlive.store.interface import FenceLost, Store
+
+log = logging.getLogger("outlive.lease")
+
+
+class Lease:
+    """The right of this process to execute runs."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: DatabaseClock,
+        main: asyncio.AbstractEventLoop,
+        lease_s: float,
+        on_lost: Callable[[], None],
+        *,
+        threaded: bool = True,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._main = main
+        self._lease_s = lease_s
+        self._on_lost = on_lost
+        self._threaded = threaded
+        self._deadline = 0.0
+        self._turned_at = clock.steady()
+        self._turn_timer: asyncio.TimerHandle | None = None
+        self._thread: threading.Thread | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = threading.Event()
+        self._main_thread = threading.get_ident()
+        self.fence: Fence | None = None
+        self.worker: WorkerRow | None = None
+
+    def alive(self) -> bool:
+        """Whether steps may start: the lease, less its margin, has not run out."""
+        return self.fence is not None and self._clock.steady() < self._deadline
+
+    async def open(self, worker: WorkerRow) -> None:
+        """Register a new incarnation and keep its lease renewed."""
+        sent = self._clock.steady()
+        self.fence = await self._store.register(worker, self._lease_s)
+        self.worker = worker
+        self._renewed(sent)
+        self._stopping = threading.Event()
+        self._mark_turn()
+        if self._threaded:
+            self._thread = threading.Thread(target=lambda: asyncio.run(self._beat()), name="outlive-lease", daemon=True)
+            self._thread.start()
+        else:
+            self._task = self._main.create_task(self._beat(), name="outlive-lease")
+
+    async def close(self) -> None:
+        """Stop renewing, without a word to the database."""
+        self._stopping.set()
+        if self._turn_timer is not None:
+            self._turn_timer.cancel()
+        thread, self._thread = self._thread, None
+        if thread is not None and thread is not threading.current_thread():
+            await self._main.run_in_executor(None, thread.join)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        self.fence = None
+
+    def _renewed(self, sent: float) -> None:
+        self._deadline = sent + self._lease_s * (1 - LEASE_MARGIN)
+
+    def _mark_turn(self) -> None:
+        self._turned_at = self._clock.steady()
+        self._turn_timer = self._main.call_later(LOOP_LAG_WARN_S / 2, self._mark_turn)
+
+    async def _beat(self) -> None:
+        """Renew until stopped or lost; runs on the thread's own loop."""
+        stopping, fence = self._stopping, self.fence
+        assert fence is not None
+        channel = await self._store.side_channel()
+        interval_s = self._lease_s / BEATS_PER_LEASE
+        due = self._clock.steady() + interval_s
+        reported = 0.0
+        try:
+            while not stopping.is_set():
+                await asyncio.sleep(min(LOOP_LAG_WARN_S, interval_s / 2))
+                reported = self._report_lag(reported)
+                if self._clock.steady() < due or stopping.is_set():
+                    continue
+                due = self._clock.steady() + interval_s
+                if self._clock.steady() - self._turned_at > self._lease_s / 2:
+                    log.error("the event loop has been blocked for half a lease: the lease is not renewed")
+                    continue
+                sent = self._clock.steady()
+                try:
+                    self._clock.synchronise(await channel.beat(fence, self._lease_s), sent)
+                except StoreError as error:
+                    log.warning("the lease could not be renewed, trying again: %s", error)
+                    due = self._clock.steady() + interval_s / 4
+                    continue
+                self._renewed(sent)
+        except FenceLost:
+            if not stopping.is_set():
+                self._tell_lost()
+        finally:
+            await channel.close()
+
+    def _tell_lost(self) -> None:
+        try:
+            self._main.call_soon_threadsafe(self._on_lost)
+        except RuntimeError:
+            pass  # the main loop is closed: there is nobody to tell
+
+    def _report_lag(self, reported: float) -> float:
+        lag_s = self._clock.steady() - self._turned_at
+        if lag_s <= 2 * LOOP_LAG_WARN_S or reported == self._turned_at or not self._threaded:
+            return reported
+        frame = sys._current_frames().get(self._main_thread)
+        stack = "".join(traceback.format_stack(frame)) if frame is not None else "(no stack)"
+        log.warning("the event loop has been blocked for %.2f s, here:\n%s", lag_s, stack)
+        return self._turned_at

@@ -1,0 +1,75 @@
+"""One background duty, repeated: `turn` does it once and says in how many seconds it is due again.
+
+`wake` makes the next turn come at once; the flag is cleared before the turn, so
+a wake-up during a turn is never lost. A store that does not answer delays the
+duty, any other error is logged and never ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from outlive.errors import StoreError
+from outlive.limits import POLL_IDLE_S
+
+log = logging.getLogger("outlive.engine")
+
+
+class Looper:
+    """Repeats one duty until it is stopped."""
+
+    def __init__(self, name: str, turn: Callable[[], Awaitable[float]]) -> None:
+        self.name = name
+        self._turn = turn
+        self._woken = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, main: asyncio.AbstractEventLoop) -> None:
+        """Begin; the first turn comes at once."""
+        self._task = main.create_task(self._loop(), name=f"outlive-{self.name}")
+
+    def wake(self) -> None:
+        """Make the next turn come at once."""
+        self._woken.set()
+
+    async def stop(self) -> None:
+        """End after the wait, or in the middle of a turn."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _loop(self) -> None:
+        while True:
+            self._woken.clear()
+            try:
+                delay_s = await self._turn()
+            except StoreError as error:
+                log.warning("%s: the store does not answer, trying again: %s", self.name, error)
+                delay_s = POLL_IDLE_S
+            except Exception:
+                log.exception("%s failed, trying again", self.name)
+                delay_s = POLL_IDLE_S
+            if delay_s > 0 and not self._woken.is_set():
+                try:
+                    async with asyncio.timeout(delay_s):
+                        await self._woken.wait()
+                except TimeoutError:
+                    pass
+
+
+class Backoff:
+    """Adaptive polling: short waits while something is found, doubling to long ones at rest."""
+
+    def __init__(self, busy_s: float, idle_s: float, spread: Callable[[], float]) -> None:
+        self._busy_s = busy_s
+        self._idle_s = idle_s
+        self._spread = spread  # a random share, so that processes do not poll in step
+        self._delay_s = busy_s
+
+    def after(self, found: bool) -> float:
+        """Give the wait before the next look."""
+        self._delay_s = self._busy_s if found else min(self._delay_s * 2, self._idle_s)
+        return self._delay_s * (0.75 + 0.5 * self._spread())

@@ -1,0 +1,55 @@
+"""Which waiting runs stay in memory. Suspension is memory policy, never semantics.
+
+Idle runs stay, up to a number; the least recently used leave, waits over an
+hour leave at once, and a sync run leaves when its thread is wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from outlive.clock import DatabaseClock
+from outlive.limits import RESIDENT_IDLE_RUNS, RESIDENT_WAIT_S
+
+if TYPE_CHECKING:
+    from outlive.engine.execution import Execution
+    from outlive.engine.threads import WorkflowThreads
+
+
+class Residency:
+    """Keeps the idle runs of this process, least recently used first."""
+
+    threads: WorkflowThreads  # set by the engine: each of the two needs the other
+
+    def __init__(self, clock: DatabaseClock, suspend: Callable[[Execution], None]) -> None:
+        self._clock = clock
+        self._suspend = suspend
+        self._idle: dict[Execution, None] = {}
+        self.limit = RESIDENT_IDLE_RUNS
+
+    def __len__(self) -> int:
+        return len(self._idle)
+
+    def rested(self, execution: Execution, due_at: float | None) -> None:
+        """Take note that a run only waits now, at the longest until `due_at`."""
+        if due_at is not None and due_at - self._clock.now() > RESIDENT_WAIT_S:
+            self._suspend(execution)
+            return
+        if not execution.spec.is_async and self.threads.crowded:
+            self._suspend(execution)
+            return
+        self._idle[execution] = None
+        if len(self._idle) > self.limit:
+            self._suspend(next(iter(self._idle)))
+
+    def stirred(self, execution: Execution) -> None:
+        """Take note that a run has something to do again, or has left."""
+        self._idle.pop(execution, None)
+
+    def free_thread(self) -> None:
+        """Let the least recently used sync run leave, if one is idle."""
+        for execution in self._idle:
+            if not execution.spec.is_async:
+                self._suspend(execution)
+                return

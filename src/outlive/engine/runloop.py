@@ -1,0 +1,372 @@
+"""The private event loop of one run: stock asyncio on top, one order of delivery below.
+
+It owns the ready queue, the branches (who may name a key) and the timers of one
+run. It never waits: `turn` runs callbacks until every branch is blocked, then
+its execution delivers one outcome and turns it again. Time stands still within
+a turn; it is the time of the last delivered outcome, so it replays.
+
+Invariant: what happens between two deliveries depends on the code and the
+delivered outcomes alone. So tasks and futures hash by order of creation, not by
+address (sets of them iterate the same on replay), and everything that would
+bring in the outside world is refused by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import logging
+import sys
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from outlive.errors import UsageError
+from outlive.limits import TURN_MAX_CALLBACKS, UNWIND_MAX_CLOSES
+
+log = logging.getLogger("outlive.run")
+
+
+class Unwound(BaseException):
+    """Raised by every durable call of a run that leaves memory. Private: never a user's business."""
+
+
+class Branch:
+    """A line of execution within a run; it alone counts the names used in its scope.
+
+    Keys read `scope/…/name#occurrence`: the scope grows by one number for each
+    branch that a branch opens, so counters of branches never interleave.
+    """
+
+    __slots__ = ("_counts", "scope")
+
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+        self._counts: dict[str, int] = {}
+
+    def key(self, name: str) -> str:
+        """Name the next call of `name` in this branch."""
+        count = self._counts[name] = self._counts.get(name, 0) + 1
+        return f"{self.scope}{name}#{count}"
+
+    def open(self) -> Branch:
+        """Open the next branch below this one."""
+        count = self._counts["/"] = self._counts.get("/", 0) + 1
+        return Branch(f"{self.scope}{count}/")
+
+
+class _Ordered:
+    """Hashes by the order in which objects of one run were first hashed, salted by the run."""
+
+    _order: int | None = None
+
+    def __hash__(self) -> int:
+        order = self._order
+        if order is None:
+            order = self._order = self.get_loop().next_hash()  # type: ignore[attr-defined]
+        return order  # type: ignore[no-any-return]
+
+
+class RunFuture(_Ordered, asyncio.Future[Any]):
+    """A future of a run loop."""
+
+
+class RunTask(_Ordered, asyncio.Task[Any]):
+    """A task of a run loop, with its branch."""
+
+    branch: Branch
+
+
+class Handle:
+    """A scheduled callback; lighter than asyncio's, which keeps tracebacks for debugging."""
+
+    __slots__ = ("args", "callback", "context", "is_cancelled")
+
+    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: contextvars.Context) -> None:
+        self.callback = callback
+        self.args = args
+        self.context = context
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+    def cancelled(self) -> bool:
+        return self.is_cancelled
+
+
+class Owner(Protocol):
+    """What a run loop asks of its execution."""
+
+    def add_timer(self, timer: RunTimer) -> None: ...
+    def drop_timer(self, timer: RunTimer) -> None: ...
+    def call_in_thread(
+        self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> asyncio.Future[Any] | asyncio.Task[Any]: ...
+
+
+class RunTimer(asyncio.TimerHandle):
+    """A durable timer: due at a time of the database, fired by delivery."""
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: RunLoop,
+        context: contextvars.Context | None,
+        key: str,
+        name: str,
+    ) -> None:
+        super().__init__(when, callback, args, loop, context)
+        self.key = key
+        self.name = name
+        self.began_at = loop.time()
+
+    def fire(self) -> None:
+        """Hand the callback to the loop's next turn."""
+        loop = self._loop  # type: ignore[attr-defined]
+        loop.call_soon(self._callback, *self._args, context=self._context)  # type: ignore[attr-defined]
+
+
+_set_sleep_result = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]
+
+
+class RunLoop(asyncio.AbstractEventLoop):
+    """See the module's text. `execution` is the owner; `salt` is the same on every replay of the run."""
+
+    def __init__(self, execution: Owner, salt: int, now: float) -> None:
+        self.execution = execution
+        self.unwinding = False
+        self.root = Branch("")
+        self._now = now
+        self._ready: deque[Handle] = deque()
+        self._tasks: list[RunTask] = []
+        self._tasks_kept = 64
+        self._salt = salt * 1_000_003
+        self._hashes = 0
+
+    # -- turning ------------------------------------------------------------
+    def turn(self) -> None:
+        """Run callbacks until every branch is blocked, or the run is unwinding."""
+        ready = self._ready
+        if not ready:
+            return
+        outer = asyncio._get_running_loop()
+        asyncio._set_running_loop(self)
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(firstiter=_ignore, finalizer=_ignore)
+        left = TURN_MAX_CALLBACKS
+        try:
+            while ready and not self.unwinding:
+                handle = ready.popleft()
+                if not handle.is_cancelled:
+                    self._run(handle)
+                left -= 1
+                if not left:
+                    raise UsageError(
+                        f"the workflow ran {TURN_MAX_CALLBACKS:,} callbacks without waiting for anything; "
+                        "a loop around sleep(0) must await a durable call"
+                    )
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+            asyncio._set_running_loop(outer)
+
+    def _run(self, handle: Handle) -> None:
+        try:
+            handle.context.run(handle.callback, *handle.args)
+        except KeyboardInterrupt:
+            raise
+        except SystemExit:
+            pass  # the task has it as its exception: user code may not end the worker
+        except Unwound:
+            pass
+        except BaseException as error:
+            self.call_exception_handler({"message": f"callback {handle.callback!r} failed", "exception": error})
+
+    def unwind(self) -> None:
+        """Take the run out of memory: nothing of it runs on but the `finally` blocks of its coroutines.
+
+        Durable calls in those raise Unwound at once. A coroutine that awaits
+        again instead of ending is closed repeatedly, then left to the collector.
+        """
+        self.unwinding = True
+        self._ready.clear()
+        outer = asyncio._get_running_loop()
+        asyncio._set_running_loop(self)
+        try:
+            for task in reversed(self._tasks):
+                if not task.done():
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    _close(task.get_coro())  # type: ignore[arg-type]
+        finally:
+            asyncio._set_running_loop(outer)
+        self._ready.clear()
+        self._tasks.clear()
+
+    # -- time ---------------------------------------------------------------
+    def time(self) -> float:
+        return self._now
+
+    def advance(self, at: float) -> None:
+        """Set the time of a delivery; it never goes back."""
+        if at > self._now:
+            self._now = at
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        if self.unwinding:
+            raise Unwound
+        name = "sleep" if callback is _set_sleep_result else "timer"
+        timer = RunTimer(when, callback, args, self, context, self.branch().key(name), name)
+        self.execution.add_timer(timer)
+        return timer
+
+    def _timer_handle_cancelled(self, handle: RunTimer) -> None:
+        self.execution.drop_timer(handle)
+
+    # -- callbacks, futures, tasks ------------------------------------------
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> Handle:
+        handle = Handle(callback, args, context if context is not None else contextvars.copy_context())
+        if not self.unwinding:
+            self._ready.append(handle)
+        return handle
+
+    def create_future(self) -> RunFuture:
+        if self.unwinding:
+            raise Unwound
+        return RunFuture(loop=self)
+
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: contextvars.Context | None = None
+    ) -> RunTask:
+        if self.unwinding:
+            coro.close()
+            raise Unwound
+        try:
+            branch = self._branch_of_new_task()
+        except UsageError:
+            coro.close()
+            raise
+        task = RunTask(coro, loop=self, name=name, context=context)
+        task.branch = branch
+        if len(self._tasks) >= self._tasks_kept:
+            self._tasks = [task for task in self._tasks if not task.done()]
+            self._tasks_kept = max(64, 2 * len(self._tasks))
+        self._tasks.append(task)
+        return task
+
+    def create_root_task(self, coro: Coroutine[Any, Any, Any], name: str, context: contextvars.Context) -> RunTask:
+        """Make the task of the workflow itself, whose scope is empty."""
+        task = RunTask(coro, loop=self, name=name, context=context)
+        task.branch = self.root
+        self._tasks.append(task)
+        return task
+
+    def unfinished_tasks(self) -> list[RunTask]:
+        """Give the tasks that have not ended, oldest first."""
+        return [task for task in self._tasks if not task.done()]
+
+    def branch(self) -> Branch:
+        """Give the branch that is executing; callbacks outside every task count in the root."""
+        task = asyncio.current_task(self)
+        return task.branch if task is not None else self.root  # type: ignore[attr-defined]
+
+    def _branch_of_new_task(self) -> Branch:
+        """Open a branch, unless the task is only `wait_for`'s way to wait (Python 3.11): it adds no scope."""
+        frame = sys._getframe(2)
+        for _ in range(5):
+            code = frame.f_code
+            if code.co_filename != _TASKS_FILE:
+                break
+            if code is _WAIT_FOR:
+                return self.branch()
+            if code.co_name == "as_completed" or "_AsCompletedIterator" in code.co_qualname:
+                raise UsageError(
+                    "asyncio.as_completed over bare coroutines takes them in the order of their addresses, which "
+                    "replay cannot repeat; make the tasks first: as_completed([asyncio.create_task(c) for c in …])"
+                )
+            if frame.f_back is None:
+                break
+            frame = frame.f_back
+        return self.branch().open()
+
+    def next_hash(self) -> int:
+        """Give the hash of the next object that is hashed: the same on every replay."""
+        self._hashes += 1
+        return self._salt + self._hashes
+
+    # -- threads ------------------------------------------------------------
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        """Serve `asyncio.to_thread(definition, …)`: a durable call. Everything else is refused."""
+        if self.unwinding:
+            raise Unwound
+        keywords: dict[str, Any] = {}
+        if isinstance(func, functools.partial):
+            args, keywords, func = (*func.args, *args), func.keywords, func.func
+        if isinstance(getattr(func, "__self__", None), contextvars.Context):  # to_thread: partial(context.run, f, …)
+            func, args = args[0], args[1:]
+        return self.execution.call_in_thread(func, args, keywords)
+
+    # -- the rest of the interface ------------------------------------------
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return self.unwinding
+
+    def get_task_factory(self) -> None:
+        return None
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if not self.unwinding:
+            log.error("%s", context.get("message"), exc_info=context.get("exception"))
+
+
+_TASKS_FILE = asyncio.tasks.__file__
+_WAIT_FOR = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
+
+
+def _ignore(_generator: object) -> None:
+    """Stand in for asyncio's async generator hooks: a finaliser runs when the collector does, replay cannot."""
+
+
+def _close(coroutine: Coroutine[Any, Any, Any]) -> None:
+    for _ in range(UNWIND_MAX_CLOSES):
+        try:
+            coroutine.close()
+        except RuntimeError:  # it awaited again: close it at that place too
+            continue
+        except BaseException as error:
+            log.debug("ignored while a run left memory: %r", error)
+        return
+
+
+def _refuse(name: str) -> Callable[..., Any]:
+    def refused(self: RunLoop, *_args: Any, **_keywords: Any) -> Any:
+        if self.unwinding:
+            raise Unwound
+        raise UsageError(
+            f"a workflow body may not touch the outside world (loop.{name}): replay could not repeat it; "
+            "put the call into a function decorated with @step and await that"
+        )
+
+    return refused
+
+
+_ALLOWED = set(vars(RunLoop)) | {"set_debug"}
+for _name, _value in list(vars(asyncio.AbstractEventLoop).items()):
+    if callable(_value) and not _name.startswith("__") and _name not in _ALLOWED:
+        setattr(RunLoop, _name, _refuse(_name))

@@ -1,0 +1,147 @@
+"""Transactional steps: the user's writes and the journal entry in one database transaction.
+
+The body gets `tx`; when it has returned, the transaction asks its execution for
+its turn, writes fence and entry as the last statement and commits. A reply lost
+after COMMIT is resolved by reading the entry. Invariant: the entry of a
+transaction is written by its own transaction or, if it failed, by the committer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from outlive.codec.payload import round_trip
+from outlive.engine.calls import StepCall
+from outlive.errors import StoreUnavailable, UsageError
+from outlive.limits import TRANSACTION_TIMEOUT_S
+from outlive.model.writes import EntryWrite
+from outlive.store.interface import EntrySettled, FenceLost, OpenTransaction, RolledBack
+
+if TYPE_CHECKING:
+    from outlive.engine.engine import Engine
+
+log = logging.getLogger("outlive.transaction")
+
+_SERIALIZATION_TRIES = 10
+Run = Callable[[StepCall, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
+
+
+class Transactions:
+    """Executes transactional steps for one process."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def execute(self, call: StepCall, run: Run) -> None:
+        """Run the body in a transaction until it has committed once; errors of the body roll it back and are raised."""
+        for tried in range(1, _SERIALIZATION_TRIES + 1):
+            try:
+                await self._once(call, run)
+            except RolledBack:
+                if tried == _SERIALIZATION_TRIES:
+                    raise
+                await asyncio.sleep(0.002 * 2**tried)
+            else:
+                return
+
+    async def _once(self, call: StepCall, run: Run) -> None:
+        execution, spec = call.execution, call.spec
+        tx = await self._engine.store.begin(spec.timeout_s or TRANSACTION_TIMEOUT_S)
+        try:
+            face: Any = tx if spec.is_async else SyncTransaction(tx, self._engine.main)
+            value = await run(call, (face, *call.args), call.kwargs)
+            text, decoded = round_trip(
+                execution.codec, value, spec.shape.result, where=f"result of transaction {spec.name}"
+            )
+            entry = await execution.take_turn(call, text)
+        except BaseException:
+            await _undisturbed(tx.rollback())
+            execution.end_turn(call, None)
+            raise
+        call.committing = True
+        try:
+            await _undisturbed(self._commit(tx, entry))
+        except BaseException:
+            call.committing = False
+            execution.end_turn(call, None)
+            raise
+        execution.end_turn(call, entry, decoded)
+
+    async def _commit(self, tx: OpenTransaction, entry: EntryWrite) -> None:
+        engine = self._engine
+        try:
+            await tx.commit(engine.fence(), entry)
+        except FenceLost:
+            engine.lease_lost()
+            raise asyncio.CancelledError from None
+        except EntrySettled:
+            engine.lease_lost()  # somebody else has written for a run that we believed to own
+            raise asyncio.CancelledError from None
+        except StoreUnavailable as error:
+            if not error.outcome_unknown or not await self._was_committed(entry):
+                raise
+
+    async def _was_committed(self, entry: EntryWrite) -> bool:
+        """Ask, until the database answers, whether a COMMIT without a reply took effect."""
+        while True:
+            try:
+                rows = await self._engine.store.load_entries([entry.row])
+            except StoreUnavailable:
+                await asyncio.sleep(0.1)
+                continue
+            return any(row.key == entry.key and row.seq == entry.seq for row in rows.get(entry.row, []))
+
+
+async def _undisturbed(work: Awaitable[None]) -> None:
+    """Await to the end even if this task is cancelled meanwhile; the cancellation is delivered after it."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            await asyncio.wait([task])
+        if not task.cancelled() and task.exception() is not None:
+            log.debug("after a cancellation: %r", task.exception())
+        raise
+
+
+class SyncTransaction:
+    """The `tx` of a plain function: the same methods, not awaited, from the step's thread."""
+
+    def __init__(self, tx: OpenTransaction, main: asyncio.AbstractEventLoop) -> None:
+        self._tx = tx
+        self._main = main
+
+    @property
+    def raw(self) -> Any:
+        """The driver's own connection."""
+        return self._tx.raw
+
+    def execute(self, sql: str, *args: Any) -> int:
+        """Run a statement; give the number of rows it changed."""
+        return self._wait(self._tx.execute(sql, *args))
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
+        """Run a statement for each row of arguments."""
+        return self._wait(self._tx.executemany(sql, rows))
+
+    def fetch(self, sql: str, *args: Any) -> Sequence[Any]:
+        """Give all rows of a query."""
+        return self._wait(self._tx.fetch(sql, *args))
+
+    def fetchrow(self, sql: str, *args: Any) -> Any:
+        """Give the first row of a query, or None."""
+        return self._wait(self._tx.fetchrow(sql, *args))
+
+    def fetchval(self, sql: str, *args: Any) -> Any:
+        """Give the first value of the first row, or None."""
+        return self._wait(self._tx.fetchval(sql, *args))
+
+    def _wait(self, work: Any) -> Any:
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._main).result()
+        except asyncio.CancelledError:
+            raise UsageError("this transaction was ended; the step it belonged to has been cancelled") from None

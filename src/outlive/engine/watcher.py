@@ -1,0 +1,59 @@
+"""Tells who waits for the end of a run: at once if it ended here, by polling if elsewhere.
+
+One query for all waits of the process, adaptive, only for runs that this
+process does not execute itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+
+from outlive.engine.looper import Backoff, Looper
+from outlive.model.reads import EndedRun
+from outlive.store.interface import Store
+
+OnEnded = Callable[[EndedRun], None]
+
+
+class Watcher:
+    """Waits for ends, keyed by row."""
+
+    def __init__(self, store: Store, local: Container[int], backoff: Backoff) -> None:
+        self._store = store
+        self._local = local
+        self._backoff = backoff
+        self._waits: dict[int, list[OnEnded]] = {}
+        self.looper = Looper("watcher", self._turn)
+
+    def watch(self, row: int, on_ended: OnEnded) -> None:
+        """Call back when the run has ended or is held; a held run may call back again."""
+        self._waits.setdefault(row, []).append(on_ended)
+        if row not in self._local:
+            self._backoff.after(True)
+            self.looper.wake()
+
+    def forget(self, row: int, on_ended: OnEnded) -> None:
+        """Call back no more."""
+        waits = self._waits.get(row)
+        if waits is not None and on_ended in waits:
+            waits.remove(on_ended)
+            if not waits:
+                del self._waits[row]
+
+    def watched(self, row: int) -> bool:
+        """Whether anybody here waits for this run."""
+        return row in self._waits
+
+    def ended(self, ended: EndedRun) -> None:
+        """Tell all who wait; those who heard of an end wait no more."""
+        for on_ended in list(self._waits.get(ended.row, ())):
+            on_ended(ended)
+
+    async def _turn(self) -> float:
+        rows = [row for row in self._waits if row not in self._local]
+        if not rows:
+            return self._backoff.after(False)
+        found = await self._store.list_ended(rows)
+        for ended in found:
+            self.ended(ended)
+        return self._backoff.after(any(ended.row not in self._waits for ended in found))

@@ -1,0 +1,237 @@
+"""Every error of Outlive, in one tree ordered by who must act.
+
+    OutliveError
+    ├── UsageError          the calling code is wrong; never retried
+    ├── RunError            what a handle reports about a run
+    │   ├── RunFailed  RunCancelled  RunTimedOut  RunOnHold
+    │   └── RunNotFound  RunExists  LeaseLost
+    ├── StepFailed          a recorded error whose class cannot be rebuilt here
+    ├── ReplayError         code and journal no longer fit: an operator decides
+    │   └── JournalMismatch  VersionMissing  JournalCorrupt
+    ├── StoreError          the database is the problem
+    │   └── StoreUnavailable (retry)  SchemaMismatch  StoreReadOnly
+    ├── PayloadError        a value cannot be stored or read
+    │   └── EncodeFailed  DecodeFailed  PayloadTooLarge
+    ├── LimitError          a limit was reached
+    ├── Permanent           raised by users: do not retry this step
+    └── RetryAfter          raised by users: retry this step, but not before `delay`
+
+Constructors take facts and build the sentence: what happened, to which run and
+step, what to do next. Each error also inherits the built-in that fits it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class OutliveError(Exception):
+    """Root of every error that Outlive raises."""
+
+
+class UsageError(OutliveError, RuntimeError):
+    """The calling code uses Outlive wrongly; the message says what to write instead."""
+
+
+class RunError(OutliveError):
+    """What a handle reports about a run. Never raised inside a workflow's own body."""
+
+    def __init__(self, run_id: str, message: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class RunNotFound(RunError, LookupError):
+    """No run has this id in this store."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id, f"no run {run_id!r} in this store (never started, or pruned)")
+
+
+class RunExists(RunError, ValueError):
+    """The id is taken by a run of another workflow."""
+
+    def __init__(self, run_id: str, existing: str, wanted: str) -> None:
+        super().__init__(
+            run_id,
+            f"run {run_id!r} already exists for workflow {existing!r}, so it cannot be started "
+            f"for {wanted!r}; choose an id that names the workflow too",
+        )
+
+
+class RunFailed(RunError):
+    """The run ended with an error whose class cannot be rebuilt in this process."""
+
+    def __init__(self, run_id: str, type: str, text: str, traceback: str = "") -> None:
+        super().__init__(run_id, f"run {run_id!r} failed with {type}: {text}")
+        self.type = type
+        self.text = text
+        self.traceback = traceback
+
+
+class RunCancelled(RunError):
+    """The run was cancelled."""
+
+    def __init__(self, run_id: str, reason: str | None = None) -> None:
+        super().__init__(run_id, f"run {run_id!r} was cancelled" + (f": {reason}" if reason else ""))
+        self.reason = reason
+
+
+class RunTimedOut(RunError, TimeoutError):
+    """Waiting for the run took too long; the run itself goes on."""
+
+    def __init__(self, run_id: str, timeout_s: float) -> None:
+        super().__init__(run_id, f"run {run_id!r} had no result after {timeout_s:g} s; it goes on")
+
+
+class RunOnHold(RunError):
+    """The run is paused or quarantined and waits for a person."""
+
+    def __init__(self, run_id: str, status: str, reason: str | None) -> None:
+        super().__init__(
+            run_id,
+            f"run {run_id!r} is {status}" + (f": {reason}" if reason else "") + "; resume() or cancel() it",
+        )
+        self.status = status
+        self.reason = reason
+
+
+class LeaseLost(RunError):
+    """This process lost its right to execute the run; a peer continues it."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            run_id,
+            f"this process lost its lease while it executed run {run_id!r}; the run continues on "
+            "another worker, wait for it again with result()",
+        )
+
+
+class StepFailed(OutliveError):
+    """A recorded error whose class is not imported here or does not rebuild.
+
+    `type` is the qualified name of the original class, `text` its message,
+    `traceback` the text of its traceback, `cause` the next recorded error or None.
+    """
+
+    def __init__(
+        self, type: str, text: str, args: Sequence[Any] = (), traceback: str = "", retryable: bool = True
+    ) -> None:
+        super().__init__(f"{type}: {text}" if text else type)
+        self.type = type
+        self.text = text
+        self.arguments = tuple(args)
+        self.traceback = traceback
+        self.retryable = retryable
+
+    def matches(self, name: str) -> bool:
+        """Say whether the original class was `name` (qualified, or its last part)."""
+        return self.type == name or self.type.rsplit(".", 1)[-1] == name
+
+
+class ReplayError(OutliveError):
+    """Code and journal of a run no longer fit; the run is paused, nothing is lost."""
+
+
+class JournalMismatch(ReplayError):
+    """Replay took another path than the first execution."""
+
+    def __init__(
+        self, run_id: str, *, expected: str, got: str, where: str, recorded_version: str, code_version: str
+    ) -> None:
+        super().__init__(
+            f"run {run_id!r} diverged at {where}: its journal has {expected}, the code asks for {got} "
+            f"(journal of version {recorded_version}, code of version {code_version}); the run is paused. "
+            "Deploy code that takes the recorded path and resume() it, or guard the change with patched()"
+        )
+        self.run_id = run_id
+        self.expected = expected
+        self.got = got
+        self.where = where
+        self.recorded_version = recorded_version
+        self.code_version = code_version
+
+
+class VersionMissing(ReplayError):
+    """The run is pinned to a version that this process does not have."""
+
+
+class JournalCorrupt(ReplayError):
+    """The journal of a run contradicts itself or this process's memory of it."""
+
+
+class StoreError(OutliveError):
+    """The database refused or could not be reached."""
+
+
+class StoreUnavailable(StoreError, ConnectionError):
+    """The database does not answer. Retry; a start with the same id is safe to repeat.
+
+    `outcome_unknown` is True if the statement may have been committed.
+    """
+
+    def __init__(self, message: str, *, outcome_unknown: bool = False, run_id: str | None = None) -> None:
+        super().__init__(message)
+        self.outcome_unknown = outcome_unknown
+        self.run_id = run_id
+
+
+class StoreReadOnly(StoreError, PermissionError):
+    """The database cannot be written by this process."""
+
+
+class SchemaMismatch(StoreError):
+    """The schema in the database and this version of Outlive do not fit."""
+
+
+class PayloadError(OutliveError, ValueError):
+    """A value cannot be stored or read back."""
+
+
+class EncodeFailed(PayloadError):
+    """A value cannot be written as a payload; `path` names the offending part."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+        self.problem = problem
+
+
+class DecodeFailed(PayloadError):
+    """A stored payload does not fit the type that the code asks for."""
+
+
+class PayloadTooLarge(PayloadError):
+    """A payload is above the hard cap."""
+
+    def __init__(self, what: str, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"{what} is {size_bytes:,} bytes, the limit is {limit_bytes:,}; store it elsewhere and pass a reference"
+        )
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+
+class LimitError(OutliveError):
+    """A limit was reached."""
+
+
+class Permanent(OutliveError):
+    """Raise it in a step to fail at once, whatever its retry policy says."""
+
+
+class RetryAfter(OutliveError):
+    """Raise it in a step to be retried, but not before `delay` seconds from now."""
+
+    def __init__(self, delay: float, message: str = "") -> None:
+        super().__init__(delay, message)
+        self.delay = delay
+
+    def __str__(self) -> str:
+        return self.args[1] or f"retry after {self.delay:g} s"
+
+
+def name_class(cls: type) -> str:
+    """Give the qualified name under which an error class is recorded."""
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"

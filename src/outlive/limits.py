@@ -1,0 +1,32 @@
+"""Every limit of Outlive, each with its unit and its reason. Floor 0: no imports."""
+
+ID_MAX_CHARS = 200  # of a run id: readable in a log line, indexable on both stores
+NAME_MAX_CHARS = 200  # of a definition, queue or topic
+PAYLOAD_MAX_BYTES = 32 * 1024 * 1024  # one value; above it a database is the wrong place
+BLOB_THRESHOLD_BYTES = 64 * 1024  # larger payloads leave the batch, so that they delay nobody
+ERROR_TEXT_MAX_CHARS = 8_000  # message or traceback kept of one error
+ERROR_CAUSES_MAX = 8  # links of a recorded cause chain
+
+BATCH_MAX_ROWS = 2_000  # per commit: larger batches only add tail latency (measured flat beyond 1,000)
+CLAIM_MAX_RUNS = 200  # per claim: one statement, 2 ms on two cores
+
+LEASE_MIN_S = 0.5  # below it a garbage collection looks like a death
+BEATS_PER_LEASE = 3  # two may be lost
+LEASE_MARGIN = 0.1  # share of the lease in which a worker no longer starts steps
+
+POLL_BUSY_S = 0.02  # adaptive polling: while there is work ...
+POLL_IDLE_S = 1.0  # ... and at rest
+SWEEP_S = 1.0  # wake-ups lost by a process that died in between are found this soon
+
+RESIDENT_IDLE_RUNS = 1_000  # waiting runs kept in memory; the least recently used leave
+RESIDENT_WAIT_S = 3600.0  # a longer wait leaves memory at once
+STEP_THREADS = 64  # sync step bodies at a time
+WORKFLOW_THREADS = 64  # sync workflow bodies in memory; an idle one makes room
+TURN_MAX_CALLBACKS = 1_000_000  # in one turn of a run loop: a workflow that spins without waiting
+UNWIND_MAX_CLOSES = 50  # how often a coroutine that swallows its own end is closed again
+TRANSACTION_TIMEOUT_S = 5.0  # of a user's transaction
+
+SUSPECT_CRASHES = 2  # after so many crashes a run executes alone
+SUSPECT_QUIET_S = 1.0  # how long other runs may be held up for a suspect
+
+LOOP_LAG_WARN_S = 0.25  # a blocked main loop is reported with its stack

@@ -1,0 +1,141 @@
+"""What a store gives back: rows as plain values, payloads still JSON text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from outlive.model.writes import Outcome
+
+
+@dataclass(slots=True)
+class EntryRow:
+    """One entry as stored; `seq` is None while it is only `started`."""
+
+    key: str
+    seq: int | None
+    kind: str
+    name: str
+    digest: str | None
+    outcome: Outcome
+    value: str | None
+    error: str | None
+    attempts: int
+    started_at: float
+    finished_at: float | None
+    noted_version: str | None = None
+
+
+@dataclass(slots=True)
+class Claimed:
+    """A run that a claim has given to this worker, without its entries.
+
+    `fresh` is True if no worker has ever owned it: it has no entries.
+    `alone` is True if it was claimed as a suspect.
+    """
+
+    row: int
+    id: str
+    workflow: str
+    version: str | None
+    input: str
+    codec: str
+    claim: int
+    crashes: int
+    fresh: bool
+    alone: bool
+    started_at: float
+    deadline_at: float | None
+    parent: int | None
+    parent_key: str | None
+    queue: str = ""
+    priority: int = 0
+    key: str | None = None
+    attributes: str | None = None
+
+
+@dataclass(slots=True)
+class RunRow:
+    """A run as anyone may read it; `status` is derived by the store from runs and live."""
+
+    row: int
+    id: str
+    workflow: str
+    version: str | None
+    status: str
+    queue: str
+    priority: int
+    key: str | None
+    attributes: str | None
+    input: str
+    output: str | None
+    error: str | None
+    codec: str
+    parent_id: str | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    hold_reason: str | None = None
+    worker: int | None = None
+    crashes: int = 0
+    wake_at: float | None = None
+    parent_close: str | None = None
+
+
+@dataclass(slots=True)
+class EndedRun:
+    """What a waiter needs of a run that has ended or is held."""
+
+    row: int
+    id: str
+    workflow: str
+    status: str
+    output: str | None
+    error: str | None
+    codec: str
+
+
+@dataclass(slots=True)
+class RequestRow:
+    """A request of an operator or another run that the owner has to execute."""
+
+    request: int
+    row: int
+    kind: Literal["cancel", "pause"]
+    payload: str | None  # JSON text
+
+
+@dataclass(slots=True)
+class WorkerRow:
+    """One live process incarnation as its peers see it."""
+
+    worker: int
+    epoch: int
+    host: str
+    pid: int
+    name: str
+    lock_path: str | None
+    expires_at: float
+
+
+@dataclass(slots=True)
+class TakenOver:
+    """What a takeover did: the dead workers and the runs released or quarantined."""
+
+    workers: list[int]
+    released: int
+    quarantined: list[str]
+
+
+@dataclass(slots=True)
+class RunQuery:
+    """A filter over runs; newest first; `after` is the row of the last run seen."""
+
+    statuses: tuple[str, ...] = ()
+    workflow: str | None = None
+    queue: str | None = None
+    id_prefix: str | None = None
+    created_after: float | None = None
+    created_before: float | None = None
+    after: int | None = None
+    limit: int = 100

@@ -1,0 +1,152 @@
+"""What the engine asks a store to write: one Batch, one database transaction.
+
+Each record is set-to-value, insert-or-nothing or delete-by-id, never an
+increment, so a batch whose COMMIT reply was lost can be sent again as it is.
+Instants are seconds since 1970 on the database's clock. Payloads and errors
+are JSON text already. The order of the lists within a batch is the order in
+which a store applies them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Outcome = Literal["ok", "error", "started"]
+
+
+@dataclass(slots=True, frozen=True)
+class Fence:
+    """The right of one process incarnation to write for the runs it owns."""
+
+    worker: int
+    epoch: int
+
+
+@dataclass(slots=True)
+class NewRun:
+    """One run to insert, with its live row, unless its id is taken.
+
+    `owned` gives it to the writing worker in the same insert (claim 1, started
+    now), which needs a fence. With `parent` the insert derives from the insert
+    of the parent's entry `parent_key` in the same batch: no new entry, no run.
+    """
+
+    row: int
+    id: str
+    workflow: str
+    input: str
+    version: str | None = None
+    queue: str = ""
+    priority: int = 0
+    key: str | None = None
+    attributes: str | None = None
+    codec: str = "json/1"
+    delay_s: float = 0.0  # start not before the database's now + delay_s
+    deadline_at: float | None = None
+    parent: int | None = None
+    parent_key: str | None = None
+    parent_close: Literal["cancel", "abandon"] | None = None
+    owned: bool = False
+
+
+@dataclass(slots=True)
+class EntryWrite:
+    """One outcome of one run: a new entry, or the settlement of a `started` one.
+
+    `seq` is the place in the order of delivery, None while only started.
+    `noted_version` is the code version that made an entry within a run of
+    another version (an edit), else None.
+    """
+
+    row: int
+    key: str
+    seq: int | None
+    kind: str
+    name: str
+    digest: str | None
+    outcome: Outcome
+    value: str | None
+    error: str | None
+    attempts: int
+    started_at: float
+    finished_at: float | None
+    noted_version: str | None = None
+
+
+@dataclass(slots=True)
+class Finish:
+    """The end of a run: its final status and value, and its live row is deleted."""
+
+    row: int
+    claim: int
+    status: str
+    output: str | None
+    error: str | None
+    started_at: float
+
+
+@dataclass(slots=True)
+class Release:
+    """The owner lets go of a run: to wait, to be claimed by a peer, or to be held."""
+
+    row: int
+    claim: int
+    wake_at: float | None  # claimable from then on; None: only when something wakes it
+    hold: Literal["paused", "quarantined"] | None = None
+    hold_reason: str | None = None  # an error record as JSON text
+
+
+@dataclass(slots=True)
+class Mark:
+    """Whether a run is in user code now: what takeover counts as a crash."""
+
+    row: int
+    claim: int
+    in_user_code: bool
+    clear_crashes: bool = False  # the run has made progress: its crash count is zero again
+
+
+@dataclass(slots=True)
+class Batch:
+    """All that one database transaction writes."""
+
+    starts: list[NewRun] = field(default_factory=list)
+    entries: list[EntryWrite] = field(default_factory=list)
+    finishes: list[Finish] = field(default_factory=list)
+    releases: list[Release] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    handled_requests: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return (
+            len(self.starts)
+            + len(self.entries)
+            + len(self.finishes)
+            + len(self.releases)
+            + len(self.marks)
+            + len(self.handled_requests)
+        )
+
+
+@dataclass(slots=True, frozen=True)
+class ExistingRun:
+    """The run that already had the id of a refused start."""
+
+    row: int
+    id: str
+    workflow: str
+
+
+@dataclass(slots=True)
+class Committed:
+    """What a committed batch did.
+
+    `existing`: by row id of the refused start, the run that has the id (equal
+    row ids mean that an earlier send of this very start had succeeded, which is
+    not listed). `refused`: rows whose entry was already settled, so that none
+    of their finishes, releases and child starts in this batch was applied.
+    """
+
+    existing: dict[int, ExistingRun] = field(default_factory=dict)
+    refused: set[int] = field(default_factory=set)

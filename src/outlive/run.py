@@ -1,0 +1,197 @@
+"""Handles: what a program holds of a run. A handle works from any process that can reach the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from outlive.clock import Duration, seconds, to_datetime
+from outlive.codec.failure import error_facts, rebuild_error
+from outlive.engine.engine import Engine
+from outlive.errors import LeaseLost, RunCancelled, RunFailed, RunNotFound, RunOnHold, RunTimedOut, StepFailed
+from outlive.model.reads import EndedRun, EntryRow, RunRow
+from outlive.model.status import Status
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What is known of a run. Times are aware UTC datetimes; `parent` is the parent's id."""
+
+    id: str
+    workflow: str
+    version: str | None
+    status: Status
+    queue: str
+    priority: int
+    key: str | None
+    attributes: Any
+    parent: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a run's journal. `seq` is None while the call is only `started`."""
+
+    seq: int | None
+    key: str
+    scope: str
+    kind: str
+    name: str
+    outcome: str
+    value: Any
+    error: dict[str, Any] | None
+    attempts: int
+    started_at: datetime
+    finished_at: datetime | None
+
+
+class Run:
+    """A handle of one run. `created` is False if the run existed when it was started."""
+
+    def __init__(self, engine: Callable[[], Engine], run_id: str, row: int, result_hint: Any, *, created: bool) -> None:
+        self._engine = engine
+        self._row = row
+        self._result_hint = result_hint
+        self.id = run_id
+        self.created = created
+
+    def __repr__(self) -> str:
+        return f"<run {self.id}>"
+
+    async def status(self) -> Status:
+        """Read where the run stands."""
+        return Status((await self._read()).status)
+
+    async def info(self) -> RunInfo:
+        """Read what is known of the run."""
+        row, codec = await self._read(), self._engine().codec
+        return make_info(row, codec)
+
+    async def entries(self) -> list[Entry]:
+        """Read the run's journal, by seq; calls that have only started come last."""
+        engine = self._engine()
+        rows = await engine.store.list_entries(self.id)
+        return [_make_entry(row, engine) for row in rows]
+
+    async def result(self, timeout: Duration | None = None, *, stop_on_hold: bool = False, as_type: Any = None) -> Any:
+        """Wait for the end of the run and give its value.
+
+        A failed run raises the original error where its class is imported here
+        and rebuilds from its recorded arguments, else RunFailed; a cancelled one
+        RunCancelled. RunTimedOut says that the wait took too long; the run goes
+        on. LeaseLost says that this process lost the run to a peer. A held run
+        keeps the caller waiting unless `stop_on_hold` (RunOnHold).
+        """
+        ended = await self._ended(seconds(timeout) if timeout is not None else None, stop_on_hold)
+        if ended.status == Status.SUCCEEDED:
+            hint = as_type if as_type is not None else self._result_hint
+            return self._engine().codec.decode(ended.output or "null", hint, where=f"result of run {self.id}")
+        if ended.status == Status.CANCELLED:
+            raise RunCancelled(self.id, error_facts(ended.error or "{}").get("text") or None)
+        error = rebuild_error(ended.error or "{}")
+        if isinstance(error, StepFailed):
+            facts = error_facts(ended.error or "{}")
+            raise RunFailed(self.id, error.type, error.text, facts.get("traceback") or "") from error.__cause__
+        raise error
+
+    async def _ended(self, timeout_s: float | None, stop_on_hold: bool) -> EndedRun:
+        engine = self._engine()
+        done: asyncio.Future[EndedRun] = engine.main.create_future()
+
+        def on_ended(ended: EndedRun) -> None:
+            if done.done():
+                return
+            if Status(ended.status).final:
+                done.set_result(ended)
+            elif stop_on_hold:
+                facts = error_facts(ended.error or "{}")
+                done.set_exception(RunOnHold(self.id, ended.status, facts.get("text")))
+
+        def on_lost(lost: LeaseLost) -> None:
+            if not done.done():
+                done.set_exception(lost)
+
+        engine.watcher.watch(self._row, on_ended)
+        engine.on_lease_lost(self._row, on_lost)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await done
+        except TimeoutError:
+            raise RunTimedOut(self.id, timeout_s or 0.0) from None
+        finally:
+            engine.watcher.forget(self._row, on_ended)
+
+    async def cancel(self, reason: str | None = None) -> bool:
+        """Ask for cancellation; False if the run has ended.
+
+        *Durable*: the request, before this returns. The owner delivers it as
+        CancelledError at the run's next durable await, and journals that.
+        """
+        return await self._request("cancel", reason)
+
+    async def pause(self, reason: str | None = None) -> bool:
+        """Ask the owner to take the run out of memory and hold it; False if the run has ended."""
+        return await self._request("pause", reason)
+
+    async def resume(self) -> bool:
+        """Let a paused or quarantined run go on; False if it is not held."""
+        engine = self._engine()
+        try:
+            resumed = await engine.store.resume(self.id)
+        except KeyError:
+            raise RunNotFound(self.id) from None
+        if resumed:
+            engine.hint()
+        return resumed
+
+    async def _request(self, kind: str, reason: str | None) -> bool:
+        try:
+            return await self._engine().request(self.id, kind, reason)
+        except KeyError:
+            raise RunNotFound(self.id) from None
+
+    async def _read(self) -> RunRow:
+        row = await self._engine().store.find_run(self.id)
+        if row is None:
+            raise RunNotFound(self.id)
+        return row
+
+
+def make_info(row: RunRow, codec: Any) -> RunInfo:
+    """Make the public record of a run from its row."""
+    return RunInfo(
+        id=row.id,
+        workflow=row.workflow,
+        version=row.version,
+        status=Status(row.status),
+        queue=row.queue,
+        priority=row.priority,
+        key=row.key,
+        attributes=codec.decode(row.attributes, where="attributes") if row.attributes is not None else None,
+        parent=row.parent_id,
+        created_at=to_datetime(row.created_at),
+        started_at=to_datetime(row.started_at) if row.started_at is not None else None,
+        finished_at=to_datetime(row.finished_at) if row.finished_at is not None else None,
+    )
+
+
+def _make_entry(row: EntryRow, engine: Engine) -> Entry:
+    return Entry(
+        seq=row.seq,
+        key=row.key,
+        scope=row.key.rpartition("/")[0],
+        kind=row.kind,
+        name=row.name,
+        outcome=row.outcome,
+        value=engine.codec.decode(row.value, where=f"entry {row.key}") if row.value is not None else None,
+        error=error_facts(row.error) if row.error is not None else None,
+        attempts=row.attempts,
+        started_at=to_datetime(row.started_at),
+        finished_at=to_datetime(row.finished_at) if row.finished_at is not None else None,
+    )

@@ -1,0 +1,193 @@
+"""The seam between the engine and a database. Internal, wide and boring.
+
+Both stores implement it and pass one conformance suite (tests/conformance).
+All methods but `open` may be called concurrently from the loop that opened the
+store. None of them retries by itself, except a lock wait of the local database;
+the engine decides what to repeat.
+
+Errors, the same from every method: StoreUnavailable (with `outcome_unknown`
+where a write may have been committed), StoreReadOnly, SchemaMismatch,
+FenceLost where a fence is passed, WriteRefused where the database refuses the
+data of a write (nothing of it is written then).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from outlive.errors import StoreError
+from outlive.model.reads import (
+    Claimed,
+    EndedRun,
+    EntryRow,
+    RequestRow,
+    RunQuery,
+    RunRow,
+    TakenOver,
+    WorkerRow,
+)
+from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, NewRun
+
+
+class FenceLost(Exception):
+    """The worker's fence row is gone or has another epoch: nothing was written."""
+
+
+class WriteRefused(StoreError):
+    """The database refused the data itself (constraint, encoding); nothing was written."""
+
+
+class RowTaken(WriteRefused):
+    """Row numbers drawn for new runs belong to other runs: nothing was written; draw others and send again."""
+
+    def __init__(self, rows: Collection[int]) -> None:
+        super().__init__(f"row numbers {sorted(rows)} belong to other runs; draw others and send the batch again")
+        self.rows = frozenset(rows)
+
+
+class EntrySettled(Exception):
+    """A transaction's entry was already settled; the transaction was rolled back."""
+
+
+class RolledBack(Exception):
+    """The database aborted a transaction that may simply be run again (serialization, deadlock)."""
+
+
+class Row(Protocol):
+    """One row of a user's query: by name, by position."""
+
+    def __getitem__(self, key: str | int, /) -> Any: ...
+    def keys(self) -> Iterable[str]: ...
+
+
+class OpenTransaction(Protocol):
+    """A database transaction of the user, open since `Store.begin`.
+
+    `$1…$n` parameters on both stores. Once `commit`, `rollback` or the timeout
+    has ended it, every method but `rollback` raises UsageError. The statements of the user may
+    not end the transaction: an attempt raises UsageError and rolls it back.
+    """
+
+    @property
+    def raw(self) -> Any: ...
+    async def execute(self, sql: str, *args: Any) -> int: ...
+    async def fetch(self, sql: str, *args: Any) -> Sequence[Row]: ...
+    async def fetchrow(self, sql: str, *args: Any) -> Row | None: ...
+    async def fetchval(self, sql: str, *args: Any) -> Any: ...
+    async def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> int: ...
+
+    async def commit(self, fence: Fence, entry: EntryWrite) -> None:
+        """Write the fence check and the entry as the last statement, then COMMIT.
+
+        Raises FenceLost or EntrySettled after a rollback; RolledBack if the
+        database wants the transaction run again; StoreUnavailable with
+        `outcome_unknown` if the reply to COMMIT was lost.
+        """
+
+    async def rollback(self) -> None: ...
+
+
+class SideChannel(Protocol):
+    """A second way to the database for the lease, used from another loop or thread."""
+
+    async def beat(self, fence: Fence, lease_s: float) -> float:
+        """Renew the lease; give the database's time. Raises FenceLost."""
+
+    async def close(self) -> None: ...
+
+
+class Store(Protocol):
+    """One database. `url` is shown in errors, without a password."""
+
+    @property
+    def url(self) -> str: ...
+
+    # -- life ---------------------------------------------------------------
+    async def open(self, *, migrate: bool) -> float:
+        """Connect, check or migrate the schema; give the database's time."""
+
+    async def close(self) -> None: ...
+    async def now(self) -> float: ...
+    async def side_channel(self) -> SideChannel:
+        """Open a side channel on the loop that is running now, which may be another one."""
+
+    # -- writing ------------------------------------------------------------
+    async def commit(self, batch: Batch, fence: Fence | None) -> Committed:
+        """Write a batch in one database transaction.
+
+        With a fence its row is locked in the same transaction; without one only
+        starts (not owned, without parent) are allowed, else WriteRefused.
+        Sending the same batch again after an unknown outcome is safe, gives the
+        same database and refuses nothing: an entry that is settled exactly as
+        it was sent is this batch's own. Raises RowTaken if the row number of a
+        start, whose id is free, belongs to another run.
+        """
+
+    async def begin(self, timeout_s: float) -> OpenTransaction: ...
+
+    async def start_in(self, connection: Any, run: NewRun) -> ExistingRun | None:
+        """Insert a run, not owned, through the user's own connection, inside its transaction."""
+
+    # -- ownership ----------------------------------------------------------
+    async def register(self, worker: WorkerRow, lease_s: float) -> Fence:
+        """Insert the worker's fence row and its first beat."""
+
+    async def unregister(self, fence: Fence) -> None:
+        """Delete the worker's beat and fence rows; runs that it still owns are released."""
+
+    async def list_workers(self) -> list[WorkerRow]: ...
+
+    async def take_over(self, dead: Sequence[int]) -> TakenOver:
+        """Bump the epoch of every worker whose lease has expired or who is in `dead`, then release its runs.
+
+        Adds one crash to each run that was in user code; quarantines one that
+        died alone, as a suspect. One server-side unit.
+        """
+
+    async def claim(
+        self, fence: Fence, workflows: Sequence[str], queues: Sequence[str] | None, limit: int, *, suspect: bool = False
+    ) -> list[Claimed]:
+        """Take due runs of these workflows: by priority, then due time; suspects only if asked, one at a time."""
+
+    async def next_due(self) -> float | None:
+        """Give the earliest time at which a run that nobody owns is due, None if there is none."""
+
+    async def load_entries(self, rows: Sequence[int]) -> Mapping[int, list[EntryRow]]:
+        """Read all entries of these runs by seq, started ones last; one query."""
+
+    # -- requests, wake-ups -------------------------------------------------
+    async def add_request(self, run_id: str, kind: str, payload: str | None) -> bool:
+        """Record a request for an unfinished run and make it claimable if it is suspended; False if it has ended.
+
+        Raises KeyError if there is no such run.
+        """
+
+    async def list_requests(self, fence: Fence) -> list[RequestRow]:
+        """Read the open requests for runs that this worker owns."""
+
+    async def resume(self, run_id: str) -> bool:
+        """Make a held run claimable, with no crashes; False if it is not held. KeyError if unknown."""
+
+    async def wake(self, rows: Sequence[int]) -> None:
+        """Make these runs due now where nobody owns them and they wait: a second statement after a commit."""
+
+    async def sweep(self) -> int:
+        """Make due every suspended run whose awaited child has ended or that has a request; give how many."""
+
+    # -- reading ------------------------------------------------------------
+    async def find_run(self, run_id: str) -> RunRow | None: ...
+    async def list_runs(self, query: RunQuery) -> list[RunRow]: ...
+    async def list_entries(self, run_id: str) -> list[EntryRow]: ...
+    async def list_ended(self, rows: Sequence[int]) -> list[EndedRun]:
+        """Read those of these runs that have ended or are held."""
+
+    async def list_children(self, row: int, *, unfinished: bool) -> list[RunRow]: ...
+
+    # -- hints --------------------------------------------------------------
+    async def notify(self) -> None:
+        """Tell other processes that there may be work: a hint, lost without harm."""
+
+    async def wait_hint(self, timeout_s: float) -> bool:
+        """Return at a hint of another process (True) or after the timeout (False)."""
+

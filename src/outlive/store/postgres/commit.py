@@ -1,0 +1,151 @@
+"""Puts a batch into one statement: a CTE per kind of write, only those that the batch needs.
+
+Pure: makes text and arguments, reads the answer; who sends it is another's
+business. The text depends only on which parts are there, so the driver
+prepares each combination once. Invariant: everything derives from the fence
+row that the same statement locks, and what belongs to an entry from its insert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from operator import attrgetter
+from typing import Any
+
+from outlive.model.writes import (
+    Batch,
+    EntryWrite,
+    Fence,
+    Finish,
+    Mark,
+    NewRun,
+    Release,
+)
+from outlive.store.interface import WriteRefused
+from outlive.store.postgres.statements import Statement, named_block, number_parameters
+
+Values = dict[str, Any]
+_FINISH = ("row", "claim", "status", "output", "error", "started_at")
+_RELEASE = ("row", "claim", "wake_at", "hold", "hold_reason")
+_MARK = ("row", "claim", "in_user_code", "clear_crashes")
+_FINAL = "select (select count(*) from fence) as fenced, array(select r.row from refused r) as refused"
+
+
+@cache
+def assemble(parts: tuple[str, ...]) -> Statement:
+    """Give the statement made of these blocks."""
+    final = _FINAL + (", (select count(*) from started) as started" if "insert_runs" in parts else ", 0 as started")
+    return number_parameters("with " + ",\n".join(named_block(part) for part in parts) + "\n" + final)
+
+
+def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
+    """Give the statement and the arguments that write a batch."""
+    values: Values = {"worker": None, "epoch": None}
+    if fence is None:
+        _check_unfenced(batch)
+        parts = ["pass_fence"]
+    else:
+        values["worker"], values["epoch"] = fence.worker, fence.epoch
+        parts = ["lock_fence"]
+    if batch.entries:
+        parts.append("insert_entries")
+        _add_entries(values, batch.entries)
+    else:
+        parts.append("skip_entries")
+    if batch.starts:
+        parts.append("insert_runs")
+        _add_starts(values, batch.starts)
+    if batch.finishes:
+        parts.append("finish_run")
+        _add_rows(values, "finish", _FINISH, batch.finishes)
+    if batch.releases:
+        parts.append("release_run")
+        _add_rows(values, "release", _RELEASE, batch.releases)
+    if marks := _effective_marks(batch):
+        parts.append("mark_run")
+        _add_rows(values, "mark", _MARK, marks)
+    if batch.handled_requests:
+        parts.append("delete_request")
+        values["request"] = batch.handled_requests
+    made = assemble(tuple(parts))
+    return made, made.arguments(values)
+
+
+def find_collisions(runs: Iterable[tuple[int, str]]) -> set[int]:
+    """Give the row numbers that stand with more than one id."""
+    first: dict[int, str] = {}
+    return {row for row, run_id in runs if first.setdefault(row, run_id) != run_id}
+
+
+def _check_unfenced(batch: Batch) -> None:
+    if len(batch) > len(batch.starts) or any(run.owned or run.parent is not None for run in batch.starts):
+        raise WriteRefused("without a fence a batch may only start runs that nobody owns yet")
+
+
+def _column(rows: Sequence[Any], read: Callable[[Any], Any], usual: Any = None) -> list[Any]:
+    """Give one column, or an empty one where every row has the usual value: unnest fills it up with nulls.
+
+    An element of an array costs the driver 0.3 µs, the columns left out are half of all.
+    """
+    values = [read(row) for row in rows]
+    return [] if values.count(usual) == len(values) else values
+
+
+def _add_entries(values: Values, entries: list[EntryWrite]) -> None:
+    unsettled = [entry for entry in entries if entry.outcome == "started"]
+    if unsettled:
+        entries = _settle_within(entries)
+    values["entry_count"] = len(entries)
+    values["entry_row"] = [entry.row for entry in entries]
+    values["entry_key"] = [entry.key for entry in entries]
+    values["entry_kind"] = [entry.kind for entry in entries]
+    values["entry_name"] = [entry.name for entry in entries]
+    values["entry_outcome"] = [entry.outcome for entry in entries]
+    values["entry_started_at"] = [entry.started_at for entry in entries]
+    values["entry_seq"] = _column(entries, lambda entry: entry.seq)
+    values["entry_digest"] = _column(entries, lambda entry: entry.digest)
+    values["entry_value"] = _column(entries, lambda entry: entry.value)
+    values["entry_error"] = _column(entries, lambda entry: entry.error)
+    values["entry_attempts"] = _column(entries, lambda entry: entry.attempts, 1)
+    values["entry_noted_version"] = _column(entries, lambda entry: entry.noted_version)
+    values["entry_finished_at"] = _column(entries, lambda entry: entry.finished_at)
+
+
+def _settle_within(entries: list[EntryWrite]) -> list[EntryWrite]:
+    """Drop a started entry that the same batch settles: one statement cannot write a row twice."""
+    last: dict[tuple[int, str], EntryWrite] = {}
+    for entry in entries:
+        before = last.get((entry.row, entry.key))
+        if before is not None and before.outcome != "started":
+            raise WriteRefused(f"the batch has two outcomes for entry {entry.key!r} of run row {entry.row}")
+        last[entry.row, entry.key] = entry
+    return list(last.values())
+
+
+def _add_starts(values: Values, runs: list[NewRun]) -> None:
+    runs = sorted(runs, key=lambda run: run.id)  # two batches that insert the same ids wait in the same order
+    for name in ("row", "id", "workflow", "codec", "queue", "priority", "input", "owned"):
+        values["run_" + name] = [getattr(run, name) for run in runs]
+    for name in ("version", "key", "attributes", "parent", "parent_key", "parent_close", "deadline_at"):
+        values["run_" + name] = _column(runs, attrgetter(name))
+    values["run_delay_s"] = _column(runs, lambda run: run.delay_s, 0)
+
+
+def _add_rows(values: Values, prefix: str, names: tuple[str, ...], rows: Sequence[Finish | Release | Mark]) -> None:
+    for name in names:
+        values[f"{prefix}_{name}"] = [getattr(row, name) for row in rows]
+
+
+def _effective_marks(batch: Batch) -> list[Mark]:
+    """Give one mark per run, the last one; a run that leaves in this batch needs none."""
+    if not batch.marks:
+        return []
+    left = {finish.row for finish in batch.finishes} | {release.row for release in batch.releases}
+    marks: dict[int, Mark] = {}
+    for mark in batch.marks:
+        before = marks.get(mark.row)
+        if before is not None and before.claim == mark.claim and before.clear_crashes:
+            mark = Mark(mark.row, mark.claim, mark.in_user_code, clear_crashes=True)
+        marks[mark.row] = mark
+    return [mark for row, mark in marks.items() if row not in left]

@@ -1,0 +1,119 @@
+"""Hints between processes by LISTEN and NOTIFY: there may be work. Losing any of them only costs time.
+
+Sends from a pool connection after a commit, at once and then at most one per
+10 ms, because NOTIFY takes a lock of the whole server when it commits. Listens
+on a connection of its own and opens it again when it is lost; where that is
+impossible (a pooler), waiting just times out. Invariant: the flag is cleared
+before its reader looks for work, so no hint is lost while it looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from outlive.clock import Clock
+from outlive.errors import OutliveError
+from outlive.store.postgres.statements import statement
+
+if TYPE_CHECKING:
+    from outlive.store.postgres.connect import Address, Pool
+
+log = logging.getLogger("outlive.hints")
+
+CHANNEL = "outlive"
+GAP_S = 0.01  # between two hints of one process
+KEEPALIVE_S = 20.0  # after which silence is tested: a dead peer sends nothing, not even an error
+RECONNECT_S = (0.1, 30.0)  # first and longest pause before listening again
+
+
+class Hints:
+    """Both directions for one store; `token` tells its own hints from those of others."""
+
+    def __init__(self, address: Address, pool: Pool, clock: Clock, token: str) -> None:
+        self._address = address
+        self._pool = pool
+        self._clock = clock
+        self._token = token
+        self._hinted = asyncio.Event()
+        self._sent_steady = float("-inf")
+        self._later: asyncio.Task[None] | None = None
+        self._listening: asyncio.Task[None] | None = None
+
+    async def send(self) -> None:
+        """Send a hint now, or soon if one was sent just before."""
+        if self._later is not None:
+            return
+        wait_s = self._sent_steady + GAP_S - self._clock.steady()
+        if wait_s <= 0:
+            await self._send_now()
+        else:
+            self._later = asyncio.create_task(self._send_later(wait_s), name="outlive-hint")
+
+    async def _send_later(self, wait_s: float) -> None:
+        await asyncio.sleep(wait_s)
+        self._later = None  # what is committed from here on needs another hint
+        await self._send_now()
+
+    async def _send_now(self) -> None:
+        self._sent_steady = self._clock.steady()
+        try:
+            async with self._pool.lend(writing=False) as connection:
+                await connection.execute(statement("send_hint").text, self._token)
+        except OutliveError as error:
+            log.debug("a hint was not sent: %s", error)
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait for a hint of another process; False if none came in time."""
+        if self._listening is None:
+            self._listening = asyncio.create_task(self._listen(), name="outlive-listener")
+        if not self._hinted.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hinted.wait(), timeout_s)
+        hinted = self._hinted.is_set()
+        self._hinted.clear()
+        return hinted
+
+    async def _listen(self) -> None:
+        pause_s, again = RECONNECT_S[0], False
+        while True:
+            try:
+                await self._listen_once(again=again)
+                pause_s = RECONNECT_S[0]
+            except OutliveError as error:
+                log.debug("listening for hints failed, polling goes on: %s", error)
+            again = True
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, RECONNECT_S[1])
+
+    async def _listen_once(self, *, again: bool) -> None:
+        """Listen until the connection is lost."""
+        connection = await self._address.connect()
+        lost = asyncio.Event()
+        connection.add_termination_listener(lambda _: lost.set())
+        try:
+            with self._address.explaining(writing=False):
+                await connection.add_listener(CHANNEL, self._receive)
+                if again:
+                    self._hinted.set()  # hints may have passed while nobody listened
+                while not lost.is_set():
+                    try:
+                        await asyncio.wait_for(lost.wait(), KEEPALIVE_S)
+                    except TimeoutError:
+                        await connection.execute("select 1", timeout=KEEPALIVE_S / 4)
+        finally:
+            connection.terminate()
+
+    def _receive(self, _connection: Any, _pid: int, _channel: str, payload: Any) -> None:
+        if payload != self._token:
+            self._hinted.set()
+
+    async def close(self) -> None:
+        """Stop both tasks."""
+        tasks = [task for task in (self._later, self._listening) if task is not None]
+        self._later = self._listening = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,427 @@
+-- The statements of the PostgreSQL store; `:name` marks a parameter. Each counts on READ COMMITTED.
+-- The first blocks are parts of one statement, WITH … SELECT, which commit.py puts together from what a batch holds;
+-- all parts read one snapshot, and each column list is the order in which commit.py gives the arrays.
+
+-- name: lock_fence
+-- Locks the worker's fence row; waits for a takeover that is under way and is then empty, as all that derives from it.
+fence as materialized (
+  select from outlive.workers w where w.worker = cast(:worker as bigint) and w.epoch = cast(:epoch as bigint) for key share
+)
+
+-- name: pass_fence
+-- Stands in for the fence of a batch that needs none.
+fence as (select)
+
+-- name: insert_entries
+-- Inserts entries, settles started ones; one already stored exactly as given is this batch's own earlier send.
+written as (
+  insert into outlive.entries as e (
+    row, key, seq, kind, name, digest, outcome, value, error, attempts, noted_version, started_at, finished_at)
+  select g.row, g.key, g.seq, g.kind, g.name, g.digest, g.outcome, g.value, g.error, coalesce(g.attempts, 1),
+    g.noted_version, to_timestamp(g.started_at), to_timestamp(g.finished_at)
+  from unnest(
+    cast(:entry_row as bigint[]), cast(:entry_key as text[]), cast(:entry_seq as integer[]),
+    cast(:entry_kind as text[]), cast(:entry_name as text[]), cast(:entry_digest as text[]),
+    cast(:entry_outcome as text[]), cast(:entry_value as text[]), cast(:entry_error as text[]),
+    cast(:entry_attempts as integer[]), cast(:entry_noted_version as text[]),
+    cast(:entry_started_at as float8[]), cast(:entry_finished_at as float8[])
+  ) as g (row, key, seq, kind, name, digest, outcome, value, error, attempts, noted_version, started_at, finished_at),
+  fence
+  on conflict (row, key) do update set
+    seq = excluded.seq, kind = excluded.kind, name = excluded.name, digest = excluded.digest,
+    outcome = excluded.outcome, value = excluded.value, error = excluded.error, attempts = excluded.attempts,
+    noted_version = excluded.noted_version, started_at = excluded.started_at, finished_at = excluded.finished_at
+  where e.outcome = 'started' or (
+    (e.outcome, e.seq, e.attempts) = (excluded.outcome, excluded.seq, excluded.attempts)
+    and (e.digest, e.value, e.error) is not distinct from (excluded.digest, excluded.value, excluded.error))
+  returning e.row, e.key
+),
+refused as materialized (
+  select distinct g.row
+  from unnest(cast(:entry_row as bigint[]), cast(:entry_key as text[])) as g (row, key)
+  where (select count(*) from written) <> :entry_count and (g.row, g.key) not in (select w.row, w.key from written w)
+)
+
+-- name: skip_entries
+-- Stands in for the entries of a batch without any.
+written as (select cast(null as bigint) as row, cast(null as text) as key where false),
+refused as (select cast(null as bigint) as row where false)
+
+-- name: insert_runs
+-- Inserts runs with their live rows where the id is free; a child only with its parent's entry. A taken row number
+-- violates the primary key, and nothing of the batch is written.
+given_runs as materialized (
+  select g.* from unnest(
+    cast(:run_row as bigint[]), cast(:run_id as text[]), cast(:run_workflow as text[]), cast(:run_version as text[]),
+    cast(:run_codec as text[]), cast(:run_queue as text[]), cast(:run_priority as integer[]), cast(:run_key as text[]),
+    cast(:run_attributes as text[]), cast(:run_input as text[]), cast(:run_parent as bigint[]),
+    cast(:run_parent_key as text[]), cast(:run_parent_close as text[]), cast(:run_deadline_at as float8[]),
+    cast(:run_delay_s as float8[]), cast(:run_owned as boolean[])
+  ) as g (
+    row, id, workflow, version, codec, queue, priority, key, attributes, input, parent, parent_key, parent_close,
+    deadline_at, delay_s, owned)
+),
+started as (
+  insert into outlive.runs (
+    row, id, workflow, version, codec, queue, priority, key, attributes, input, parent, parent_key, parent_close,
+    deadline_at, created_at)
+  select g.row, g.id, g.workflow, g.version, g.codec, g.queue, g.priority, g.key, g.attributes, g.input, g.parent,
+    g.parent_key, g.parent_close, to_timestamp(g.deadline_at), now()
+  from given_runs g, fence
+  where g.parent is null or (g.parent, g.parent_key) in (select w.row, w.key from written w)
+  on conflict (id) do nothing
+  returning row
+),
+placed as (
+  insert into outlive.live (row, workflow, queue, priority, owner, claim, wake_at, in_user_code, started_at)
+  select g.row, g.workflow, g.queue, g.priority, case when g.owned then cast(:worker as bigint) end, g.owned::integer,
+    case when not g.owned then now() + make_interval(secs => coalesce(g.delay_s, 0)) end, g.owned,
+    case when g.owned then now() end
+  from given_runs g
+  where (g.row in (select s.row from started s)) is true  -- as a test of a value it is hashed, whatever the estimate
+)
+
+-- name: finish_run
+-- Ends runs that the worker still owns under this claim: deletes their live rows and requests, sets status and value.
+ended as (
+  delete from outlive.live l
+  using unnest(cast(:finish_row as bigint[]), cast(:finish_claim as integer[])) as g (row, claim), fence
+  where l.row = g.row and l.owner = :worker and l.claim = g.claim
+    and g.row <> all (array(select r.row from refused r))
+  returning l.row
+),
+closed as (
+  update outlive.runs r set status = g.status, output = g.output, error = g.error,
+    started_at = to_timestamp(g.started_at), finished_at = now()
+  from unnest(
+    cast(:finish_row as bigint[]), cast(:finish_status as text[]), cast(:finish_output as text[]),
+    cast(:finish_error as text[]), cast(:finish_started_at as float8[])
+  ) as g (row, status, output, error, started_at)
+  where r.row = g.row and (g.row in (select x.row from ended x)) is true
+),
+forgotten as (
+  delete from outlive.requests q where q.row in (select x.row from ended x)
+)
+
+-- name: release_run
+-- Lets go of runs that the worker still owns under this claim; a held one is not claimable.
+released as (
+  update outlive.live l set owner = null, hold = g.hold, hold_reason = g.hold_reason,
+    wake_at = case when g.hold is null then to_timestamp(g.wake_at) end, in_user_code = false, alone = false
+  from unnest(
+    cast(:release_row as bigint[]), cast(:release_claim as integer[]), cast(:release_wake_at as float8[]),
+    cast(:release_hold as text[]), cast(:release_hold_reason as text[])
+  ) as g (row, claim, wake_at, hold, hold_reason), fence
+  where l.row = g.row and l.owner = :worker and l.claim = g.claim
+    and g.row <> all (array(select r.row from refused r))
+)
+
+-- name: mark_run
+-- Notes whether runs are in user code, and progress that clears their crashes.
+marked as (
+  update outlive.live l set in_user_code = g.in_user_code, alone = l.alone and not g.clear_crashes,
+    crashes = case when g.clear_crashes then 0 else l.crashes end
+  from unnest(
+    cast(:mark_row as bigint[]), cast(:mark_claim as integer[]), cast(:mark_in_user_code as boolean[]),
+    cast(:mark_clear_crashes as boolean[])
+  ) as g (row, claim, in_user_code, clear_crashes), fence
+  where l.row = g.row and l.owner = :worker and l.claim = g.claim
+)
+
+-- name: delete_request
+-- Deletes requests that have been executed.
+handled as (
+  delete from outlive.requests q using unnest(cast(:request as bigint[])) as g (request), fence
+  where q.request = g.request
+)
+
+-- name: find_taken
+-- Reads, after a batch, who has the ids and row numbers of its starts; needs a snapshot after that of the batch.
+select distinct r.row, r.id, r.workflow
+from unnest(cast(:run_row as bigint[]), cast(:run_id as text[])) as g (row, id)
+join outlive.runs r on r.id = g.id or r.row = g.row
+
+-- name: start_run
+-- Inserts one run, not owned, in the transaction of a user's connection; empty if the id is taken.
+with given as (
+  select g.* from json_to_record(cast(:run as json)) as g (
+    row bigint, id text, workflow text, version text, codec text, queue text, priority integer, key text,
+    attributes text, input text, parent bigint, parent_key text, parent_close text, deadline_at float8, delay_s float8)
+),
+started as (
+  insert into outlive.runs (
+    row, id, workflow, version, codec, queue, priority, key, attributes, input, parent, parent_key, parent_close,
+    deadline_at, created_at)
+  select g.row, g.id, g.workflow, g.version, g.codec, g.queue, g.priority, g.key, g.attributes, g.input, g.parent,
+    g.parent_key, g.parent_close, to_timestamp(g.deadline_at), now()
+  from given g
+  on conflict (id) do nothing
+  returning row
+),
+placed as (
+  insert into outlive.live (row, workflow, queue, priority, wake_at)
+  select g.row, g.workflow, g.queue, g.priority, now() + make_interval(secs => g.delay_s)
+  from given g join started s on s.row = g.row
+)
+select s.row from started s
+
+-- name: find_started
+-- Reads who has the id of a start that was not inserted.
+select r.row, r.id, r.workflow from outlive.runs r where r.id = cast(:id as text)
+
+-- name: settle_entry
+-- Writes a transaction's entry as its last statement; tells whether transaction and fence still stand.
+with same as (select where current_setting('outlive.transaction', true) = :token),
+fence as materialized (
+  select from outlive.workers w, same where w.worker = :worker and w.epoch = :epoch for key share of w
+),
+written as (
+  insert into outlive.entries as e (
+    row, key, seq, kind, name, digest, outcome, value, error, attempts, noted_version, started_at, finished_at)
+  select cast(:row as bigint), cast(:key as text), cast(:seq as integer), cast(:kind as text), cast(:name as text),
+    cast(:digest as text), cast(:outcome as text), cast(:value as text), cast(:error as text),
+    cast(:attempts as integer), cast(:noted_version as text), to_timestamp(:started_at), to_timestamp(:finished_at)
+  from fence
+  on conflict (row, key) do update set
+    seq = excluded.seq, kind = excluded.kind, name = excluded.name, digest = excluded.digest,
+    outcome = excluded.outcome, value = excluded.value, error = excluded.error, attempts = excluded.attempts,
+    noted_version = excluded.noted_version, started_at = excluded.started_at, finished_at = excluded.finished_at
+  where e.outcome = 'started'
+  returning 1
+)
+select (select count(*) from same) as same, (select count(*) from fence) as fenced, (select count(*) from written) as written
+
+-- name: read_now
+-- Reads the database's clock.
+select extract(epoch from clock_timestamp())::float8
+
+-- name: insert_worker
+-- Inserts a worker's fence row and its first beat, or finds its own earlier send; empty if its number is taken.
+with fence as (
+  insert into outlive.workers as w (worker, epoch, host, pid, name, lock_path, registered_at)
+  values (:worker, :epoch, :host, :pid, :name, :lock_path, now())
+  on conflict (worker) do update set name = excluded.name
+  where (w.epoch, w.host, w.pid, w.name) = (excluded.epoch, excluded.host, excluded.pid, excluded.name)
+    and w.lock_path is not distinct from excluded.lock_path
+  returning w.worker
+)
+insert into outlive.worker_beats (worker, beat_at, expires_at)
+select f.worker, now(), now() + make_interval(secs => :lease_s) from fence f
+on conflict (worker) do update set beat_at = excluded.beat_at, expires_at = excluded.expires_at
+returning worker
+
+-- name: put_beat
+-- Renews the beat of a worker whose epoch stands; a takeover under way deletes the beat, and this one finds nothing.
+update outlive.worker_beats b
+set beat_at = clock_timestamp(), expires_at = clock_timestamp() + make_interval(secs => :lease_s)
+from outlive.workers w
+where b.worker = :worker and w.worker = b.worker and w.epoch = :epoch
+returning extract(epoch from clock_timestamp())::float8
+
+-- name: delete_worker
+-- Deletes a worker's beat and fence row and releases what it owns; a function, since that takes two snapshots.
+select outlive.delete_worker(:worker, :epoch)
+
+-- name: list_workers
+-- Reads the workers that hold a lease or held one until nobody took them over.
+select w.worker, w.epoch, w.host, w.pid, w.name, w.lock_path, extract(epoch from b.expires_at)::float8 as expires_at
+from outlive.workers w join outlive.worker_beats b on b.worker = w.worker
+order by w.registered_at, w.worker
+
+-- name: take_over
+-- Takes over dead workers; the function of the schema does it in two statements, with a snapshot each.
+select t.workers, t.released, t.quarantined from outlive.take_over(cast(:dead as bigint[])) t
+
+-- name: claim_runs
+-- Takes due runs by priority, then due time, past those that a peer is taking; before them held runs that somebody has
+-- asked to cancel. One index descent per priority, so that sleeping runs cost nothing. The fence is locked only if there
+-- is something to take: an idle poll writes nothing.
+with recursive lines as (
+  (select l.priority from outlive.live l where l.owner is null and l.wake_at is not null order by l.priority limit 1)
+  union all
+  select (
+    select l.priority from outlive.live l
+    where l.owner is null and l.wake_at is not null and l.priority > p.priority order by l.priority limit 1)
+  from lines p where p.priority is not null
+),
+due as materialized (
+  select * from (
+    select c.row, c.due_at from (
+      select l.row, cast('-infinity' as timestamptz) as due_at
+      from outlive.requests q join outlive.live l on l.row = q.row
+      where q.kind = 'cancel' and l.owner is null and l.hold is not null
+        and l.workflow = any (cast(:workflows as text[]))
+        and (cast(:queues as text[]) is null or l.queue = any (cast(:queues as text[])))
+        and (l.crashes >= cast(:suspect_crashes as integer)) = cast(:suspect as boolean)
+      order by l.priority, q.request
+      limit cast(:limit as integer)
+      for update of l skip locked
+    ) c
+    union all
+    select d.row, d.wake_at
+    from lines p cross join lateral (
+      select l.row, l.wake_at from outlive.live l
+      where l.owner is null and l.wake_at is not null and l.priority = p.priority and l.wake_at <= now()
+        and l.workflow = any (cast(:workflows as text[]))
+        and (cast(:queues as text[]) is null or l.queue = any (cast(:queues as text[])))
+        and (l.crashes >= cast(:suspect_crashes as integer)) = cast(:suspect as boolean) and l.hold is null
+      order by l.wake_at
+      limit cast(:limit as integer)
+      for update of l skip locked
+    ) d
+    where p.priority is not null
+  ) both_kinds
+  limit cast(:limit as integer)
+),
+fence as materialized (
+  select from outlive.workers w
+  where w.worker = cast(:worker as bigint) and w.epoch = :epoch and exists (select from due) for key share
+),
+taken as (
+  update outlive.live l set owner = :worker, claim = l.claim + 1, wake_at = null, hold = null, hold_reason = null,
+    alone = :suspect, in_user_code = true, started_at = coalesce(l.started_at, now())
+  from due d, fence
+  where l.row = d.row
+  returning l.row, l.claim, l.crashes, l.alone, l.started_at, d.due_at
+),
+stands as (
+  select case when exists (select from due) then exists (select from fence)
+    else exists (select from outlive.workers w where w.worker = :worker and w.epoch = :epoch) end as stands
+)
+select s.stands, t.row, r.id, r.workflow, r.version, r.input, r.codec, t.claim, t.crashes, t.claim = 1 as fresh, t.alone,
+  extract(epoch from t.started_at)::float8 as started_at, extract(epoch from r.deadline_at)::float8 as deadline_at,
+  r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes
+from stands s left join (taken t join outlive.runs r on r.row = t.row) on true
+order by t.due_at = '-infinity' desc, r.priority, t.due_at, t.row
+
+-- name: next_due
+-- Reads when the next run that nobody owns is due; one index descent per priority.
+with recursive lines as (
+  (select l.priority from outlive.live l where l.owner is null and l.wake_at is not null order by l.priority limit 1)
+  union all
+  select (
+    select l.priority from outlive.live l
+    where l.owner is null and l.wake_at is not null and l.priority > p.priority order by l.priority limit 1)
+  from lines p where p.priority is not null
+)
+select extract(epoch from min(d.wake_at))::float8
+from lines p cross join lateral (
+  select l.wake_at from outlive.live l
+  where l.owner is null and l.wake_at is not null and l.priority = p.priority
+  order by l.wake_at limit 1
+) d
+
+-- name: load_entries
+-- Reads all entries of some runs, started ones last.
+select e.row, e.key, e.seq, e.kind, e.name, e.digest, e.outcome, e.value, e.error, e.attempts,
+  extract(epoch from e.started_at)::float8 as started_at, extract(epoch from e.finished_at)::float8 as finished_at,
+  e.noted_version
+from outlive.entries e where e.row = any (cast(:rows as bigint[]))
+order by e.row, e.seq nulls last, e.started_at, e.key
+
+-- name: list_entries
+-- Reads the entries of one run by its public id, started ones last.
+select e.row, e.key, e.seq, e.kind, e.name, e.digest, e.outcome, e.value, e.error, e.attempts,
+  extract(epoch from e.started_at)::float8 as started_at, extract(epoch from e.finished_at)::float8 as finished_at,
+  e.noted_version
+from outlive.entries e join outlive.runs r on r.row = e.row where r.id = :id
+order by e.seq nulls last, e.started_at, e.key
+
+-- name: insert_request
+-- Records a request for an unfinished run, once of a kind; empty if there is no such run.
+with run as (select r.row, r.status from outlive.runs r where r.id = :id),
+added as (
+  insert into outlive.requests (row, kind, payload, created_at)
+  select run.row, cast(:kind as text), cast(:payload as text), now() from run where run.status is null
+  on conflict (row, kind) do nothing
+)
+select run.row, run.status from run
+
+-- name: wake_requested
+-- Makes a run with a request due where nobody owns it; after the request's commit.
+update outlive.live set wake_at = now()
+where row = :row and owner is null and hold is null and (wake_at is null or wake_at > now())
+
+-- name: list_requests
+-- Reads the open requests for a worker's runs; empty only if its fence is lost.
+select q.request, q.row, q.kind, q.payload
+from outlive.workers w
+left join (outlive.live l join outlive.requests q on q.row = l.row) on l.owner = w.worker
+where w.worker = :worker and w.epoch = :epoch
+order by q.request
+
+-- name: resume_run
+-- Makes a held run claimable, without crashes, and drops the request that may have paused it; empty if unknown.
+with run as (select r.row from outlive.runs r where r.id = :id),
+resumed as (
+  update outlive.live l set hold = null, hold_reason = null, crashes = 0, wake_at = now()
+  from run where l.row = run.row and l.hold is not null and l.owner is null
+  returning l.row
+),
+dropped as (
+  delete from outlive.requests q using resumed where q.row = resumed.row and q.kind = 'pause'
+)
+select exists (select from resumed) as resumed from run
+
+-- name: wake_run
+-- Makes waiting runs due, after the commit of what they wait for. Locks in the order of rows: two of these never deadlock.
+with waiting as (
+  select l.row from outlive.live l
+  where l.row = any (cast(:rows as bigint[])) and l.owner is null and l.hold is null and l.started_at is not null
+    and (l.wake_at is null or l.wake_at > now())
+  order by l.row for update
+)
+update outlive.live l set wake_at = now() from waiting w where l.row = w.row
+
+-- name: sweep_runs
+-- Makes due what a process that died in between has not woken; drops requests that came as their run ended.
+with awaited as (
+  select e.row from outlive.entries e
+  join outlive.runs c on c.parent = e.row and c.parent_key = e.key
+  where e.outcome = 'started' and c.status is not null
+),
+stalled as (
+  select l.row from outlive.live l
+  where l.row = any (array(select a.row from awaited a union select q.row from outlive.requests q))
+    and l.owner is null and l.hold is null and (l.wake_at is null or l.wake_at > now())
+  order by l.row for update of l skip locked
+),
+orphans as (
+  delete from outlive.requests q where not exists (select from outlive.live l where l.row = q.row)
+)
+update outlive.live l set wake_at = now() from stalled s where l.row = s.row returning l.row
+
+-- name: select_runs
+-- Reads runs as anyone may see them; the conditions, order and limit follow.
+select row, id, workflow, version, status, queue, priority, key, attributes, input, output, error, codec,
+  parent as parent_id, parent_close, extract(epoch from created_at)::float8 as created_at, extract(epoch from started_at)::float8 as started_at,
+  extract(epoch from finished_at)::float8 as finished_at, hold_reason, worker, crashes,
+  extract(epoch from wake_at)::float8 as wake_at
+from outlive.outlive_runs
+
+-- name: list_ended
+-- Reads those of some runs that have ended or are held.
+select r.row, r.id, r.workflow, coalesce(r.status, l.hold) as status, r.output, coalesce(r.error, l.hold_reason) as error,
+  r.codec
+from outlive.runs r left join outlive.live l on l.row = r.row
+where r.row = any (cast(:rows as bigint[])) and (r.status is not null or l.hold is not null)
+
+-- name: send_hint
+-- Tells listeners that there may be work; they know the sender by its token.
+select pg_notify('outlive', :token)
+
+-- name: list_versions
+-- Reads the versions of the schema that were applied; fails if there is no schema yet.
+select cast(substr(key, 11) as integer) from outlive.meta where key like 'migration/%'
+
+-- name: find_meta
+-- Tells whether the schema and its table of versions exist.
+select to_regnamespace('outlive') is not null, to_regclass('outlive.meta') is not null
+
+-- name: lock_schema
+-- Makes the processes that start at once migrate one after the other; held until the end of the transaction.
+select pg_advisory_xact_lock(7957707418634216)
+
+-- name: insert_version
+-- Records that a migration was applied, in its own transaction.
+insert into outlive.meta (key, value) values ('migration/' || cast(:version as text), now()::text)

@@ -1,0 +1,258 @@
+"""The PostgreSQL store: every method of the seam, one or two statements each.
+
+Owns what is sent and in which order; the text is in queries.sql, errors and
+connections in connect.py. Knows nothing of replay. Invariant: a second
+statement that must see what others have committed meanwhile is a statement of
+its own, with its own snapshot.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from outlive import hooks
+from outlive.clock import Clock
+from outlive.errors import StoreUnavailable
+from outlive.limits import SUSPECT_CRASHES
+from outlive.model.reads import Claimed, EndedRun, EntryRow, RequestRow, RunQuery, RunRow, TakenOver, WorkerRow
+from outlive.model.writes import Batch, Committed, ExistingRun, Fence, NewRun
+from outlive.store.interface import FenceLost, RowTaken, WriteRefused
+from outlive.store.postgres import joining, schema
+from outlive.store.postgres.commit import compose, find_collisions
+from outlive.store.postgres.connect import Address, Pool, load_driver
+from outlive.store.postgres.hints import Hints
+from outlive.store.postgres.reading import compose_list, to_claimed, to_entry, to_run
+from outlive.store.postgres.side import PostgresSideChannel
+from outlive.store.postgres.statements import Statement, statement
+from outlive.store.postgres.transaction import PostgresTransaction
+
+if TYPE_CHECKING:
+    from outlive.store.postgres.connect import Connection
+
+_COMMIT = hooks.declare_site("commit")
+
+
+class PostgresStore:
+    """One database. See `outlive.store.interface.Store` for what each method promises."""
+
+    def __init__(self, url: str, *, clock: Clock, chance: random.Random, pool_size: int = 5) -> None:
+        load_driver()
+        self._address = Address(url)
+        self._pool = Pool(self._address, pool_size)
+        self._chance = chance
+        self._hints = Hints(self._address, self._pool, clock, token=f"{chance.getrandbits(64):016x}")
+
+    @property
+    def url(self) -> str:
+        return self._address.url
+
+    # -- life ---------------------------------------------------------------
+    async def open(self, *, migrate: bool) -> float:
+        await self._pool.open()
+        async with self._pool.lend(writing=True, opening=True) as connection:
+            if await schema.is_current(connection, self.url):
+                return await _read_now(connection)
+        await self._migrate(apply=migrate)
+        return await self.now()
+
+    @hooks.commit_site("migrate")
+    async def _migrate(self, *, apply: bool) -> None:
+        async with self._pool.lend(writing=True, opening=True) as connection:
+            await schema.bring_up(connection, self.url, apply=apply)
+
+    async def close(self) -> None:
+        await self._hints.close()
+        await self._pool.close()
+
+    async def now(self) -> float:
+        async with self._pool.lend(writing=False) as connection:
+            return await _read_now(connection)
+
+    async def side_channel(self) -> PostgresSideChannel:
+        return await PostgresSideChannel.open(self._address)
+
+    async def _read(self, name: str, /, **values: Any) -> list[Any]:
+        query = statement(name)
+        async with self._pool.lend(writing=False) as connection:
+            rows: list[Any] = await connection.fetch(query.text, *query.arguments(values))
+            return rows
+
+    async def _write(self, name: str, /, **values: Any) -> list[Any]:
+        query = statement(name)
+        async with self._pool.lend(writing=True) as connection:
+            rows: list[Any] = await connection.fetch(query.text, *query.arguments(values))
+            return rows
+
+    # -- writing ------------------------------------------------------------
+    async def commit(self, batch: Batch, fence: Fence | None) -> Committed:
+        made, arguments = compose(batch, fence)
+        hooks.point("commit.before")
+        row = await self._send_batch(made, arguments, batch.starts)
+        hooks.point("commit.after")
+        if not row["fenced"]:
+            raise FenceLost
+        committed = Committed(refused=set(row["refused"]))
+        if row["started"] < len(batch.starts):
+            committed.existing = await self._find_existing(batch.starts, committed.refused)
+        return committed
+
+    async def _send_batch(self, made: Statement, arguments: list[Any], starts: Sequence[NewRun]) -> Any:
+        """Send a batch; tell from each other a row number that is taken and a twin of this batch under way."""
+        driver = load_driver()
+        while True:
+            try:
+                async with self._pool.lend(writing=True) as connection:
+                    return await connection.fetchrow(made.text, *arguments)
+            except WriteRefused as error:
+                violated = error.__cause__
+                if not isinstance(violated, driver.UniqueViolationError) or violated.constraint_name != "runs_pkey":
+                    raise
+                ids = [(run.row, run.id) for run in starts]
+                stored = [(row["row"], row["id"]) for row in await self._find_taken(starts)]
+                if taken := find_collisions([*stored, *ids]):
+                    raise RowTaken(taken) from error
+
+    async def _find_taken(self, starts: Sequence[NewRun]) -> list[Any]:
+        return await self._read("find_taken", run_row=[run.row for run in starts], run_id=[run.id for run in starts])
+
+    async def _find_existing(self, starts: Sequence[NewRun], refused: set[int]) -> dict[int, ExistingRun]:
+        """Read, in a snapshot after the batch's, who has the ids of its starts; our own earlier sends are no news."""
+        by_id = {row["id"]: ExistingRun(**row) for row in await self._find_taken(starts)}
+        asked = [run for run in starts if run.parent not in refused]
+        missing = [run.id for run in asked if run.id not in by_id]
+        if missing:
+            raise StoreUnavailable(f"run {missing[0]!r} was deleted while it was started", outcome_unknown=True)
+        return {run.row: by_id[run.id] for run in asked if by_id[run.id].row != run.row}
+
+    async def begin(self, timeout_s: float, isolation: str | None = None) -> PostgresTransaction:
+        return await PostgresTransaction.begin(self._address, self._pool, timeout_s, isolation)
+
+    @hooks.commit_site("start_in")
+    async def start_in(self, connection: Any, run: NewRun) -> ExistingRun | None:
+        return await joining.start_in(connection, run)
+
+    # -- ownership ----------------------------------------------------------
+    @hooks.commit_site("register")
+    async def register(self, worker: WorkerRow, lease_s: float) -> Fence:
+        registered = await self._write(
+            "insert_worker",
+            worker=worker.worker,
+            epoch=worker.epoch,
+            host=worker.host,
+            pid=worker.pid,
+            name=worker.name,
+            lock_path=worker.lock_path,
+            lease_s=lease_s,
+        )
+        if not registered:
+            raise WriteRefused(f"worker number {worker.worker} is taken by another process; draw another")
+        return Fence(worker.worker, worker.epoch)
+
+    @hooks.commit_site("unregister")
+    async def unregister(self, fence: Fence) -> None:
+        ((left,),) = await self._write("delete_worker", worker=fence.worker, epoch=fence.epoch)
+        if not left:
+            raise FenceLost
+
+    async def list_workers(self) -> list[WorkerRow]:
+        return [WorkerRow(**row) for row in await self._read("list_workers")]
+
+    @hooks.commit_site("take_over")
+    async def take_over(self, dead: Sequence[int]) -> TakenOver:
+        (row,) = await self._write("take_over", dead=list(dead))
+        return TakenOver(row["workers"], row["released"], row["quarantined"])
+
+    @hooks.commit_site("claim")
+    async def claim(
+        self, fence: Fence, workflows: Sequence[str], queues: Sequence[str] | None, limit: int, *, suspect: bool = False
+    ) -> list[Claimed]:
+        rows = await self._write(
+            "claim_runs",
+            worker=fence.worker,
+            epoch=fence.epoch,
+            workflows=list(workflows),
+            queues=None if queues is None else list(queues),
+            limit=min(limit, 1) if suspect else limit,
+            suspect=suspect,
+            suspect_crashes=SUSPECT_CRASHES,
+        )
+        if not rows[0]["stands"]:
+            raise FenceLost
+        return [to_claimed(row) for row in rows if row["row"] is not None]
+
+    async def next_due(self) -> float | None:
+        ((due_at,),) = await self._read("next_due")
+        return None if due_at is None else float(due_at)
+
+    async def load_entries(self, rows: Sequence[int]) -> Mapping[int, list[EntryRow]]:
+        entries: dict[int, list[EntryRow]] = {row: [] for row in rows}
+        for record in await self._read("load_entries", rows=list(rows)):
+            entries[record[0]].append(to_entry(record))
+        return entries
+
+    # -- requests, wake-ups -------------------------------------------------
+    @hooks.commit_site("add_request")
+    async def add_request(self, run_id: str, kind: str, payload: str | None) -> bool:
+        found = await self._write("insert_request", id=run_id, kind=kind, payload=payload)
+        if not found:
+            raise KeyError(run_id)
+        if found[0]["status"] is not None:
+            return False
+        hooks.point("add_request.recorded")
+        await self._write("wake_requested", row=found[0]["row"])
+        return True
+
+    async def list_requests(self, fence: Fence) -> list[RequestRow]:
+        rows = await self._read("list_requests", worker=fence.worker, epoch=fence.epoch)
+        if not rows:
+            raise FenceLost
+        return [RequestRow(**row) for row in rows if row["request"] is not None]
+
+    @hooks.commit_site("resume")
+    async def resume(self, run_id: str) -> bool:
+        found = await self._write("resume_run", id=run_id)
+        if not found:
+            raise KeyError(run_id)
+        return bool(found[0]["resumed"])
+
+    @hooks.commit_site("wake")
+    async def wake(self, rows: Sequence[int]) -> None:
+        await self._write("wake_run", rows=list(rows))
+
+    @hooks.commit_site("sweep")
+    async def sweep(self) -> int:
+        return len(await self._write("sweep_runs"))
+
+    # -- reading ------------------------------------------------------------
+    async def find_run(self, run_id: str) -> RunRow | None:
+        rows = await self.list_runs(RunQuery(limit=1), run_id=run_id)
+        return rows[0] if rows else None
+
+    async def list_runs(
+        self, query: RunQuery, *, run_id: str | None = None, parent_row: int | None = None, unfinished: bool = False
+    ) -> list[RunRow]:
+        made, arguments = compose_list(query, run_id, parent_row, unfinished)
+        async with self._pool.lend(writing=False) as connection:
+            return [to_run(row) for row in await connection.fetch(made, *arguments)]
+
+    async def list_entries(self, run_id: str) -> list[EntryRow]:
+        return [to_entry(record) for record in await self._read("list_entries", id=run_id)]
+
+    async def list_ended(self, rows: Sequence[int]) -> list[EndedRun]:
+        return [EndedRun(**row) for row in await self._read("list_ended", rows=list(rows))]
+
+    async def list_children(self, row: int, *, unfinished: bool) -> list[RunRow]:
+        return await self.list_runs(RunQuery(limit=0), parent_row=row, unfinished=unfinished)
+
+    # -- hints --------------------------------------------------------------
+    async def notify(self) -> None:
+        await self._hints.send()
+
+    async def wait_hint(self, timeout_s: float) -> bool:
+        return await self._hints.wait(timeout_s)
+
+
+async def _read_now(connection: Connection) -> float:
+    return float(await connection.fetchval(statement("read_now").text))

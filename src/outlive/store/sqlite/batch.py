@@ -1,0 +1,192 @@
+"""Writes one batch: looks up what exists, decides, then writes. All within the caller's transaction.
+
+Knows the tables of runs, live rows, entries and requests; begins and commits
+nothing. Many rows go into one statement, because SQLite's drivers give up the
+GIL at each step and wait milliseconds for it where other threads compute
+(measured: 6,000 rows/s instead of 1,500). Invariant: writing a batch a second
+time changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, NewRun
+from outlive.store.interface import FenceLost, RowTaken, WriteRefused
+from outlive.store.sqlfile import load_sql
+from outlive.store.sqlite.drivers import Connection
+
+SQL = load_sql("outlive.store.sqlite", "queries.sql")
+
+_LADDER = (256, 64, 16, 4, 1)  # rows per statement: few lengths, so that each stays prepared
+
+
+def check_fence(db: Connection, fence: Fence) -> None:
+    """Raise FenceLost unless the worker still has its epoch; call it under the write lock."""
+    if not db.rows(SQL["check_fence"], (fence.worker, fence.epoch)):
+        raise FenceLost(f"worker {fence.worker} no longer has epoch {fence.epoch}")
+
+
+def write_batch(db: Connection, batch: Batch, fence: Fence | None, now: float) -> Committed:
+    """Apply a batch under the write lock."""
+    if fence is None:
+        _allow_unfenced(batch)
+    else:
+        check_fence(db, fence)
+    committed = Committed()
+    new_runs = _plan_starts(db, batch.starts, committed)
+    _insert_runs(db, (run for run in new_runs if run.parent is None), fence, now)
+    new_entries = write_entries(db, batch.entries, committed)
+    children = [run for run in new_runs if run.parent is not None]
+    allowed = [run for run in children if (run.parent, run.parent_key) in new_entries]
+    _insert_runs(db, allowed, fence, now)
+    if fence is not None:
+        _write_ends(db, batch, fence, committed.refused, now)
+    return committed
+
+
+def _allow_unfenced(batch: Batch) -> None:
+    if len(batch) != len(batch.starts) or any(run.owned or run.parent is not None for run in batch.starts):
+        raise WriteRefused("without a fence a batch may only start runs that nobody owns yet")
+
+
+def _plan_starts(db: Connection, starts: Sequence[NewRun], committed: Committed) -> list[NewRun]:
+    """Give the runs whose id and row are free; note in `committed` those whose id is taken."""
+    if not starts:
+        return []
+    by_id: dict[str, ExistingRun] = {}
+    by_row: dict[int, str] = {}
+    for row, run_id, workflow in _look_up(db, "find_taken", [(run.id, run.row) for run in starts]):
+        by_id[run_id] = ExistingRun(row, run_id, workflow)
+        by_row[row] = run_id
+    new, collided = [], set()
+    for run in starts:
+        existing = by_id.get(run.id)
+        if existing is not None:
+            if existing.row != run.row:
+                committed.existing[run.row] = existing
+        elif run.row in by_row:
+            collided.add(run.row)
+        else:
+            new.append(run)
+            by_id[run.id] = ExistingRun(run.row, run.id, run.workflow)
+            by_row[run.row] = run.id
+    if collided:
+        raise RowTaken(collided)
+    return new
+
+
+def _insert_runs(db: Connection, runs: Iterable[NewRun], fence: Fence | None, now: float) -> None:
+    runs = list(runs)
+    _write_rows(db, "insert_runs", [run_values(run, now) for run in runs])
+    _write_rows(db, "insert_live", [live_values(run, fence, now) for run in runs])
+
+
+def run_values(run: NewRun, now: float) -> tuple[Any, ...]:
+    return (
+        run.row, run.id, run.workflow, run.version, run.codec, run.queue, run.priority, run.key, run.parent,
+        run.parent_key, run.parent_close, now, run.deadline_at, run.attributes, run.input,
+    )  # fmt: skip
+
+
+def live_values(run: NewRun, fence: Fence | None, now: float) -> tuple[Any, ...]:
+    if run.owned and fence is not None:
+        return (run.row, run.workflow, run.queue, run.priority, fence.worker, 1, None, 1, now)
+    return (run.row, run.workflow, run.queue, run.priority, None, 0, now + run.delay_s, 0, None)
+
+
+def write_entries(db: Connection, entries: Sequence[EntryWrite], committed: Committed) -> set[tuple[int, str]]:
+    """Insert new entries and settle started ones; give the keys that are new.
+
+    An entry that is settled already is left as it is: an equal one was sent
+    before, one that differs marks its run as refused.
+    """
+    found = {
+        (row, key): settled for row, key, *settled in _look_up(db, "find_entries", [(e.row, e.key) for e in entries])
+    }
+    new: dict[tuple[int, str], EntryWrite] = {}
+    settling = []
+    for entry in entries:
+        if entry.row in committed.existing:
+            continue  # its run was not inserted
+        place = (entry.row, entry.key)
+        before = found.get(place)
+        if before is None:
+            new[place] = entry
+        elif before[0] == "started":
+            settling.append(entry)
+        elif before != _identity(entry):
+            committed.refused.add(entry.row)
+        found[place] = _identity(entry) if before is None or before[0] == "started" else before
+    _write_rows(db, "insert_entries", [_entry_values(entry) for entry in new.values()])
+    if settling:
+        db.many(SQL["settle_entry"], [(*_entry_values(entry)[2:], entry.row, entry.key) for entry in settling])
+    return set(new)
+
+
+def find_outcome(db: Connection, entry: EntryWrite) -> str | None:
+    """Give the outcome that the database has for an entry, None if it does not exist."""
+    return next((row[2] for row in _look_up(db, "find_entries", [(entry.row, entry.key)])), None)
+
+
+def _identity(entry: EntryWrite) -> list[Any]:
+    return [entry.outcome, entry.seq, entry.attempts, entry.digest, entry.value, entry.error]
+
+
+def _entry_values(entry: EntryWrite) -> tuple[Any, ...]:
+    return (
+        entry.row, entry.key, entry.seq, entry.kind, entry.name, entry.digest, entry.outcome, entry.attempts,
+        entry.noted_version, entry.started_at, entry.finished_at, entry.value, entry.error,
+    )  # fmt: skip
+
+
+def _write_ends(db: Connection, batch: Batch, fence: Fence, refused: set[int], now: float) -> None:
+    worker = fence.worker
+    finishes = [finish for finish in batch.finishes if finish.row not in refused]
+    if finishes:
+        db.many(
+            SQL["finish_run"],
+            [(f.status, f.output, f.error, f.started_at, now, f.row, worker, f.claim) for f in finishes],
+        )
+        db.many(SQL["delete_live"], [(f.row, worker, f.claim) for f in finishes])
+        if db.rows(SQL["any_request"]):
+            db.many(SQL["delete_ended_requests"], [(f.row,) for f in finishes])
+    releases = [release for release in batch.releases if release.row not in refused]
+    if releases:
+        db.many(
+            SQL["release_run"],
+            [(r.wake_at, r.hold, r.hold_reason, r.row, worker, r.claim) for r in releases],
+        )
+    if batch.marks:
+        db.many(
+            SQL["mark_run"],
+            [(mark.in_user_code, mark.clear_crashes, mark.row, worker, mark.claim) for mark in batch.marks],
+        )
+    if batch.handled_requests:
+        db.many(SQL["delete_request"], [(request,) for request in batch.handled_requests])
+
+
+def _look_up(db: Connection, block: str, wanted: Sequence[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    for part in _parts(wanted):
+        yield from db.rows(expand(SQL[block], len(part), len(part[0])), [value for row in part for value in row])
+
+
+def _write_rows(db: Connection, block: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    for part in _parts(rows):
+        db.run(expand(SQL[block], len(part), len(part[0])), [value for row in part for value in row])
+
+
+def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
+    start = 0
+    for length in _LADDER:
+        while len(rows) - start >= length:
+            yield rows[start : start + length]
+            start += length
+
+
+@lru_cache(maxsize=64)
+def expand(sql: str, rows: int, columns: int) -> str:
+    row = f"({', '.join(['?'] * columns)})"
+    return sql.replace("{rows}", ", ".join([row] * rows))

@@ -1,0 +1,280 @@
+"""One connection, the same face for the standard library's sqlite3 and for apsw.
+
+Knows how each driver executes, counts and guards; knows no SQL of Outlive.
+While a `Guard` is set, the raw connection is in the hands of a user: SQLite
+itself then refuses to begin, commit or roll back, and a check goes before each
+statement. Without a guard the raw connection refuses to be used from outside.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import weakref
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any, Protocol
+
+from outlive.errors import UsageError
+
+Parameters = Sequence[Any] | dict[str, Any]
+
+_CACHED_STATEMENTS = 256  # all blocks, each in a few lengths, and those of a user
+_TRANSACTION_ACTION = 22  # SQLITE_TRANSACTION of the authorizer: BEGIN, COMMIT or ROLLBACK
+_DENY, _OK = 1, 0
+_PROGRESS_STEPS = 20_000  # virtual machine instructions between two looks at the deadline, about 1 ms
+
+
+class Guard(Protocol):
+    """What the raw connection asks while a user's transaction is open."""
+
+    def check(self) -> None:
+        """Raise UsageError if the transaction has ended."""
+
+    def refuse(self, what: str) -> UsageError:
+        """Doom the transaction, because the user tried to end it; give the error to raise."""
+
+    def expired(self) -> bool:
+        """Whether a statement that is running now has to stop."""
+
+
+class Connection(Protocol):
+    """What the store needs of a connection."""
+
+    @property
+    def raw(self) -> Any: ...
+    @property
+    def in_transaction(self) -> bool: ...
+    def rows(self, sql: str, parameters: Parameters = ()) -> list[Any]:
+        """Execute a query; give its rows as tuples."""
+
+    def run(self, sql: str, parameters: Parameters = ()) -> int:
+        """Execute a statement without a result; give how many rows it changed."""
+
+    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
+        """Execute a statement for each row of parameters; give how many rows were changed."""
+
+    def query(self, sql: str, parameters: Parameters) -> tuple[tuple[str, ...], list[Any], int]:
+        """Execute any statement; give column names, rows and how many rows it changed."""
+
+    def guard(self, guard: Guard | None) -> None:
+        """Hand the raw connection to a user, or take it back."""
+
+    def close(self) -> None: ...
+
+
+class StdlibConnection:
+    """A connection of the standard library, in autocommit mode."""
+
+    def __init__(self, path: str) -> None:
+        self.raw = _GuardedStdlib(
+            path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=_CACHED_STATEMENTS
+        )
+        self._cursor = sqlite3.Cursor(self.raw)  # not the user's row factory, not his guard
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.raw.in_transaction
+
+    def rows(self, sql: str, parameters: Parameters = ()) -> list[Any]:
+        return self._cursor.execute(sql, parameters).fetchall()
+
+    def run(self, sql: str, parameters: Parameters = ()) -> int:
+        return max(self._cursor.execute(sql, parameters).rowcount, 0)
+
+    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
+        return max(self._cursor.executemany(sql, rows).rowcount, 0)
+
+    def query(self, sql: str, parameters: Parameters) -> tuple[tuple[str, ...], list[Any], int]:
+        cursor = self._cursor.execute(sql, parameters)
+        names = tuple(column[0] for column in cursor.description or ())
+        rows = cursor.fetchall()
+        return names, rows, max(cursor.rowcount, 0)
+
+    def guard(self, guard: Guard | None) -> None:
+        raw = self.raw
+        raw.guarded_by = guard
+        if guard is None:
+            raw.set_authorizer(None)
+            raw.set_progress_handler(None, 0)
+            raw.forget_cursors()
+            return
+        raw.set_authorizer(_authorizer(guard))
+        raw.set_progress_handler(guard.expired, _PROGRESS_STEPS)
+
+    def close(self) -> None:
+        self._cursor.close()
+        sqlite3.Connection.close(self.raw)
+
+
+class _GuardedStdlib(sqlite3.Connection):
+    """The connection as a user sees it in `tx.raw`."""
+
+    guarded_by: Guard | None = None
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
+
+    @property
+    def isolation_level(self) -> None:
+        """Always autocommit: to assign it would commit."""
+
+    @isolation_level.setter
+    def isolation_level(self, _: object) -> None:
+        raise UsageError("the transaction is Outlive's; its isolation_level cannot be changed")
+
+    def _guard(self) -> Guard:
+        if self.guarded_by is None:
+            raise UsageError("this connection belongs to a transaction that has ended; use the `tx` of the open one")
+        return self.guarded_by
+
+    def cursor(self, factory: Any = None) -> Any:
+        self._guard().check()
+        made = (factory or _GuardedCursor)(self)
+        if self.row_factory is not None:
+            made.row_factory = self.row_factory
+        self._cursors.add(made)
+        return made
+
+    def commit(self) -> None:
+        raise self._guard().refuse("commit()")
+
+    def rollback(self) -> None:
+        raise self._guard().refuse("rollback()")
+
+    def close(self) -> None:
+        raise self._guard().refuse("close()")
+
+    def forget_cursors(self) -> None:
+        """Undo what a user may leave behind: an unfinished SELECT would pin the writer to an old snapshot."""
+        for cursor in list(self._cursors):
+            try:
+                cursor.close()
+            except sqlite3.ProgrammingError:
+                pass  # another thread executes on it: its deadline has passed, and the progress handler stops it
+        self._cursors.clear()
+        self.row_factory = None
+        self.text_factory = str
+
+
+class _GuardedCursor(sqlite3.Cursor):
+    """A user's cursor: after SQLite itself has rolled back, the next statement would commit by itself."""
+
+    def _check(self) -> None:
+        connection: Any = self.connection
+        connection._guard().check()
+
+    def execute(self, sql: str, parameters: Any = (), /) -> _GuardedCursor:
+        self._check()
+        super().execute(sql, parameters)
+        return self
+
+    def executemany(self, sql: str, rows: Any, /) -> _GuardedCursor:
+        self._check()
+        super().executemany(sql, rows)
+        return self
+
+    def executescript(self, _: str, /) -> sqlite3.Cursor:
+        connection: Any = self.connection
+        raise connection._guard().refuse("executescript(), which commits first")
+
+
+class ApswConnection:
+    """A connection of apsw, which carries a SQLite of its own."""
+
+    def __init__(self, path: str) -> None:
+        import apsw
+
+        self.raw = _guarded_apsw()(path, statementcachesize=_CACHED_STATEMENTS)
+        self._cursor = apsw.Cursor(self.raw)
+
+    @property
+    def in_transaction(self) -> bool:
+        return bool(self.raw.in_transaction)
+
+    def rows(self, sql: str, parameters: Parameters = ()) -> list[Any]:
+        return list(self._cursor.execute(sql, parameters))
+
+    def run(self, sql: str, parameters: Parameters = ()) -> int:
+        before = self.raw.total_changes()
+        self._cursor.execute(sql, parameters)
+        changed: int = self.raw.total_changes() - before
+        return changed
+
+    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
+        before = self.raw.total_changes()
+        self._cursor.executemany(sql, rows)
+        changed: int = self.raw.total_changes() - before
+        return changed
+
+    def query(self, sql: str, parameters: Parameters) -> tuple[tuple[str, ...], list[Any], int]:
+        before = self.raw.total_changes()
+        names: tuple[str, ...] = ()
+        rows = []
+        for row in self._cursor.execute(sql, parameters):
+            if not names:
+                names = tuple(column[0] for column in self._cursor.get_description())
+            rows.append(row)
+        return names, rows, self.raw.changes() if self.raw.total_changes() != before else 0
+
+    def guard(self, guard: Guard | None) -> None:
+        raw = self.raw
+        raw.guarded_by = guard
+        if guard is None:
+            raw.authorizer = None
+            raw.set_progress_handler(None)
+            raw.set_commit_hook(None)
+            raw.row_trace = raw.exec_trace = None
+            return
+        raw.authorizer = _authorizer(guard)
+        raw.set_progress_handler(guard.expired, _PROGRESS_STEPS)
+        raw.set_commit_hook(lambda: True)  # whatever tries to commit is rolled back
+
+    def close(self) -> None:
+        import apsw
+
+        self._cursor.close(True)
+        apsw.Connection.close(self.raw, True)
+
+
+@cache
+def _guarded_apsw() -> type[Any]:
+    """Give the class of a connection as a user sees it in `tx.raw`; apsw is an extra, so it is made when needed."""
+    import apsw
+
+    class GuardedApsw(apsw.Connection):
+        guarded_by: Guard | None = None
+
+        def _guard(self) -> Guard:
+            if self.guarded_by is None:
+                raise UsageError(
+                    "this connection belongs to a transaction that has ended; use the `tx` of the open one"
+                )
+            return self.guarded_by
+
+        def cursor(self) -> Any:
+            self._guard().check()
+            return super().cursor()
+
+        def execute(self, *args: Any, **settings: Any) -> Any:
+            self._guard().check()
+            return super().execute(*args, **settings)
+
+        def executemany(self, *args: Any, **settings: Any) -> Any:
+            self._guard().check()
+            return super().executemany(*args, **settings)
+
+        def close(self, _: bool = False) -> None:
+            raise self._guard().refuse("close()")
+
+    return GuardedApsw
+
+
+def _authorizer(guard: Guard) -> Any:
+    def authorize(action: int, operation: Any, *_: Any) -> int:
+        if action != _TRANSACTION_ACTION:
+            return _OK
+        guard.refuse(str(operation))
+        return _DENY
+
+    return authorize

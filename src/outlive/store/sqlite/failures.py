@@ -1,0 +1,86 @@
+"""Turns errors of both SQLite drivers into the errors of the seam; each sentence says what to do.
+
+Knows result codes (sqlite.org/rescode.html), not connections. Invariant: what is
+not an error of a driver or of its parameters passes through unchanged.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from outlive.errors import SchemaMismatch, StoreError, StoreReadOnly, StoreUnavailable
+from outlive.store.interface import WriteRefused
+
+BUSY, LOCKED, READONLY, INTERRUPT, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL = 5, 6, 8, 9, 10, 11, 13, 14, 15
+TOOBIG, CONSTRAINT, MISMATCH, RANGE, NOTADB = 18, 19, 20, 25, 26
+BUSY_SNAPSHOT = BUSY | 2 << 8
+
+_REFUSED = (TOOBIG, CONSTRAINT, MISMATCH, RANGE)
+
+
+def extended_code(error: BaseException) -> int | None:
+    """Give SQLite's extended result code, None if no driver raised this error for SQLite."""
+    code = getattr(error, "sqlite_errorcode", None) or getattr(error, "extendedresult", None)
+    return code if isinstance(code, int) and code > 0 else None
+
+
+def result_code(error: BaseException) -> int | None:
+    """Give SQLite's primary result code."""
+    code = extended_code(error)
+    return None if code is None else code & 0xFF
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether another connection is in the way for the moment."""
+    return result_code(error) in (BUSY, LOCKED, PROTOCOL)
+
+
+def is_bad_parameter(error: BaseException) -> bool:
+    """Whether a driver could not hand a value to SQLite: a type, a size, an encoding."""
+    if isinstance(error, OverflowError | UnicodeEncodeError):
+        return True
+    module = type(error).__module__
+    if module in ("sqlite3", "apsw"):
+        return extended_code(error) is None and "bind" in str(error).lower()
+    return isinstance(error, TypeError) and "Bad binding argument" in str(error)
+
+
+def translate(error: Exception, where: str, *, committing: bool = False) -> Exception:
+    """Give the error that the seam promises in place of a driver's."""
+    if isinstance(error, StoreError):
+        return error
+    code = result_code(error)
+    if code is None:
+        if is_bad_parameter(error):
+            return WriteRefused(f"{where} cannot hold this value: {error}")
+        return _of_missing_file(error, where)
+    if code in _REFUSED:
+        return WriteRefused(f"{where} refuses the data: {error}")
+    if code == READONLY:
+        return StoreReadOnly(
+            f"{where} cannot be written by this process ({error}): give its user the right to write the file and its "
+            "directory, which also holds the -wal and -shm files"
+        )
+    if code in (CORRUPT, NOTADB):
+        return StoreError(
+            f"{where} is damaged or no SQLite database ({error}): restore it from a backup, or choose another path"
+        )
+    if "no such table: ol_" in str(error) or "has no column" in str(error):
+        return SchemaMismatch(f"{where} lacks a part of Outlive's schema ({error}): run `outlive db migrate`")
+    advice = {
+        BUSY: "another process holds its lock; look for a transaction that somebody left open",
+        LOCKED: "another connection of this process holds its lock; look for a transaction that was left open",
+        PROTOCOL: "another process holds its lock; look for one that is stuck",
+        IOERR: "reading or writing the file failed; check the disk",
+        FULL: "the disk is full; free some space, and work goes on",
+        CANTOPEN: "the file cannot be opened; check that it and its directory are there",
+    }.get(code)
+    if advice is None:
+        return StoreError(f"{where} failed: {error}")
+    return StoreUnavailable(f"{where}: {advice} ({error})", outcome_unknown=committing and code == IOERR)
+
+
+def _of_missing_file(error: Exception, where: str) -> Exception:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EROFS):
+        return StoreUnavailable(f"{where}: {error}")
+    return error

@@ -1,0 +1,108 @@
+"""Starts a run through a connection of the user, inside his transaction.
+
+Takes a sqlite3 or apsw connection and, by their methods alone, a SQLAlchemy
+connection or session. Begins and commits nothing. Invariant: the connection
+must be on this store's file, through the same SQLite library, and in a
+transaction; else it is refused before anything is written.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from outlive.errors import UsageError
+from outlive.model.writes import ExistingRun, NewRun
+from outlive.store.interface import RowTaken, WriteRefused
+from outlive.store.sqlite.batch import SQL, expand, live_values, run_values
+from outlive.store.sqlite.connect import Location
+from outlive.store.sqlite.failures import translate
+
+Rows = Callable[[str, Sequence[Any]], list[Any]]
+
+
+def start_run(rows: Rows, run: NewRun, now: float) -> ExistingRun | None:
+    """Insert a run that nobody owns, unless its id is taken; `rows` executes a statement and gives its rows."""
+    if run.owned or run.parent is not None:
+        raise WriteRefused("a run that is started in a user's transaction has no owner and no parent yet")
+    taken = rows(expand(SQL["find_taken"], 1, 2), (run.id, run.row))
+    for row, run_id, workflow in taken:
+        if run_id == run.id:
+            return None if row == run.row else ExistingRun(row, run_id, workflow)
+    if taken:
+        raise RowTaken({run.row})
+    for block, values in (("insert_runs", run_values(run, now)), ("insert_live", live_values(run, None, now))):
+        rows(expand(SQL[block], 1, len(values)), values)
+    return None
+
+
+def start_in(connection: Any, run: NewRun, now: float, place: Location) -> ExistingRun | None:
+    """Insert a run through a connection of the user."""
+    execute, driver = _executor(connection)
+    _check_place(execute, driver, place)
+    try:
+        return start_run(execute, run, now)
+    except Exception as error:
+        translated = translate(error, place.where)
+        if translated is error:
+            raise
+        raise translated from error
+
+
+def _executor(connection: Any) -> tuple[Rows, Any]:
+    """Give a way to execute on what the user has passed, and the driver's own connection beneath it."""
+    if hasattr(connection, "connection") and hasattr(connection, "execute") and callable(connection.connection):
+        connection = connection.connection()  # a SQLAlchemy session
+    if hasattr(connection, "exec_driver_sql"):
+        driver = connection.connection.driver_connection
+
+        def execute(sql: str, parameters: Sequence[Any]) -> list[Any]:
+            result = connection.exec_driver_sql(sql, tuple(parameters))
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+        return execute, driver
+    if isinstance(connection, sqlite3.Connection):
+        if not connection.in_transaction and connection.isolation_level is None:
+            raise _not_begun()
+        return _cursor_of(connection), connection
+    if type(connection).__module__.partition(".")[0] == "apsw" or hasattr(connection, "sqlite3_pointer"):
+        if not connection.in_transaction:
+            raise _not_begun()
+        return lambda sql, parameters: list(connection.execute(sql, parameters)), connection
+    raise UsageError(
+        f"tx={connection!r} is no connection that a run can be started in: pass the `tx` of a transaction, a sqlite3 "
+        "or apsw connection, or a SQLAlchemy connection or session"
+    )
+
+
+def _cursor_of(connection: sqlite3.Connection) -> Rows:
+    def execute(sql: str, parameters: Sequence[Any]) -> list[Any]:
+        cursor = connection.cursor()
+        cursor.row_factory = None
+        try:
+            return cursor.execute(sql, parameters).fetchall()
+        finally:
+            cursor.close()
+
+    return execute
+
+
+def _not_begun() -> UsageError:
+    return UsageError("start(tx=…) needs an open transaction on that connection: execute BEGIN IMMEDIATE first")
+
+
+def _check_place(execute: Rows, driver: Any, place: Location) -> None:
+    library = "stdlib" if isinstance(driver, sqlite3.Connection) else "apsw"
+    if library != place.driver:
+        raise UsageError(
+            f"tx= uses the SQLite library of {library}, the app that of {place.driver}: two libraries on one file in "
+            f"one process lose locks and commits; use one, with ?driver={library} in the app's URL if need be"
+        )
+    path = next((row[2] for row in execute("PRAGMA database_list", ()) if row[1] == "main"), "")
+    if place.path is None or not path or not Path(path).samefile(place.path):
+        raise UsageError(
+            f"tx= is a transaction on {path or 'a database in memory'}, the app's database is "
+            f"{place.path or 'private, in memory'}: a run can only be started in the app's own database"
+        )

@@ -1,0 +1,157 @@
+"""Hints between processes that share a file: a datagram to each peer, and a look at the file itself.
+
+A hint is never the truth: it may be lost, late or for nothing. Each process
+binds a socket in `<database>-outlive/`; a name left by a dead process is
+removed by whoever finds it dead. As fallback the writer thread looks at `PRAGMA
+data_version`, which changes when another connection has committed. Invariant:
+a hint that comes while nobody waits is kept for the next who does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import time
+from pathlib import Path
+
+from outlive.store.sqlite.drivers import Connection
+
+BUSY_S, REST_S, BUSY_FOR_S = 0.002, 0.05, 0.1  # between two looks: after a change, at rest; how long a change counts
+_GROWTH = 1.5
+_NAME_MAX_BYTES = 100  # of a socket's path; the kernel takes 108, 104 on macOS
+
+
+class Hints:
+    """What a process hears and tells; belongs to the loop that waits first."""
+
+    def __init__(self, path: str, chance: random.Random) -> None:
+        self._folder = Path(path + "-outlive")
+        self._name = self._folder / f"{os.getpid()}-{chance.getrandbits(32):08x}.sock"
+        self._socket: socket.socket | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: set[asyncio.Future[bool]] = set()
+        self._missed = False
+        self._version: int | None = None
+        self._pause_s = REST_S
+        self._changed_at = self._looked_at = float("-inf")
+
+    @property
+    def listening(self) -> bool:
+        """Whether somebody has waited already."""
+        return self._loop is not None
+
+    # -- hearing ----------------------------------------------------------------
+    def listen(self) -> None:
+        """Bind the socket; without one, looking at the file has to do."""
+        self._loop = asyncio.get_running_loop()
+        bound = self._bind()
+        if bound is None:
+            return
+        try:
+            self._loop.add_reader(bound.fileno(), self._drain)
+        except NotImplementedError:  # a loop without readers
+            bound.close()
+            self._name.unlink(missing_ok=True)
+        else:
+            self._socket = bound
+
+    def _bind(self) -> socket.socket | None:
+        if not hasattr(socket, "AF_UNIX") or len(os.fsencode(self._name)) > _NAME_MAX_BYTES:
+            return None
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | getattr(socket, "SOCK_CLOEXEC", 0))
+        try:
+            made.setblocking(False)
+            self._folder.mkdir(exist_ok=True)
+            made.bind(os.fspath(self._name))
+        except OSError:
+            made.close()
+            return None
+        return made
+
+    def _drain(self) -> None:
+        assert self._socket is not None
+        try:
+            while True:
+                self._socket.recv(16)
+        except OSError:  # empty
+            self._ring()
+
+    def _ring(self) -> None:
+        waiting, self._waiting = self._waiting, set()
+        self._missed = not waiting
+        for future in waiting:
+            if not future.done():
+                future.set_result(True)
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Return at the next hint, or at one that nobody has heard yet; False after the timeout."""
+        if self._missed:
+            self._missed = False
+            return True
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
+        self._waiting.add(future)
+        timer = loop.call_later(timeout_s, _give_up, future)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+            self._waiting.discard(future)
+
+    # -- looking: called on the writer's thread ------------------------------------
+    def pause_s(self) -> float:
+        """Give how long until the next look at the file."""
+        return self._looked_at + self._pause_s - time.monotonic()
+
+    def look(self, db: Connection) -> None:
+        """Ring if another connection has committed since the last look."""
+        self._looked_at = now = time.monotonic()
+        ((version,),) = db.rows("PRAGMA data_version")
+        known, self._version = self._version, version
+        if known not in (None, version):
+            self._changed_at = now
+            assert self._loop is not None
+            try:
+                self._loop.call_soon_threadsafe(self._ring)
+            except RuntimeError:
+                pass  # the loop is closed: nobody waits
+        busy = now - self._changed_at < BUSY_FOR_S
+        self._pause_s = BUSY_S if busy else min(self._pause_s * _GROWTH, REST_S)
+
+    # -- telling ----------------------------------------------------------------
+    def tell(self) -> None:
+        """Send a datagram to every peer; one whose process is dead loses its name."""
+        if not self._folder.is_dir():
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            for peer in self._folder.glob("*.sock"):
+                if peer == self._name:
+                    continue
+                try:
+                    sender.sendto(b"!", os.fspath(peer))
+                except (ConnectionRefusedError, FileNotFoundError):
+                    peer.unlink(missing_ok=True)
+                except OSError:
+                    continue  # its queue is full: it has been told
+
+    def close(self) -> None:
+        """Remove the socket; whoever waits still waits until his timeout."""
+        if self._socket is None:
+            return
+        assert self._loop is not None
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+        self._socket = None
+        self._name.unlink(missing_ok=True)
+        try:
+            self._folder.rmdir()
+        except OSError:
+            pass  # a peer is still there
+
+
+def _give_up(future: asyncio.Future[bool]) -> None:
+    if not future.done():
+        future.set_result(False)

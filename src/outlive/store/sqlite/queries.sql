@@ -1,0 +1,368 @@
+-- Every statement of the SQLite store. The block names are those of PostgreSQL
+-- where a block does the same. All writing blocks count on the caller's BEGIN
+-- IMMEDIATE: one writer at a time, so what a block has read stays true until
+-- COMMIT. `{rows}` becomes a list of VALUES of the length at hand.
+
+-- name: create_meta
+-- The table that holds the versions applied; made first, in the same transaction as what they create.
+CREATE TABLE IF NOT EXISTS ol_meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
+
+-- name: find_meta
+-- Whether the schema has been begun at all.
+SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'ol_meta'
+
+-- name: list_versions
+-- The migrations applied so far.
+SELECT CAST(substr(name, 8) AS INTEGER) FROM ol_meta WHERE name LIKE 'schema.%'
+
+-- name: insert_version
+-- Records a migration, in its own transaction.
+INSERT INTO ol_meta (name, value) VALUES ('schema.' || ?, ?)
+
+-- name: check_fence
+-- One row if this worker still has this epoch; under the write lock, so nobody can bump it before COMMIT.
+SELECT 1 FROM ol_workers WHERE worker = ? AND epoch = ?
+
+-- name: find_taken
+-- Which of the wanted ids and rows belong to a run already.
+WITH want (id, row) AS (VALUES {rows})
+SELECT r.row, r.id, r.workflow FROM want CROSS JOIN ol_runs r ON r.id = want.id
+UNION
+SELECT r.row, r.id, r.workflow FROM want CROSS JOIN ol_runs r ON r.row = want.row
+
+-- name: insert_runs
+-- Runs whose id and row were looked up in this transaction and are free.
+INSERT INTO ol_runs
+    (row, id, workflow, version, codec, queue, priority, key, parent, parent_key, parent_close,
+     created_at, deadline_at, attributes, input)
+VALUES {rows}
+
+-- name: insert_live
+-- Their scheduling state.
+INSERT INTO ol_live (row, workflow, queue, priority, owner, claim, wake_at, in_user_code, started_at)
+VALUES {rows}
+
+-- name: find_entries
+-- Which of the wanted entries exist, and with what outcome.
+WITH want (row, key) AS (VALUES {rows})
+SELECT e.row, e.key, e.outcome, e.seq, e.attempts, e.digest, e.value, e.error
+FROM want CROSS JOIN ol_entries e ON e.row = want.row AND e.key = want.key
+
+-- name: insert_entries
+-- Entries that were looked up in this transaction and do not exist.
+INSERT INTO ol_entries
+    (row, key, seq, kind, name, digest, outcome, attempts, noted_version, started_at, finished_at, value, error)
+VALUES {rows}
+
+-- name: settle_entry
+-- Gives a started entry its outcome; a settled one is never changed.
+UPDATE ol_entries
+SET seq = ?, kind = ?, name = ?, digest = ?, outcome = ?, attempts = ?, noted_version = ?,
+    started_at = ?, finished_at = ?, value = ?, error = ?
+WHERE row = ? AND key = ? AND outcome = 'started'
+
+-- name: finish_run
+-- Ends a run that this worker owns under this claim.
+UPDATE ol_runs
+SET status = ?, output = ?, error = ?, started_at = ?, finished_at = ?
+WHERE row = ? AND EXISTS (SELECT 1 FROM ol_live l WHERE l.row = ol_runs.row AND l.owner = ? AND l.claim = ?)
+
+-- name: delete_live
+-- The second half of finish_run.
+DELETE FROM ol_live WHERE row = ? AND owner = ? AND claim = ?
+
+-- name: delete_ended_requests
+-- Requests for a run end with it.
+DELETE FROM ol_requests WHERE row = ? AND NOT EXISTS (SELECT 1 FROM ol_live l WHERE l.row = ol_requests.row)
+
+-- name: any_request
+-- Whether there is any request at all: there rarely is, and it saves the deletes.
+SELECT 1 FROM ol_requests LIMIT 1
+
+-- name: release_run
+-- The owner lets go.
+UPDATE ol_live
+SET owner = NULL, in_user_code = 0, alone = 0, wake_at = ?, hold = ?, hold_reason = ?
+WHERE row = ? AND owner = ? AND claim = ?
+
+-- name: mark_run
+-- What a takeover will count; progress also ends the run's time as a suspect.
+UPDATE ol_live
+SET in_user_code = ?1,
+    crashes = CASE WHEN ?2 THEN 0 ELSE crashes END,
+    alone = CASE WHEN ?2 THEN 0 ELSE alone END
+WHERE row = ?3 AND owner = ?4 AND claim = ?5
+
+-- name: delete_request
+-- A request that its owner has executed.
+DELETE FROM ol_requests WHERE request = ?
+
+-- name: insert_worker
+-- A new incarnation; nothing if its id is taken.
+INSERT INTO ol_workers (worker, epoch, host, pid, name, lock_path, registered_at)
+VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (worker) DO NOTHING
+
+-- name: find_worker
+-- The incarnation that has this id.
+SELECT epoch, host, pid, name, lock_path FROM ol_workers WHERE worker = ?
+
+-- name: put_beat
+-- Renews a lease; the caller has checked the fence.
+INSERT INTO ol_worker_beats (worker, beat_at, expires_at) VALUES (?1, ?2, ?3)
+ON CONFLICT (worker) DO UPDATE SET beat_at = ?2, expires_at = ?3
+
+-- name: list_workers
+-- The incarnations that hold a lease, or held one that nobody has taken over yet. One snapshot.
+SELECT w.worker, w.epoch, w.host, w.pid, w.name, w.lock_path, b.expires_at
+FROM ol_workers w JOIN ol_worker_beats b ON b.worker = w.worker
+ORDER BY w.registered_at, w.worker
+
+-- name: delete_beat
+-- The lease ends.
+DELETE FROM ol_worker_beats WHERE worker = ?
+
+-- name: delete_worker
+-- The incarnation has left in good order.
+DELETE FROM ol_workers WHERE worker = ?
+
+-- name: release_owned
+-- Runs of a worker that leaves in good order: nobody died.
+UPDATE ol_live SET owner = NULL, in_user_code = 0, alone = 0, wake_at = ?1 WHERE owner = ?2
+
+-- name: list_dead
+-- Workers whose lease has expired, or who are listed; without a beat row one has been taken over already.
+SELECT b.worker FROM ol_worker_beats b
+WHERE b.expires_at < ?1 OR b.worker IN (SELECT value FROM json_each(?2))
+
+-- name: bump_epoch
+-- Fences a dead worker out for ever.
+UPDATE ol_workers SET epoch = epoch + 1 WHERE worker = ?
+
+-- name: quarantine_owned
+-- A run that died while it alone was in user code has killed its worker.
+UPDATE ol_live
+SET owner = NULL, alone = 0, in_user_code = 0, crashes = crashes + 1, wake_at = NULL, hold = 'quarantined',
+    hold_reason = json_object('type', 'Quarantined', 'text',
+        'its worker died ' || (crashes + 1) || ' times while this run was in user code, the last time with no other run')
+WHERE owner = ? AND alone = 1 AND in_user_code = 1
+RETURNING (SELECT r.id FROM ol_runs r WHERE r.row = ol_live.row)
+
+-- name: take_owned
+-- The other runs of a dead worker: due now, one crash more for those in user code.
+UPDATE ol_live
+SET owner = NULL, alone = 0, crashes = crashes + in_user_code, in_user_code = 0, wake_at = ?1
+WHERE owner = ?2
+
+-- name: forget_workers
+-- Fence rows of workers taken over long ago: without the row their batches fail just as well.
+DELETE FROM ol_workers
+WHERE registered_at < ? AND NOT EXISTS (SELECT 1 FROM ol_worker_beats b WHERE b.worker = ol_workers.worker)
+
+-- name: list_lanes
+-- Queues and priorities that have unowned runs with a wake time, by skipping through the index. One snapshot.
+WITH RECURSIVE lane (queue, priority) AS (
+    SELECT * FROM (
+        SELECT queue, priority FROM ol_live
+        WHERE owner IS NULL AND hold IS NULL AND crashes < 2 AND wake_at IS NOT NULL
+        ORDER BY queue, priority LIMIT 1)
+    UNION ALL
+    SELECT l.queue, l.priority FROM lane CROSS JOIN ol_live l ON l.row = (
+        SELECT n.row FROM ol_live n
+        WHERE n.owner IS NULL AND n.hold IS NULL AND n.crashes < 2 AND n.wake_at IS NOT NULL
+            AND (n.queue, n.priority) > (lane.queue, lane.priority)
+        ORDER BY n.queue, n.priority LIMIT 1)
+)
+SELECT queue, priority FROM lane ORDER BY priority, queue
+
+-- name: list_due
+-- The due end of one lane.
+SELECT wake_at, row FROM ol_live
+WHERE owner IS NULL AND hold IS NULL AND crashes < 2 AND wake_at IS NOT NULL
+    AND queue = ? AND priority = ? AND wake_at <= ? AND workflow IN (SELECT value FROM json_each(?))
+ORDER BY wake_at, row LIMIT ?
+
+-- name: list_suspects
+-- The first due suspect. ?3 NULL: of any queue.
+SELECT row FROM ol_live
+WHERE owner IS NULL AND hold IS NULL AND crashes >= 2 AND wake_at IS NOT NULL
+    AND wake_at <= ?1 AND workflow IN (SELECT value FROM json_each(?2))
+    AND (?3 IS NULL OR queue IN (SELECT value FROM json_each(?3)))
+ORDER BY priority, wake_at, row LIMIT 1
+
+-- name: list_held_cancels
+-- Held runs that somebody has asked to cancel; the table of open requests is small, so it leads.
+SELECT l.row FROM ol_requests q CROSS JOIN ol_live l ON l.row = q.row
+WHERE q.kind = 'cancel' AND l.owner IS NULL AND l.hold IS NOT NULL AND (l.crashes >= 2) = ?1
+    AND l.workflow IN (SELECT value FROM json_each(?2))
+    AND (?3 IS NULL OR l.queue IN (SELECT value FROM json_each(?3)))
+ORDER BY l.priority, q.request LIMIT ?4
+
+-- name: read_claimable
+-- What a claimer needs of the rows it is about to take; under the write lock.
+SELECT r.row, r.id, r.workflow, r.version, r.input, r.codec, l.claim, l.crashes, l.started_at, r.deadline_at,
+    r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes
+FROM json_each(?) want CROSS JOIN ol_live l ON l.row = want.value CROSS JOIN ol_runs r ON r.row = l.row
+ORDER BY want.id
+
+-- name: claim_runs
+-- Gives rows, chosen in this transaction, to a worker.
+UPDATE ol_live
+SET owner = ?1, claim = claim + 1, wake_at = NULL, hold = NULL, hold_reason = NULL, in_user_code = 1, alone = ?2,
+    started_at = coalesce(started_at, ?3)
+WHERE row IN (SELECT value FROM json_each(?4))
+
+-- name: next_due
+-- The earliest wake time of all lanes and of the suspects. One snapshot.
+WITH RECURSIVE lane (queue, priority) AS (
+    SELECT * FROM (
+        SELECT queue, priority FROM ol_live
+        WHERE owner IS NULL AND hold IS NULL AND crashes < 2 AND wake_at IS NOT NULL
+        ORDER BY queue, priority LIMIT 1)
+    UNION ALL
+    SELECT l.queue, l.priority FROM lane CROSS JOIN ol_live l ON l.row = (
+        SELECT n.row FROM ol_live n
+        WHERE n.owner IS NULL AND n.hold IS NULL AND n.crashes < 2 AND n.wake_at IS NOT NULL
+            AND (n.queue, n.priority) > (lane.queue, lane.priority)
+        ORDER BY n.queue, n.priority LIMIT 1)
+)
+SELECT min(due_at) FROM (
+    SELECT (SELECT n.wake_at FROM ol_live n
+            WHERE n.owner IS NULL AND n.hold IS NULL AND n.crashes < 2 AND n.wake_at IS NOT NULL
+                AND n.queue = lane.queue AND n.priority = lane.priority
+            ORDER BY n.wake_at LIMIT 1) AS due_at
+    FROM lane
+    UNION ALL
+    SELECT min(wake_at) FROM ol_live
+    WHERE owner IS NULL AND hold IS NULL AND crashes >= 2 AND wake_at IS NOT NULL
+)
+
+-- name: load_entries
+-- All entries of some runs in the order of delivery, started ones last. One snapshot.
+SELECT e.row, e.key, e.seq, e.kind, e.name, e.digest, e.outcome, e.value, e.error, e.attempts,
+    e.started_at, e.finished_at, e.noted_version
+FROM json_each(?) want CROSS JOIN ol_entries e ON e.row = want.value
+ORDER BY want.id, e.seq IS NULL, e.seq, e.started_at, e.key
+
+-- name: find_row
+-- The row of a run, and whether it has ended.
+SELECT row, status IS NOT NULL FROM ol_runs WHERE id = ?
+
+-- name: insert_request
+-- One open request of a kind for a run; asking twice is asking once.
+INSERT INTO ol_requests (row, kind, payload, created_at) VALUES (?, ?, ?, ?) ON CONFLICT (row, kind) DO NOTHING
+
+-- name: wake_run
+-- Makes a waiting run due; one that is owned, held or due already stays as it is, and so does one whose start is delayed.
+UPDATE ol_live SET wake_at = ?1
+WHERE row = ?2 AND owner IS NULL AND hold IS NULL AND started_at IS NOT NULL AND (wake_at IS NULL OR wake_at > ?1)
+
+-- name: wake_requested
+-- The same for a run that has a request, which concerns a delayed start too.
+UPDATE ol_live SET wake_at = ?1 WHERE row = ?2 AND owner IS NULL AND hold IS NULL AND (wake_at IS NULL OR wake_at > ?1)
+
+-- name: list_requests
+-- Open requests for the runs of one worker. One snapshot.
+SELECT q.request, q.row, q.kind, q.payload
+FROM ol_requests q CROSS JOIN ol_live l ON l.row = q.row
+WHERE l.owner = ? ORDER BY q.request
+
+-- name: resume_run
+-- A person lets a held run go on, with a clean slate.
+UPDATE ol_live
+SET hold = NULL, hold_reason = NULL, crashes = 0, alone = 0, wake_at = ?1
+WHERE row = ?2 AND owner IS NULL AND hold IS NOT NULL
+
+-- name: delete_pauses
+-- A pause that was asked for before the run is resumed is over.
+DELETE FROM ol_requests WHERE row = ? AND kind = 'pause'
+
+-- name: list_requested
+-- Waiting runs that have an open request. Only finds candidates: wake_requested decides again.
+SELECT l.row FROM ol_requests q CROSS JOIN ol_live l ON l.row = q.row
+WHERE l.owner IS NULL AND l.hold IS NULL AND (l.wake_at IS NULL OR l.wake_at > ?)
+
+-- name: list_awaited
+-- Waiting runs with a child that has ended unnoticed, through every waiting run. Only finds candidates.
+SELECT DISTINCT l.row
+FROM ol_live l CROSS JOIN ol_runs c ON c.parent = l.row
+CROSS JOIN ol_entries e ON e.row = c.parent AND e.key = c.parent_key
+WHERE l.owner IS NULL AND l.hold IS NULL AND (l.wake_at IS NULL OR l.wake_at > ?)
+    AND c.parent IS NOT NULL AND c.status IS NOT NULL AND e.outcome = 'started'
+
+-- name: list_newly_awaited
+-- The same through the children that have ended since an instant. Only finds candidates.
+SELECT DISTINCT l.row
+FROM ol_runs c CROSS JOIN ol_live l ON l.row = c.parent
+CROSS JOIN ol_entries e ON e.row = c.parent AND e.key = c.parent_key
+WHERE c.parent IS NOT NULL AND c.finished_at IS NOT NULL AND c.finished_at >= ?2
+    AND l.owner IS NULL AND l.hold IS NULL AND (l.wake_at IS NULL OR l.wake_at > ?1)
+    AND e.outcome = 'started'
+
+-- name: select_runs
+-- The head of every reading of runs, with the status derived at :now; a where_… block follows. One snapshot.
+SELECT r.row, r.id, r.workflow, r.version,
+    CASE
+        WHEN r.status IS NOT NULL THEN r.status
+        WHEN l.hold IS NOT NULL THEN l.hold
+        WHEN l.owner IS NOT NULL THEN 'running'
+        WHEN l.started_at IS NOT NULL THEN 'suspended'
+        WHEN l.wake_at > :now THEN 'scheduled'
+        ELSE 'queued'
+    END AS derived_status,
+    r.queue, r.priority, r.key, r.attributes, r.input, r.output, r.error, r.codec,
+    (SELECT p.id FROM ol_runs p WHERE p.row = r.parent) AS parent_id,
+    r.created_at, coalesce(r.started_at, l.started_at), r.finished_at,
+    l.hold_reason, l.owner, coalesce(l.crashes, 0), l.wake_at, r.parent_close
+FROM ol_runs r LEFT JOIN ol_live l ON l.row = r.row
+
+-- name: where_id
+-- One run.
+WHERE r.id = :id
+
+-- name: where_parent
+-- The children of a run, as they were started.
+WHERE r.parent = :parent AND (NOT :unfinished OR r.status IS NULL)
+ORDER BY r.row
+
+-- name: where_query
+-- A page of runs, newest first; each filter that is NULL lets everything pass.
+WHERE (:after IS NULL OR r.row < :after)
+    AND (:workflow IS NULL OR r.workflow = :workflow)
+    AND (:queue IS NULL OR r.queue = :queue)
+    AND (:id_prefix IS NULL OR substr(r.id, 1, length(:id_prefix)) = :id_prefix)
+    AND (:created_after IS NULL OR r.created_at >= :created_after)
+    AND (:created_before IS NULL OR r.created_at < :created_before)
+    AND (:statuses IS NULL OR derived_status IN (SELECT value FROM json_each(:statuses)))
+ORDER BY r.row DESC LIMIT :limit
+
+-- name: where_live_query
+-- The same for unfinished statuses only, through the few live rows instead of all history.
+WHERE r.row IN (SELECT n.row FROM ol_live n)
+    AND (:after IS NULL OR r.row < :after)
+    AND (:workflow IS NULL OR r.workflow = :workflow)
+    AND (:queue IS NULL OR r.queue = :queue)
+    AND (:id_prefix IS NULL OR substr(r.id, 1, length(:id_prefix)) = :id_prefix)
+    AND (:created_after IS NULL OR r.created_at >= :created_after)
+    AND (:created_before IS NULL OR r.created_at < :created_before)
+    AND (:statuses IS NULL OR derived_status IN (SELECT value FROM json_each(:statuses)))
+ORDER BY r.row DESC LIMIT :limit
+
+-- name: list_entries
+-- The journal of one run. One snapshot.
+SELECT e.key, e.seq, e.kind, e.name, e.digest, e.outcome, e.value, e.error, e.attempts,
+    e.started_at, e.finished_at, e.noted_version
+FROM ol_runs r JOIN ol_entries e ON e.row = r.row
+WHERE r.id = ?
+ORDER BY e.seq IS NULL, e.seq, e.started_at, e.key
+
+-- name: list_ended
+-- Those of some runs that have ended or are held; a held run gives the reason as its error. One snapshot.
+SELECT r.row, r.id, r.workflow, coalesce(r.status, l.hold), r.output, coalesce(r.error, l.hold_reason), r.codec
+FROM json_each(?) want CROSS JOIN ol_runs r ON r.row = want.value LEFT JOIN ol_live l ON l.row = r.row
+WHERE r.status IS NOT NULL OR l.hold IS NOT NULL
+ORDER BY want.id
+
+-- name: count_other_processes
+-- How many other processes hold a lease on this file.
+SELECT count(*) FROM ol_workers w JOIN ol_worker_beats b ON b.worker = w.worker
+WHERE b.expires_at > ?1 AND NOT (w.host = ?2 AND w.pid = ?3)

@@ -1,0 +1,73 @@
+"""The user's SQL: `$1…$n` parameters, and rows that are read by name or by position.
+
+Pure: knows no connection. Text that only looks like a parameter, within
+literals, quoted names, comments or identifiers, stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+_TOKEN = re.compile(
+    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*` | \[[^\]]*\]   # literals and quoted names
+      | --[^\n]* | /\*.*?(?:\*/|\Z)                                     # comments
+      | [^\W\d][\w$]*                                                   # identifiers may hold a dollar sign
+      | \$(\d+)""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+@lru_cache(maxsize=1024)
+def convert_parameters(sql: str) -> str:
+    """Write `$1` the way SQLite does, `?1`."""
+    return _TOKEN.sub(lambda token: f"?{token[1]}" if token[1] else token[0], sql)
+
+
+class Record(Sequence[Any]):
+    """One row of a user's query."""
+
+    __slots__ = ("_names", "_values")
+
+    def __init__(self, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
+        self._names = names
+        self._values = values
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, str):
+            return self._values[key]
+        try:
+            return self._values[self._names.index(key)]
+        except ValueError:
+            raise KeyError(f"no column {key!r}, there are {', '.join(self._names)}") from None
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._values)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Record):
+            return self._values == other._values
+        return self._values == other
+
+    def __hash__(self) -> int:
+        return hash(self._values)
+
+    def __repr__(self) -> str:
+        return f"<Record {' '.join(f'{name}={value!r}' for name, value in self.items())}>"
+
+    def keys(self) -> tuple[str, ...]:
+        """Give the column names."""
+        return self._names
+
+    def values(self) -> tuple[Any, ...]:
+        """Give the values."""
+        return self._values
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Give names with values."""
+        return zip(self._names, self._values, strict=True)

@@ -1,0 +1,264 @@
+"""A transaction of the user on the writer's own connection, between two batches.
+
+While it is open the writer serves nothing else, so there is never a second
+writer to wait for; a deadline ends it, a running statement included. SQLite's
+authorizer refuses every attempt to end it, from `tx` or through `tx.raw`, and
+a savepoint set first and released last proves that it is still the same one.
+Invariant: the entry is written by the very transaction that holds the user's
+writes, or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from outlive import hooks
+from outlive.clock import Clock
+from outlive.errors import StoreReadOnly, StoreUnavailable, UsageError
+from outlive.model.writes import Committed, EntryWrite, Fence
+from outlive.store.interface import EntrySettled
+from outlive.store.sqlite.batch import check_fence, find_outcome, write_entries
+from outlive.store.sqlite.drivers import Connection
+from outlive.store.sqlite.failures import extended_code, translate
+from outlive.store.sqlite.statements import Record, convert_parameters
+from outlive.store.sqlite.writer import Call, InlineLane, ThreadLane, deliver, roll_back
+
+T = TypeVar("T")
+
+_SITE = hooks.declare_site("transaction")
+
+
+class SqliteTransaction:
+    """See the module's text; an OpenTransaction of the seam, and the guard of its raw connection."""
+
+    def __init__(self, lane: ThreadLane | InlineLane, clock: Clock, timeout_s: float) -> None:
+        self._lane = lane
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._deadline = float("inf")
+        self._connection: Connection | None = None
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._ending = threading.Lock()
+        self._ended: str | None = None
+        self._doomed: str | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- opening and serving --------------------------------------------------
+    async def begin(self) -> SqliteTransaction:
+        """Wait for the writer and begin."""
+        hooks.point("transaction.before")
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._lane.submit(lambda _: self._serve(begun))
+        try:
+            await begun
+        except asyncio.CancelledError:
+            self.abandon("its task was cancelled")
+            raise
+        return self
+
+    def _serve(self, begun: asyncio.Future[None]) -> None:
+        """Hold the lane until the transaction has ended; runs on the lane's thread."""
+        if begun.cancelled():
+            return
+        try:
+            self._lane.patiently(self._open)
+        except BaseException as error:  # noqa: BLE001 - whoever asked gets it
+            deliver(begun, None, error)
+            return
+        if isinstance(self._lane, InlineLane):
+            self._lane.hold()
+            self._timer = begun.get_loop().call_later(self._timeout_s, self._expire)
+            begun.set_result(None)
+            return
+        deliver(begun, None, None)
+        while self._ended is None:
+            try:
+                self._calls.get(timeout=max(0.0, self._deadline - self._clock.steady()))()
+            except queue.Empty:
+                self._expire()
+        while not self._calls.empty():
+            self._calls.get()()
+
+    def _open(self, db: Connection) -> None:
+        db.run("BEGIN IMMEDIATE")
+        try:
+            db.run("SAVEPOINT outlive_transaction")
+            hooks.point("transaction.begun")
+            self._deadline = self._clock.steady() + self._timeout_s
+            self._connection = db
+            db.guard(self)
+        except BaseException:
+            db.guard(None)
+            roll_back(db)
+            raise
+
+    async def _do(self, work: Callable[[Connection], T]) -> T:
+        """Execute work within the transaction."""
+        if isinstance(self._lane, InlineLane):
+            return self._perform(work)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        with self._ending:
+            if self._ended is not None:
+                raise UsageError(self._ended)
+            self._calls.put(Call(partial(self._perform, work), future))
+        return await future
+
+    def _perform(self, work: Callable[[Connection], T]) -> T:
+        try:
+            self.check()
+            return work(self._db())
+        except Exception as error:
+            shown = self._judge(error)
+            if shown is error:
+                raise
+            raise shown from error
+
+    def _judge(self, error: Exception) -> Exception:
+        """Decide what an error means for the transaction; give what the user is to see."""
+        if self._ended is not None:
+            return error
+        if self._doomed is None and self.expired():
+            self._doomed = self._overdue()
+        if self._doomed is not None:
+            self._end(self._doomed)
+            return UsageError(self._doomed)
+        if extended_code(error) is not None:
+            translated = translate(error, self._lane.where)
+            if isinstance(translated, StoreUnavailable | StoreReadOnly):
+                return translated
+        return error  # the user's own: a constraint, a misspelt table
+
+    # -- ending ---------------------------------------------------------------
+    def _end(self, reason: str) -> None:
+        """Roll back what is still open and let the lane go on."""
+        db = self._db()
+        db.guard(None)
+        try:
+            roll_back(db)
+        finally:
+            with self._ending:
+                self._ended = reason
+            if self._timer is not None:
+                self._timer.cancel()
+            if isinstance(self._lane, InlineLane):
+                self._lane.let_go()
+
+    def _expire(self) -> None:
+        if self._ended is None:
+            self._end(self._overdue())
+
+    def _overdue(self) -> str:
+        return (
+            f"this transaction was open for longer than the transaction_timeout of {self._timeout_s:g} s and was "
+            "rolled back; do slow work before it begins"
+        )
+
+    def abandon(self, why: str) -> None:
+        """Roll back without waiting for it."""
+        work = partial(self._end, f"this transaction was rolled back: {why}")
+        if isinstance(self._lane, InlineLane):
+            if self._ended is None and self._connection is not None:
+                work()
+        else:
+            self._calls.put(lambda: work() if self._ended is None else None)
+
+    # -- the guard of the raw connection ------------------------------------------
+    def check(self) -> None:
+        if self._ended is not None or self._doomed is not None:
+            raise UsageError(self._ended or self._doomed)
+        if not self._db().in_transaction:
+            self._doomed = "SQLite rolled this transaction back after an error; let the step raise it"
+            raise UsageError(self._doomed)
+
+    def refuse(self, what: str) -> UsageError:
+        if self._doomed is None:
+            self._doomed = (
+                f"{what} is not allowed in a transaction: Outlive commits it together with the journal entry when "
+                "the function returns, and rolls it back when it raises; it has been rolled back now"
+            )
+        return UsageError(self._doomed)
+
+    def expired(self) -> bool:
+        return self._clock.steady() >= self._deadline
+
+    def _db(self) -> Connection:
+        assert self._connection is not None, "used before it had begun"
+        return self._connection
+
+    # -- what users call ----------------------------------------------------------
+    @property
+    def raw(self) -> Any:
+        """The driver's connection."""
+        if self._ended is not None:
+            raise UsageError(self._ended)
+        return self._db().raw
+
+    async def execute(self, sql: str, *args: Any) -> int:
+        """Run a statement; give the number of rows it changed."""
+        _, _, changed = await self._query(sql, args)
+        return changed
+
+    async def fetch(self, sql: str, *args: Any) -> Sequence[Record]:
+        """Give all rows of a query."""
+        names, rows, _ = await self._query(sql, args)
+        return [Record(names, row) for row in rows]
+
+    async def fetchrow(self, sql: str, *args: Any) -> Record | None:
+        """Give the first row of a query."""
+        rows = await self.fetch(sql, *args)
+        return rows[0] if rows else None
+
+    async def fetchval(self, sql: str, *args: Any) -> Any:
+        """Give the first value of the first row."""
+        row = await self.fetchrow(sql, *args)
+        return None if row is None else row[0]
+
+    async def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
+        """Run a statement for each row of parameters; give the number of rows changed."""
+        parameters = list(rows)
+        return await self._do(lambda db: db.many(convert_parameters(sql), parameters))
+
+    async def _query(self, sql: str, args: tuple[Any, ...]) -> tuple[tuple[str, ...], list[Any], int]:
+        return await self._do(lambda db: db.query(convert_parameters(sql), args))
+
+    async def within(self, work: Callable[[Connection], T]) -> T:
+        """Execute work of the store itself within the transaction."""
+        return await self._do(work)
+
+    async def commit(self, fence: Fence, entry: EntryWrite) -> None:
+        """Write the entry as the last statement, then COMMIT."""
+        await self._do(lambda db: self._commit(db, fence, entry))
+
+    async def rollback(self) -> None:
+        """Give up what the transaction has written; nothing to do if it has ended."""
+        if self._ended is None:
+            await self._do(lambda _: self._end("this transaction has been rolled back"))
+
+    def _commit(self, db: Connection, fence: Fence, entry: EntryWrite) -> None:
+        db.guard(None)
+        try:
+            self._release_savepoint(db)
+            check_fence(db, fence)
+            if find_outcome(db, entry) not in (None, "started"):
+                raise EntrySettled(f"entry {entry.key!r} of run row {entry.row} is settled already")
+            write_entries(db, [entry], Committed())
+            hooks.point("transaction.entry_written")
+            db.run("COMMIT")
+        except BaseException as error:
+            self._end("this transaction has been rolled back")
+            if isinstance(error, Exception) and extended_code(error) is not None:
+                raise translate(error, self._lane.where, committing=True) from error
+            raise
+        self._end("this transaction has been committed")
+        hooks.point("transaction.after")
+
+    def _release_savepoint(self, db: Connection) -> None:
+        try:
+            db.run("RELEASE outlive_transaction")
+        except Exception as error:
+            raise self.refuse("ending it through the raw connection") from error

@@ -1,0 +1,56 @@
+"""The demo as a process: its verdict, its figures, and that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from outlive.demo.orders import load_orders
+
+
+def test_demo_passes_its_audit(run_cli):
+    report = run_cli.json("demo", "--orders", "40", "--kills", "3", "--seed", "7")
+    assert report["passed"] is True
+    assert report["deaths"] == 3
+    assert report["finished"] == report["charges"] == report["bookings"] == report["receipts"] == 40
+    assert report["ordered_cents"] == report["charged_cents"] == report["booked_cents"] > 0
+    assert report["steps_replayed"] > 0
+    assert report["executed_again"] == report["doubled"] == []
+
+
+def test_demo_prints_plain_lines_without_a_terminal(run_cli):
+    text = run_cli("demo", "--orders", "12", "--kills", "1").stdout
+    assert "SIGKILL" in text
+    assert "12/12 orders finished" in text
+    assert "outlived" in text
+    assert "\x1b" not in text
+    assert "\r" not in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_stays_behind(run_cli, number):
+    demo = run_cli.start("demo", "--orders", "50", "--kills", "0")
+    try:
+        child = _await_child(demo.pid)
+    finally:
+        os.kill(demo.pid, number)
+        demo.communicate(timeout=30)
+    assert demo.returncode == (130 if number != signal.SIGKILL else -signal.SIGKILL)
+    child.wait(timeout=10)
+
+
+def _await_child(pid: int) -> psutil.Process:
+    while not (children := psutil.Process(pid).children()):
+        time.sleep(0.02)
+    return children[0]
+
+
+def test_orders_come_again_under_new_ids():
+    orders = load_orders(450)
+    assert len({order.id for order in orders}) == 450
+    assert orders[200].cents == orders[0].cents
+    assert sum(order.cents for order in load_orders(3)) == sum(order.cents for order in orders[:3])

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("played")
+
+
+def test_ls_shows_every_run(run_cli):
+    lines = run_cli("runs", "ls").stdout.splitlines()
+    assert lines[0].split()[:3] == ["ID", "WORKFLOW", "STATUS"]
+    assert [line.split()[:3] for line in lines[1:]][1:] == [
+        ["broken-1", "broken", "failed"],
+        ["order-1", "order", "succeeded"],
+    ]
+    assert lines[1].startswith("patient-1")
+
+
+def test_ls_json_is_newest_first(run_cli):
+    page = run_cli.json("runs", "ls")
+    assert [run["id"] for run in page["runs"]] == ["patient-1", "broken-1", "order-1"]
+    assert page["next"] is None
+    assert page["runs"][-1]["workflow"] == "order"
+    assert page["runs"][-1]["created_at"].endswith("+00:00")
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        (["--status", "failed"], ["broken-1"]),
+        (["--status", "failed", "--status", "succeeded"], ["broken-1", "order-1"]),
+        (["--workflow", "order"], ["order-1"]),
+        (["--id-prefix", "pat"], ["patient-1"]),
+        (["--id-prefix", "%"], []),
+    ],
+)
+def test_ls_filters(run_cli, filters, found):
+    assert [run["id"] for run in run_cli.json("runs", "ls", *filters)["runs"]] == found
+
+
+def test_ls_pages(run_cli):
+    first = run_cli.json("runs", "ls", "--limit", "2")
+    second = run_cli.json("runs", "ls", "--limit", "2", "--after", str(first["next"]))
+    assert [run["id"] for run in [*first["runs"], *second["runs"]]] == ["patient-1", "broken-1", "order-1"]
+    assert "--after" in run_cli("runs", "ls", "--limit", "2").stderr
+
+
+def test_show(run_cli):
+    text = run_cli("runs", "show", "order-1").stdout
+    assert text.splitlines()[0].split() == ["order-1", "order", "succeeded"]
+    assert "price" in text
+    shown = run_cli.json("runs", "show", "order-1")
+    assert shown["run"]["status"] == "succeeded"
+    assert shown["result"] == 3
+    assert shown["error"] is None
+    assert [(entry["name"], entry["outcome"], entry["value"]) for entry in shown["entries"]] == [("price", "ok", 3)]
+
+
+def test_show_of_a_failed_run_ends_with_1(run_cli):
+    assert "no such item" in run_cli("runs", "show", "broken-1", code=1).stdout
+    assert "no such item" in run_cli.json("runs", "show", "broken-1", code=1)["error"]["message"]
+
+
+def test_show_of_an_open_run(run_cli):
+    shown = run_cli.json("runs", "show", "patient-1")
+    assert shown["run"]["status"] in ("suspended", "running", "queued")
+    assert shown["result"] is None
+
+
+def test_unknown_run(run_cli):
+    for command in ("show", "cancel"):
+        done = run_cli("runs", command, "nobody", code=3)
+        assert done.stderr.count("\n") == 1
+        assert "nobody" in done.stderr
+
+
+def test_cancel(run_cli):
+    assert "cancelled" in run_cli("runs", "cancel", "patient-1", "--reason", "bored").stdout
+    assert run_cli.json("runs", "cancel", "patient-1")["id"] == "patient-1"
+
+
+def test_cancel_of_an_ended_run_is_a_conflict(run_cli):
+    assert "succeeded" in run_cli("runs", "cancel", "order-1", code=4).stderr
+
+
+def test_options_stand_before_or_behind(run_cli, url):
+    assert run_cli("--json", "runs", "ls").stdout == run_cli("runs", "ls", "--json").stdout
+    assert run_cli("--url", url, "runs", "ls", OUTLIVE_URL="sqlite:////nowhere/x.db").stdout
+    assert run_cli("runs", "ls", "--url", url, OUTLIVE_URL="sqlite:////nowhere/x.db").stdout

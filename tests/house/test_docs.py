@@ -1,0 +1,115 @@
+"""The docs tell the truth: every block runs, every error and command is described, every link leads somewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from outlive import errors
+from outlive.cli import cli
+from tests.house.markdown import blocks, links, pages
+from tests.house.source import ROOT, SRC
+
+RUNNER = Path(__file__).with_name("run_page.py")
+# `console` and `python` run; the others are shown. Python that is not run has no language of its own.
+LANGUAGES = {"python", "console", "text", "sql", "json", "toml", "yaml", "make", "csv", ""}
+
+page_ids = {"ids": lambda page: str(page.relative_to(ROOT))}
+
+
+def _commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[str]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _commands(command, (*path, name))
+        else:
+            yield " ".join(("outlive", *path, name))
+
+
+def _reference() -> str:
+    return "\n".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs" / "reference").glob("*.md")))
+
+
+@pytest.mark.parametrize("page", pages(), **page_ids)
+def test_blocks_have_a_known_language(page):
+    for block in blocks(page):
+        place = f"{page.relative_to(ROOT)}:{block.line}"
+        assert block.language in LANGUAGES, f"{place}: {block.language!r}"
+        assert "no-run" not in block.info.split(), f"{place}: every Python block runs"
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("page", [page for page in pages() if blocks(page)], **page_ids)
+def test_page_runs(page, tmp_path):
+    actions = [
+        {
+            "language": block.language,
+            "title": block.title,
+            "body": block.body,
+            "place": f"{page.relative_to(ROOT)}:{block.line}",
+        }
+        for block in blocks(page)
+        if block.language in ("python", "console") or block.title
+    ]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", RUNNER],
+        input=json.dumps(actions),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(SRC), "OUTLIVE_URL": f"sqlite:///{tmp_path}/docs.db"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("page", pages(), **page_ids)
+def test_links_lead_somewhere(page):
+    lost = [
+        link
+        for link in links(page)
+        if not link.startswith(("http://", "https://", "#", "mailto:"))
+        and not (page.parent / link.split("#")[0]).exists()
+    ]
+    assert not lost
+
+
+def test_every_page_is_in_the_index():
+    index = ROOT / "docs" / "README.md"
+    listed = {(index.parent / link.split("#")[0]).resolve() for link in links(index)}
+    missing = [page for page in pages() if page.is_relative_to(index.parent) and page != index and page not in listed]
+    assert not missing, [str(page.relative_to(ROOT)) for page in missing]
+
+
+def test_every_error_is_described():
+    names = [
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.OutliveError)
+    ]
+    reference = _reference()
+    assert not [name for name in names if f"`{name}`" not in reference]
+
+
+def test_every_command_is_described():
+    reference = _reference()
+    assert not [command for command in _commands(cli) if f"`{command}" not in reference]
+
+
+def test_every_option_is_described():
+    reference = _reference()
+    options = set()
+    pending: list[click.Command] = [cli]
+    while pending:
+        command = pending.pop()
+        pending += command.commands.values() if isinstance(command, click.Group) else []
+        options |= {name for option in command.params for name in option.opts if name.startswith("--")}
+    assert not sorted(option for option in options if f"`{option}" not in reference)

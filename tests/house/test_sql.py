@@ -1,0 +1,76 @@
+"""SQL is source code: every block says what it does, is used, and has its twin in the other store."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.house.source import MODULES, PACKAGE
+
+BLOCK = re.compile(r"^-- name: *(\S+) *$", re.MULTILINE)
+NAME = re.compile(r"[a-z]+(_[a-z]+)+")
+SQLITE, POSTGRES = PACKAGE / "store" / "sqlite", PACKAGE / "store" / "postgres"
+
+# A block that only one store has, with the reason.
+ONE_SIDED: dict[str, str] = {}
+
+
+def _blocks(folder: Path) -> list[tuple[Path, str, str]]:
+    found = []
+    for path in sorted(folder.rglob("*.sql")):
+        parts = BLOCK.split(path.read_text(encoding="utf-8"))
+        found += [(path, name, body) for name, body in zip(parts[1::2], parts[2::2], strict=True)]
+    return found
+
+
+ALL = [*_blocks(SQLITE), *_blocks(POSTGRES)]
+
+
+@cache
+def _strings(folder: Path) -> frozenset[str]:
+    """Give every string in the Python files of a store, and the attribute names they use."""
+    found = set()
+    for module in MODULES.values():
+        if not module.path.is_relative_to(folder):
+            continue
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+    return frozenset(found)
+
+
+@pytest.mark.parametrize(("path", "name", "body"), ALL, ids=[f"{path.parent.name}-{name}" for path, name, _ in ALL])
+def test_block(path, name, body):
+    place = f"{path.parent.name}/{path.name}: {name}"
+    assert NAME.fullmatch(name), f"{place}: a block is called verb_noun"
+    first = body.strip().splitlines()[0]
+    assert first.startswith("-- "), f"{place}: a comment line below the name says what the block does"
+    store = SQLITE if path.is_relative_to(SQLITE) else POSTGRES
+    assert name in _strings(store), f"{place}: no .py file of this store names it"
+
+
+def test_names_are_unique_within_a_store():
+    for folder in (SQLITE, POSTGRES):
+        names = [name for _, name, _ in _blocks(folder)]
+        assert len(names) == len(set(names)), sorted({name for name in names if names.count(name) > 1})
+
+
+def test_both_stores_have_the_same_blocks():
+    sqlite, postgres = ({name for _, name, _ in _blocks(folder)} for folder in (SQLITE, POSTGRES))
+    only_one = sqlite ^ postgres
+    assert not only_one - set(ONE_SIDED), f"only in one store: {sorted(only_one - set(ONE_SIDED))}"
+    assert not set(ONE_SIDED) - only_one, "listed without need"
+
+
+def test_sql_files_without_blocks_are_migrations():
+    bare = [
+        path
+        for folder in (SQLITE, POSTGRES)
+        for path in folder.rglob("*.sql")
+        if not BLOCK.search(path.read_text(encoding="utf-8")) and "migrations" not in path.parts
+    ]
+    assert not bare

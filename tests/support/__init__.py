@@ -1,0 +1,1 @@
+"""What tests start and stop: servers, child processes. Nothing here knows what is tested."""

@@ -1,0 +1,50 @@
+"""The command line as a real process, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.house.source import SRC
+
+TIMEOUT_S = 50.0
+
+
+class CommandLine:
+    """Runs `python -m outlive` in the folder of the user's module."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        self.folder = folder
+        self.environment = {**os.environ, "PYTHONPATH": str(SRC), "OUTLIVE_URL": url}
+
+    def argv(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-W", "error", "-m", "outlive", *arguments]
+
+    def __call__(self, *arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self.argv(*arguments),
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        if code:
+            assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        return json.loads(self(*arguments, "--json", code=code).stdout)
+
+    def start(self, *arguments: str, **pipes: Any) -> subprocess.Popen[str]:
+        """Start a command that runs until it is stopped; the test stops it."""
+        return subprocess.Popen(
+            self.argv(*arguments), cwd=self.folder, env=self.environment, text=True, stderr=subprocess.PIPE, **pipes
+        )

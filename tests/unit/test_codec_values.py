@@ -1,0 +1,410 @@
+"""Every kind of value that a hint can declare comes back as it was, and as readable text."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import json
+import typing
+import uuid
+from dataclasses import InitVar, dataclass, field
+from decimal import Decimal
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, NotRequired, Optional, TypedDict, TypeVar, Union
+
+import attrs
+import msgspec
+import pydantic
+import pytest
+
+from outlive.codec import JsonCodec, round_trip
+from outlive.errors import DecodeFailed, EncodeFailed
+
+CODEC = JsonCodec()
+T = TypeVar("T")
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Size(enum.IntEnum):
+    SMALL = 1
+    LARGE = 2
+
+
+class Word(enum.StrEnum):
+    YES = "yes"
+
+
+class Shape(enum.Enum):
+    SQUARE = (1, 1)
+    WIDE = (2, 1)
+
+
+class Rights(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+class Point(NamedTuple):
+    x: int
+    y: int = 0
+
+
+class Address(TypedDict):
+    street: str
+    number: NotRequired[int]
+
+
+@dataclass
+class Item:
+    name: str
+    price: Decimal
+    tags: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    id: uuid.UUID
+    items: list[Item]
+    placed: dt.datetime | None = None
+    counts: dict[Size, int] = field(default_factory=dict)
+
+
+@dataclass
+class Total:
+    cents: int
+    shown: str = field(init=False)
+    seen: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.shown = f"{self.cents / 100:.2f}"
+
+
+@dataclass
+class Scaled:
+    cents: int
+    factor: InitVar[int] = 1
+
+    def __post_init__(self, factor: int) -> None:
+        self.cents *= factor
+
+
+@dataclass
+class Box(Generic[T]):
+    content: T
+    inner: Box[T] | None = None
+
+
+@dataclass
+class IntBox(Box[int]):
+    pass
+
+
+@dataclass
+class Tree:
+    value: int | str
+    children: list[Tree] = field(default_factory=list)
+
+
+@dataclass
+class Card:
+    number: str
+
+
+@dataclass
+class Invoice:
+    number: str
+
+
+@dataclass
+class Payment:
+    by: Card | Invoice
+    history: list[Card | Invoice | None] = field(default_factory=list)
+
+
+class Wire(msgspec.Struct, tag=True, rename="camel"):
+    to_account: str
+    labels: set[str] = msgspec.field(default_factory=set)
+
+
+class Cash(msgspec.Struct, tag=True, frozen=True):
+    cents: int
+
+
+@attrs.define
+class Shelf:
+    _label: str
+    books: list[str] = attrs.Factory(list)
+    count: int = attrs.field(init=False, default=0)
+
+
+@attrs.frozen
+class Tag:
+    text: str
+
+
+class Model(pydantic.BaseModel):
+    name: str
+    when: dt.datetime
+    tags: set[str] = set()
+    part: Optional[Model] = None
+    nickname: str = pydantic.Field(default="", alias="nick")
+
+
+class OtherModel(pydantic.BaseModel):
+    name: str
+
+
+class Label(str):
+    __slots__ = ()
+
+
+UserId = NewType("UserId", str)
+Positive = Annotated[int, msgspec.Meta(gt=0)]
+UTC = dt.UTC
+ID = uuid.UUID(int=7)
+
+VALUES: list[tuple[Any, Any]] = [
+    (None, None),
+    (None, type(None)),
+    (True, bool),
+    (0, int),
+    (-(2**63), int),
+    (2**64, int),
+    (-(10**1000), int),
+    (1.5, float),
+    (-0.0, float),
+    (5e-324, float),
+    (1.7976931348623157e308, float),
+    ("", str),
+    ("naïve ✓ 🙂 \u2028 \\u0000 \x01\x7f", str),
+    (b"\x00\xff", bytes),
+    (bytearray(b"ab"), bytearray),
+    ([1, 2], list),
+    ([1, 2], list[int]),
+    ((1, "a"), tuple[int, str]),
+    ((), tuple[()]),
+    ((1, 2, 3), tuple[int, ...]),
+    ((1, 2, 3), tuple),
+    ({3, 1, 2}, set[int]),
+    (frozenset({"b", "a"}), frozenset[str]),
+    ({(1, 2), (0, 3)}, set[tuple[int, int]]),
+    ({Tag("b"), Tag("a")}, set[Tag]),
+    ({"a": {"b": [1]}}, dict[str, dict[str, list[int]]]),
+    ({1: "a", 2: "b"}, dict[int, str]),
+    ({1.5: "a"}, dict[float, str]),
+    ({Color.RED: 1}, dict[Color, int]),
+    ({Size.LARGE: 1}, dict[Size, int]),
+    ({ID: 1}, dict[uuid.UUID, int]),
+    ({dt.date(2024, 2, 29): 1}, dict[dt.date, int]),
+    ({UserId("u"): 1}, dict[UserId, int]),
+    ({"b": 1, "a": 2}, dict[str, int]),
+    ([1], typing.Sequence[int]),
+    ({"a": 1}, typing.Mapping[str, int]),
+    (Color.RED, Color),
+    (Size.SMALL, Size),
+    (Word.YES, Word),
+    (Shape.WIDE, Shape),
+    ([Shape.WIDE, None], list[Shape | None]),
+    (Rights.READ | Rights.WRITE, Rights),
+    (dt.datetime(2024, 2, 29, 12, 30, 1, 5), dt.datetime),
+    (dt.datetime(2024, 2, 29, 12, 30, tzinfo=UTC), dt.datetime),
+    (dt.datetime(2024, 2, 29, 12, tzinfo=dt.timezone(dt.timedelta(hours=5, minutes=45))), dt.datetime),
+    (dt.datetime.max, dt.datetime),
+    (dt.date(1, 1, 1), dt.date),
+    (dt.time(23, 59, 59, 999999), dt.time),
+    (dt.time(1, tzinfo=UTC), dt.time),
+    (dt.timedelta(days=-1, microseconds=1), dt.timedelta),
+    (dt.timedelta.max, dt.timedelta),
+    (ID, uuid.UUID),
+    (Decimal("1.10"), Decimal),
+    (Decimal("1E+400"), Decimal),
+    ("a", Literal["a", "b"]),
+    (2, Literal[1, 2]),
+    (Color.BLUE, Literal[Color.RED, Color.BLUE]),
+    (True, Literal[True, 1]),
+    (1, Literal[True, 1]),
+    (UserId("u"), UserId),
+    (5, Positive),
+    (None, int | None),
+    (3, int | None),
+    ("x", Union[int, str, None]),
+    (Label("x"), Label),
+    (Point(1, 2), Point),
+    ([Point(1)], list[Point]),
+    ({"street": "Main"}, Address),
+    ({"street": "Main", "number": 4}, list[Address] | Address),
+    (Item("pen", Decimal("1.20"), {"b", "a"}), Item),
+    (Order(id=ID, items=[Item("pen", Decimal(1))], placed=dt.datetime(2024, 1, 1), counts={Size.LARGE: 3}), Order),
+    (Total(250), Total),
+    (Box(1, Box(2)), Box[int]),
+    (Box([Color.RED]), Box[list[Color]]),
+    (IntBox(3, Box(4)), IntBox),
+    (Tree(1, [Tree("a"), Tree(2, [Tree(3)])]), Tree),
+    (Wire("DE1", {"b", "a"}), Wire),
+    (Cash(5), Wire | Cash),
+    ([Cash(5), Wire("x")], list[Wire | Cash]),
+    (Shelf("novels", ["Emma"]), Shelf),
+    (Model(name="a", when=dt.datetime(2024, 1, 1), tags={"b", "a"}, part=Model(name="b", when="2024-01-02")), Model),
+    ([Model(name="a", when="2024-01-02T00:00:00Z", nick="x")], list[Model]),
+    (None, Model | None),
+]
+
+
+@pytest.mark.parametrize(("value", "hint"), VALUES, ids=[f"{index}-{pair[1]}"[:60] for index, pair in enumerate(VALUES)])
+def test_value_comes_back(value, hint):
+    text = CODEC.encode(value, where="it", hint=hint)
+    back = CODEC.decode(text, hint, where="it")
+    assert back == value
+    assert type(back) is type(value)
+    json.loads(text)
+    assert "\x00" not in text
+    assert CODEC.encode(back, where="it", hint=hint) == text
+    assert CODEC.round_trip(value, where="it", hint=hint) == (text, back)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "text"),
+    [
+        (Card("1"), Card | Invoice, '{"Card":{"number":"1"}}'),
+        (Invoice("1"), Card | Invoice, '{"Invoice":{"number":"1"}}'),
+        ([Invoice("1"), None], list[Card | Invoice | None], '[{"Invoice":{"number":"1"}},null]'),
+        ("2024-01-01", str | dt.date, '{"str":"2024-01-01"}'),
+        (dt.date(2024, 1, 1), str | dt.date, '{"date":"2024-01-01"}'),
+        (b"a", str | bytes, '{"bytes":"YQ=="}'),
+        ("1.5", Decimal | str, '{"str":"1.5"}'),
+        ((1, 2), list[int] | tuple[int, ...], '{"tuple[int, ...]":[1,2]}'),
+        ([1], list[int] | list[str], '{"list[int]":[1]}'),
+        (["a"], list[int] | list[str], '{"list[str]":["a"]}'),
+        ({"Card": 1}, dict[str, int] | Card, '{"dict[str, int]":{"Card":1}}'),
+        (Point(1), Point | list[int], '{"Point":[1,0]}'),
+        (Color.RED, Color | str, '{"Color":"red"}'),
+        (Tag("a"), Tag | Card, '{"Tag":{"text":"a"}}'),
+        (OtherModel(name="a"), Model | OtherModel, '{"OtherModel":{"name":"a"}}'),
+        (Shape.WIDE, Shape | int, '{"Shape":"WIDE"}'),
+        (3, Shape | int, '{"int":3}'),
+        (2.5, Color | float, "2.5"),
+        ({"street": "x"}, Address | Card, '{"Address":{"street":"x"}}'),
+        (
+            Payment(Invoice("1"), [Card("2"), None]),
+            Payment,
+            '{"by":{"Invoice":{"number":"1"}},"history":[{"Card":{"number":"2"}},null]}',
+        ),
+    ],
+)
+def test_members_of_a_union_are_told_apart(value, hint, text):
+    assert CODEC.encode(value, where="it", hint=hint) == text
+    back = CODEC.decode(text, hint, where="it")
+    assert back == value
+    assert type(back) is type(value)
+
+
+def test_text_from_before_the_union_is_still_read():
+    assert CODEC.decode('{"number":"1"}', Card | Invoice, where="it") == Card("1")
+    assert CODEC.decode('"x"', dt.date | str, where="it") == "x"
+    with pytest.raises(DecodeFailed, match="Expected one of Card, Invoice, got `int`"):
+        CODEC.decode("1", Card | Invoice, where="it")
+
+
+def test_fields_set_after_init_come_back():
+    total = Total(250)
+    total.shown, total.seen = "two fifty", 9
+    text = CODEC.encode(total, where="it", hint=Total)
+    back = CODEC.decode(text, Total, where="it")
+    assert (back.cents, back.shown, back.seen) == (250, "two fifty", 9)
+    assert CODEC.decode('{"cents":100}', Total, where="it").shown == "1.00"
+    shelf = Shelf("x")
+    shelf.count = 4
+    assert round_trip(CODEC, [shelf], list[Shelf], where="it")[1] == [shelf]
+
+
+def test_defaults_fill_what_older_text_does_not_have():
+    assert CODEC.decode('{"name":"pen","price":"1"}', Item, where="it") == Item("pen", Decimal(1))
+    assert CODEC.decode('{"name":"pen","price":"1","gone":true}', Item, where="it").tags == set()
+
+
+def test_init_only_variables_with_a_default():
+    assert CODEC.decode(CODEC.encode(Scaled(5, 2), where="it", hint=Scaled), Scaled, where="it") == Scaled(10)
+
+
+def test_without_a_hint_plain_json_comes_back():
+    value = {"order": Order(id=ID, items=[], counts={Size.SMALL: 1}), "at": (dt.date(2024, 1, 1), {2, 1}, Color.RED)}
+    text, back = round_trip(CODEC, value, where="it")
+    assert back == {
+        "order": {"id": str(ID), "items": [], "placed": None, "counts": {"1": 1}},
+        "at": ["2024-01-01", [1, 2], "red"],
+    }
+    assert json.loads(text) == back
+    assert round_trip(CODEC, back, where="it") == (text, back)
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (Point(1, 2), [1, 2]),
+        (b"a", "YQ=="),
+        (Decimal("1.0"), "1.0"),
+        (Model(name="a", when="2024-01-02"), None),
+        (Shelf("x"), {"_label": "x", "books": [], "count": 0}),
+        (Wire("x", {"b", "a"}), {"type": "Wire", "toAccount": "x", "labels": ["a", "b"]}),
+        (Payment(Card("1")), {"by": {"Card": {"number": "1"}}, "history": []}),
+        (Label("x"), "x"),
+        (Shape.WIDE, "WIDE"),
+        (Word.YES, "yes"),
+        ((), []),
+    ],
+)
+def test_each_kind_is_readable_without_a_hint(value, plain):
+    text, back = round_trip(CODEC, value, where="it")
+    assert plain is None or back == plain
+    assert json.loads(text) == back
+
+
+def test_plain_json_is_read_as_the_declared_type():
+    for value, hint, expected in [
+        (1, float, 1.0),
+        ([1, 2], tuple[int, int], (1, 2)),
+        ((1, 2), list[int], [1, 2]),
+        ([2, 1, 1], set[int], {1, 2}),
+        ("2024-01-01", dt.date, dt.date(2024, 1, 1)),
+        ({"number": "1"}, Card, Card("1")),
+        ("red", Color, Color.RED),
+        (Word.YES, str, "yes"),
+        (Size.LARGE, int, 2),
+    ]:
+        back = round_trip(CODEC, value, hint, where="it")[1]
+        assert (back, type(back)) == (expected, type(expected))
+
+
+def test_hints_that_say_nothing_are_any():
+    for hint in (Any, object, T, typing.Self, typing.NoReturn):
+        assert round_trip(CODEC, {"a": [1]}, hint, where="it")[1] == {"a": [1]}
+
+
+def test_order_of_a_dict_stays_and_order_of_a_set_does_not_matter():
+    assert CODEC.encode({"b": 1, "a": 2}, where="it") == '{"b":1,"a":2}'
+    names = [f"name {number}" for number in range(50)]
+    one, other = set(names), set(reversed(names))
+    for hint in (Any, set[str], frozenset[str]):
+        assert CODEC.encode(one, where="it", hint=hint) == CODEC.encode(other, where="it", hint=hint)
+    assert CODEC.encode({1, "a", None}, where="it") == '["a",1,null]'
+
+
+def test_unresolved_fields_of_a_class_are_a_clear_error():
+    @dataclass
+    class Local:
+        other: Missing  # noqa: F821
+
+    with pytest.raises(EncodeFailed, match="it: its declared type Local cannot be used: name 'Missing'"):
+        CODEC.encode(Local(1), where="it", hint=Local)
+    with pytest.raises(DecodeFailed, match="Missing"):
+        CODEC.decode("{}", Local, where="it")
+    assert CODEC.encode(Local(1), where="it") == '{"other":1}'
+
+
+def test_a_hint_that_cannot_be_a_key():
+    hint = Annotated[int, []]
+    assert round_trip(CODEC, 3, hint, where="it") == ("3", 3)
+    assert round_trip(CODEC, {"a": Card("1")}, dict[str, Annotated[Card | Invoice, []]], where="it")[1] == {"a": Card("1")}
