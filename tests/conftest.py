@@ -1,4 +1,4 @@
-"""Settings of every test: the hypothesis profile, and soak tests only at full size.
+"""Settings of every test: the stores, async tests, the hypothesis profile, and soak tests only at full size.
 
 The order is random; pytest-randomly prints its seed in the header, and
 `make test ARGS="-p randomly --randomly-seed=N"` repeats it.
@@ -6,9 +6,21 @@ The order is random; pytest-randomly prints its seed in the header, and
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import random
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, settings
 
+from outlive.clock import SystemClock
+from outlive.store.interface import Store
 from tests.support.size import FULL, pick
 
 settings.register_profile(
@@ -28,3 +40,87 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("soak"):
             item.add_marker(skip)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run an async test on a loop of its own, and fail it if it leaves tasks or threads behind."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    before = set(threading.enumerate())
+    with asyncio.Runner() as runner:
+        runner.run(_run_alone(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})))
+    left = set(threading.enumerate()) - before
+    for thread in left:
+        thread.join(timeout=2.0)
+    assert not [thread for thread in left if thread.is_alive()], "threads left behind"
+    return True
+
+
+async def _run_alone(test: Coroutine[Any, Any, None]) -> None:
+    await test
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not left, f"tasks left behind: {left}"
+
+
+@dataclass(frozen=True)
+class Database:
+    """An empty database of one kind: `async with database.open() as store`, as often as wanted unless in memory."""
+
+    kind: str
+    url: str
+
+    def make(self, **settings: Any) -> Store:
+        """Give a store that is not open yet."""
+        random_source = random.Random(7)
+        if self.kind == "postgres":
+            from outlive.store.postgres import PostgresStore
+
+            return PostgresStore(self.url, clock=SystemClock(), chance=random_source, **settings)
+        from outlive.store.sqlite import SqliteStore
+
+        inline = {"inline": True} if self.kind == "sqlite-memory" else {}
+        return SqliteStore(self.url, clock=SystemClock(), chance=random_source, **inline, **settings)
+
+    @asynccontextmanager
+    async def open(self, **settings: Any) -> AsyncIterator[Store]:
+        """Open a store on this database, with its schema, and close it at the end."""
+        store = self.make(**settings)
+        await store.open(migrate=True)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+SHARED = ("sqlite", "sqlite-apsw", "postgres")
+
+
+def _databases(kind: str, folder: Path) -> Iterator[Database]:
+    if kind == "postgres":
+        from tests.support.postgres import shared_server  # fails where there is no server: never skipped
+
+        server = shared_server()
+        url = server.fresh_database()
+        yield Database(kind, url)
+        server.drop_database(url)
+        return
+    urls = {
+        "sqlite": f"sqlite:///{folder / 'test.db'}",
+        "sqlite-apsw": f"sqlite:///{folder / 'test.db'}?driver=apsw",
+        "sqlite-memory": "sqlite://",
+    }
+    yield Database(kind, urls[kind])
+
+
+@pytest.fixture(params=["sqlite-memory", *SHARED])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An empty database of each kind."""
+    yield from _databases(request.param, tmp_path)
+
+
+@pytest.fixture(params=SHARED)
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An empty database of each kind that several stores may open at a time."""
+    yield from _databases(request.param, tmp_path)

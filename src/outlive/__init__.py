@@ -2,6 +2,7 @@
 
 from outlive import sync
 from outlive.ambient import (
+    durable,
     gather,
     group,
     info,
@@ -23,6 +24,7 @@ from outlive.errors import (
     JournalMismatch,
     LeaseLost,
     LimitError,
+    OutcomeUnknown,
     OutliveError,
     PayloadError,
     PayloadTooLarge,
@@ -59,6 +61,7 @@ __all__ = [
     "LeaseLost",
     "LimitError",
     "Outlive",
+    "OutcomeUnknown",
     "OutliveError",
     "PayloadError",
     "PayloadTooLarge",
@@ -87,6 +90,7 @@ __all__ = [
     "VersionMissing",
     "WorkflowInfo",
     "__version__",
+    "durable",
     "gather",
     "group",
     "info",

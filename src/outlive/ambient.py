@@ -135,6 +135,11 @@ async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def durable() -> None:
+    """Wait until everything recorded so far is on disk: before this body's code talks to the outside by other means."""
+    await _in_workflow("durable").durable()
+
+
 def group() -> asyncio.TaskGroup:
     """Open a group of branches: `async with outlive.group() as g: g.create_task(…)`."""
     _in_workflow("group")

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from outlive.clock import Duration, SystemClock, seconds, to_instant
+from outlive.clock import Clock, Duration, SystemClock, seconds, to_instant
 from outlive.codec.payload import Codec, JsonCodec, encode_arguments
 from outlive.engine.engine import Engine
+from outlive.engine.filelock import FileLocks
 from outlive.errors import RunExists, RunNotFound, UsageError
 from outlive.ids import check_id
 from outlive.limits import LEASE_MIN_S
@@ -23,6 +24,23 @@ from outlive.model.writes import ExistingRun, NewRun
 from outlive.registry import Registry
 from outlive.run import Run, RunInfo, make_info
 from outlive.store.factory import make_store
+from outlive.store.interface import Store
+
+
+class World:
+    """What an app takes from the outside: time, chance, stores, locks. The simulator puts its own in the place."""
+
+    threaded = True
+
+    def __init__(self) -> None:
+        self.clock: Clock = SystemClock()
+        self.chance = random.Random(random.SystemRandom().getrandbits(128))
+        self.locks = FileLocks()
+
+    def make_store(self, url: str, pool_size: int) -> Store:
+        """Give the store of a URL, not yet opened."""
+        chance = random.Random(self.chance.getrandbits(64))
+        return make_store(url, clock=self.clock, chance=chance, pool_size=pool_size)
 
 
 class Outlive:
@@ -67,7 +85,8 @@ class Outlive:
         self._registry: Registry | None = None
         self._entered: Engine | None = None
         self._pid = 0
-        make_store(url, clock=SystemClock(), chance=random.Random(), pool_size=pool_size)  # a wrong URL fails here
+        self._world = World()
+        self._world.make_store(url, pool_size)  # a wrong URL fails here
 
     # -- life ---------------------------------------------------------------
     async def open(self) -> Outlive:
@@ -75,13 +94,11 @@ class Outlive:
         if self._entered is not None:
             raise UsageError("this app is open already; make another Outlive(...) for another loop or block")
         self._registry = Registry(self._include)
-        chance = random.SystemRandom()
-        clock = SystemClock()
-        store = make_store(self._url, clock=clock, chance=random.Random(chance.random()), pool_size=self._pool_size)
+        world = self._world
         engine = Engine(
-            store,
-            clock=clock,
-            chance=random.Random(chance.random()),
+            world.make_store(self._url, self._pool_size),
+            clock=world.clock,
+            chance=world.chance,
             codec=self._codec,
             find_workflow=self._registry.find,
             workflow_names=self._registry.names,
@@ -90,6 +107,8 @@ class Outlive:
             lease_s=self._lease_s,
             grace_s=self._grace_s,
             max_running=self._max_running,
+            locks=world.locks,
+            threaded=world.threaded,
         )
         self._pid = os.getpid()
         try:

@@ -6,6 +6,7 @@
     │   ├── RunFailed  RunCancelled  RunTimedOut  RunOnHold
     │   └── RunNotFound  RunExists  LeaseLost
     ├── StepFailed          a recorded error whose class cannot be rebuilt here
+    ├── OutcomeUnknown      nobody knows whether a step that a crash interrupted took effect
     ├── ReplayError         code and journal no longer fit: an operator decides
     │   └── JournalMismatch  VersionMissing  JournalCorrupt
     ├── StoreError          the database is the problem
@@ -128,6 +129,18 @@ class StepFailed(OutliveError):
     def matches(self, name: str) -> bool:
         """Say whether the original class was `name` (qualified, or its last part)."""
         return self.type == name or self.type.rsplit(".", 1)[-1] == name
+
+
+class OutcomeUnknown(OutliveError):
+    """A crash interrupted a step declared with `on_unknown="park"`: a person decides what became of it."""
+
+    def __init__(self, run_id: str, key: str) -> None:
+        super().__init__(
+            f"run {run_id!r} was interrupted within {key}, and nobody knows whether it took effect; find out, then "
+            f"run.resolve({key!r}, value=…), resolve({key!r}, error=…) or resolve({key!r}, retry=True)"
+        )
+        self.run_id = run_id
+        self.key = key
 
 
 class ReplayError(OutliveError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -150,7 +151,21 @@ class Run:
             engine.hint()
         return resumed
 
-    async def _request(self, kind: str, reason: str | None) -> bool:
+    async def resolve(self, key: str, *, value: Any = None, error: str | None = None, retry: bool = False) -> bool:
+        """Decide what became of a step whose outcome a crash left unknown, and let the run go on.
+
+        The step at `key` then has this `value`, fails with this `error`, or is
+        executed again (`retry`). False if the run has ended.
+        """
+        decision: dict[str, Any] = {"key": key}
+        if error is not None:
+            decision["error"] = error
+        elif not retry:
+            decision["value"] = json.loads(self._engine().codec.encode(value, where=f"value for {key}"))
+        accepted = await self._request("resolve", decision)
+        return accepted and await self.resume()
+
+    async def _request(self, kind: str, reason: Any) -> bool:
         try:
             return await self._engine().request(self.id, kind, reason)
         except KeyError:

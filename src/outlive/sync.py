@@ -18,7 +18,6 @@ from outlive.run import Run
 def _call(make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     body = current_body.get()
     if body is None:
-
         return asyncio.run(make())
     return body.call(make)
 

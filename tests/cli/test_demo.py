@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
 
+from outlive.demo.audit import Audit, Recorded
 from outlive.demo.orders import load_orders
+from outlive.demo.service import Ledger
 
 
 def test_demo_passes_its_audit(run_cli):
@@ -54,3 +57,63 @@ def test_orders_come_again_under_new_ids():
     assert len({order.id for order in orders}) == 450
     assert orders[200].cents == orders[0].cents
     assert sum(order.cents for order in load_orders(3)) == sum(order.cents for order in orders[:3])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"finished": 1},
+        {"bookings": 3},
+        {"receipts": 1},
+        {"charged_cents": 400},
+        {"booked_cents": 299},
+        {"wrong_amounts": ["A1"]},
+        {"doubled": ["booking of A1"]},
+        {"executed_again": ["charge of A1"]},
+    ],
+    ids=str,
+)
+def test_audit_notices(wrong):
+    good = Audit(
+        orders=2,
+        finished=2,
+        ordered_cents=300,
+        charged_cents=300,
+        booked_cents=300,
+        charges=2,
+        bookings=2,
+        receipts=2,
+        wrong_amounts=[],
+        doubled=[],
+        executed_again=[],
+        deaths=1,
+        resumed=0,
+        steps_replayed=1,
+        provider_errors=0,
+        provider_late=0,
+        repeated_requests=0,
+    )
+    assert good.passed
+    bad = replace(good, **wrong)
+    assert not bad.passed
+    assert any("FAIL" in line for line in bad.lines())
+    assert bad.to_json()["passed"] is False
+
+
+def test_recorded_step_that_asks_again_is_noticed():
+    ledger, recorded = Ledger(), Recorded()
+    ledger.count_request("/charges", "A1")
+    ledger.count_request("/receipts", "A2")
+    recorded.add("A1", "charge", ledger)
+    recorded.add("A2", "mail_receipt", ledger)
+    recorded.add("A2", "book", ledger)
+    assert recorded.executed_again(ledger) == []
+    ledger.count_request("/charges", "A1")
+    assert recorded.executed_again(ledger) == [("A1", "charge")]
+
+
+def test_provider_charges_a_key_once():
+    ledger = Ledger()
+    first = ledger.perform("/charges", "A1", {"cents": 100})
+    assert ledger.perform("/charges", "A1", {"cents": 100}) == first
+    assert ledger.charged == [("A1", 100)]

@@ -70,5 +70,8 @@ def imports_of(module: Module) -> list[tuple[str, int]]:
     return found
 
 
+_LATER_STDLIB = {"annotationlib"}  # since Python 3.14
+
+
 def is_stdlib(name: str) -> bool:
-    return name.split(".", maxsplit=1)[0] in sys.stdlib_module_names
+    return name.split(".", maxsplit=1)[0] in sys.stdlib_module_names | _LATER_STDLIB

@@ -6,18 +6,21 @@ import ast
 import importlib
 import re
 
+import pytest
+
 from outlive import hooks
 from tests.house.source import MODULES
 
-NAME = re.compile(r"[a-z_]+(\.[a-z_]+)+")
+NAME = re.compile(r"[a-z_]+(\.[a-z_]+)*")
+STORES = ("outlive.store.sqlite", "outlive.store.postgres")
 EDGES = (".before", ".after")
 
 
-def _calls(function: str) -> list[tuple[str, ast.expr]]:
+def _calls(function: str, within: str = "outlive") -> list[tuple[str, ast.expr]]:
     """List place and first argument of every call of `hooks.<function>`, outside hooks itself."""
     found = []
     for module in MODULES.values():
-        if module.name == "outlive.hooks":
+        if module.name == "outlive.hooks" or not f"{module.name}.".startswith(f"{within}."):
             continue
         for node in ast.walk(module.tree):
             if isinstance(node, ast.Call) and _is_hook(node.func, function):
@@ -63,10 +66,10 @@ def _site_constants() -> dict[str, str]:
     }
 
 
-def _names(function: str) -> dict[str, str]:
+def _names(function: str, within: str = "outlive") -> dict[str, str]:
     constants = _site_constants()
     found = {}
-    for place, argument in _calls(function):
+    for place, argument in _calls(function, within):
         name = _literal(argument, constants)
         assert name is not None, f"{place}: the name of a fault point is a literal, so that it can be enumerated"
         found[name] = place
@@ -79,10 +82,16 @@ def test_names_are_words_with_dots():
             assert NAME.fullmatch(name), f"{place}: {name}"
 
 
-def test_sites_are_declared_once():
+@pytest.mark.parametrize("store", STORES)
+def test_a_store_declares_a_site_once(store):
     constants = _site_constants()
-    names = [_literal(argument, constants) for f in ("commit_site", "declare_site") for _, argument in _calls(f)]
+    names = [_literal(argument, constants) for f in ("commit_site", "declare_site") for _, argument in _calls(f, store)]
     assert len(names) == len(set(names)), sorted(str(name) for name in names if names.count(name) > 1)
+
+
+def test_both_stores_have_the_same_sites():
+    sqlite, postgres = (_names("commit_site", store) | _names("declare_site", store) for store in STORES)
+    assert sqlite.keys() == postgres.keys()
 
 
 def test_declared_sites_set_both_points():

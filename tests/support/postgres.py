@@ -32,6 +32,7 @@ import psycopg
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
+DROP_TOGETHER = 20
 NOBODY = 65534
 ROLE = "outlive"
 LOCKED_ROLE = "outlive_locked"  # the only one that has to give a password
@@ -64,7 +65,8 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._watch: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count(1)
-        self._databases: list[str] = []
+        self._databases: set[str] = set()
+        self._unwanted: list[str] = []
         self.port = 0
 
     # -- where ----------------------------------------------------------------
@@ -149,9 +151,8 @@ class PostgresServer:
     def close(self) -> None:
         """Stop the server and remove its files; on somebody else's server drop our databases."""
         if self._external:
-            for name in self._databases:
-                self._execute(f'drop database if exists "{name}" with (force)')
-            self._databases.clear()
+            self._unwanted = sorted(self._databases)
+            self._drop_unwanted()
             return
         self.stop()
         if self._base is not None:
@@ -171,20 +172,24 @@ class PostgresServer:
         """Create an empty database, or a copy of another one of this server, and give its URL."""
         name = f"outlive_{os.getpid()}_{next(self._numbers)}_{secrets.token_hex(3)}"
         self._execute(f'create database "{name}" template "{template or "template0"}"')
-        self._databases.append(name)
+        self._databases.add(name)
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
-        """Drop a database and end its sessions."""
-        name = urlsplit(url).path.lstrip("/")
-        self._execute(f'drop database if exists "{name}" with (force)')
-        with contextlib.suppress(ValueError):
-            self._databases.remove(name)
+        """Drop a database and end its sessions, not at once: dropping many together shares their checkpoints."""
+        self._unwanted.append(urlsplit(url).path.lstrip("/"))
+        if len(self._unwanted) >= DROP_TOGETHER:
+            self._drop_unwanted()
 
-    def _execute(self, sql: str) -> None:
-        url = self._external or self.url()
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(sql.encode())
+    def _drop_unwanted(self) -> None:
+        unwanted, self._unwanted = self._unwanted, []
+        self._execute(*(f'drop database if exists "{name}" with (force)' for name in unwanted))
+        self._databases -= set(unwanted)
+
+    def _execute(self, *statements: str) -> None:
+        with psycopg.connect(self._external or self.url(), autocommit=True) as connection:
+            for sql in statements:
+                connection.execute(sql.encode())
 
     # -- inside -----------------------------------------------------------------
 

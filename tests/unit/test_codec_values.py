@@ -1,5 +1,7 @@
 """Every kind of value that a hint can declare comes back as it was, and as readable text."""
 
+# ruff: noqa: DTZ001, DTZ901, UP007, UP045 - older ways of writing hints, and naive datetimes, are users' ways
+
 from __future__ import annotations
 
 import datetime as dt
@@ -9,14 +11,26 @@ import typing
 import uuid
 from dataclasses import InitVar, dataclass, field
 from decimal import Decimal
-from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, NotRequired, Optional, TypedDict, TypeVar, Union
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    NewType,
+    NotRequired,
+    Optional,
+    TypedDict,
+    TypeVar,
+    Union,
+)
 
 import attrs
 import msgspec
 import pydantic
 import pytest
 
-from outlive.codec import JsonCodec, round_trip
+from outlive.codec import CallShape, JsonCodec, round_trip
 from outlive.errors import DecodeFailed, EncodeFailed
 
 CODEC = JsonCodec()
@@ -145,6 +159,29 @@ class Tag:
     text: str
 
 
+@dataclass
+class ById:
+    id: int
+    share: float | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ById) and self.id == other.id
+
+    __hash__ = None
+
+
+@dataclass
+class Partly:
+    id: int
+    share: float | None = field(default=None, compare=False)
+
+
+@attrs.define
+class Half:
+    id: int
+    share: float | None = attrs.field(default=None, eq=False)
+
+
 class Model(pydantic.BaseModel):
     name: str
     when: dt.datetime
@@ -253,7 +290,9 @@ VALUES: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "hint"), VALUES, ids=[f"{index}-{pair[1]}"[:60] for index, pair in enumerate(VALUES)])
+@pytest.mark.parametrize(
+    ("value", "hint"), VALUES, ids=[f"{index}-{pair[1]}"[:60] for index, pair in enumerate(VALUES)]
+)
 def test_value_comes_back(value, hint):
     text = CODEC.encode(value, where="it", hint=hint)
     back = CODEC.decode(text, hint, where="it")
@@ -306,6 +345,11 @@ def test_text_from_before_the_union_is_still_read():
     assert CODEC.decode('"x"', dt.date | str, where="it") == "x"
     with pytest.raises(DecodeFailed, match="Expected one of Card, Invoice, got `int`"):
         CODEC.decode("1", Card | Invoice, where="it")
+
+
+def test_members_of_equal_unions_are_tried_in_their_own_order():
+    for hint, expected in ((dt.date | str, dt.date(2024, 1, 1)), (str | dt.date, "2024-01-01")):
+        assert CODEC.decode('"2024-01-01"', hint, where="it") == expected
 
 
 def test_fields_set_after_init_come_back():
@@ -378,6 +422,45 @@ def test_plain_json_is_read_as_the_declared_type():
         assert (back, type(back)) == (expected, type(expected))
 
 
+def test_subclasses_of_dates_come_back_as_dates():
+    class Frozen(dt.datetime):
+        pass
+
+    class Day(dt.date):
+        pass
+
+    for hint in (dt.datetime, dt.datetime | None, dt.datetime | dt.date):
+        back = round_trip(CODEC, Frozen(2024, 1, 2, 3, tzinfo=UTC), hint, where="it")[1]
+        assert (back, type(back)) == (dt.datetime(2024, 1, 2, 3, tzinfo=UTC), dt.datetime)
+    assert round_trip(CODEC, [Day(2024, 1, 2)], list[dt.date], where="it") == ('["2024-01-02"]', [dt.date(2024, 1, 2)])
+
+    class Finer(dt.datetime):
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Finer)
+
+        __hash__ = None
+
+    with pytest.raises(EncodeFailed, match=r"it: \[0\]: Finer\(2024, 1, 1, 0, 0\) holds more than datetime"):
+        CODEC.encode([Finer(2024, 1, 1)], where="it", hint=list[dt.datetime])
+
+
+def test_equality_is_not_trusted_where_it_looks_at_less_than_all():
+    for cls in (ById, Partly, Half):
+        with pytest.raises(EncodeFailed, match=r"it: \.share: float nan"):
+            CODEC.encode(cls(1, float("nan")), where="it", hint=cls)
+        assert round_trip(CODEC, [cls(1, 0.5)], list[cls], where="it")[1][0].share == 0.5
+
+
+Json = Union[dict[str, "Json"], list["Json"], int, str, None]
+
+
+def test_recursive_alias():
+    def work(value: Json) -> Json: ...
+
+    value = {"a": [1, {"b": None}], "c": "x"}
+    assert round_trip(CODEC, value, CallShape(work).result, where="it")[1] == value
+
+
 def test_hints_that_say_nothing_are_any():
     for hint in (Any, object, T, typing.Self, typing.NoReturn):
         assert round_trip(CODEC, {"a": [1]}, hint, where="it")[1] == {"a": [1]}
@@ -386,7 +469,9 @@ def test_hints_that_say_nothing_are_any():
 def test_order_of_a_dict_stays_and_order_of_a_set_does_not_matter():
     assert CODEC.encode({"b": 1, "a": 2}, where="it") == '{"b":1,"a":2}'
     names = [f"name {number}" for number in range(50)]
-    one, other = set(names), set(reversed(names))
+    one, other = set(names), set()
+    for name in reversed(names):
+        other.add(name)
     for hint in (Any, set[str], frozenset[str]):
         assert CODEC.encode(one, where="it", hint=hint) == CODEC.encode(other, where="it", hint=hint)
     assert CODEC.encode({1, "a", None}, where="it") == '["a",1,null]'
@@ -407,4 +492,6 @@ def test_unresolved_fields_of_a_class_are_a_clear_error():
 def test_a_hint_that_cannot_be_a_key():
     hint = Annotated[int, []]
     assert round_trip(CODEC, 3, hint, where="it") == ("3", 3)
-    assert round_trip(CODEC, {"a": Card("1")}, dict[str, Annotated[Card | Invoice, []]], where="it")[1] == {"a": Card("1")}
+    assert round_trip(CODEC, {"a": Card("1")}, dict[str, Annotated[Card | Invoice, []]], where="it")[1] == {
+        "a": Card("1")
+    }

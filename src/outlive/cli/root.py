@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import click
 
-from outlive import errors
+from outlive import __version__, errors
 from outlive.cli.db import db
 from outlive.cli.demo import demo
 from outlive.cli.doctor import doctor
@@ -30,7 +31,7 @@ _EXIT_CODES: list[tuple[type[errors.OutliveError], int]] = [
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="outlive", message="outlive %(version)s")
+@click.version_option(__version__, message="outlive %(version)s")
 @common_options
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -44,6 +45,9 @@ for command in (demo, runs, worker, db, doctor):
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an id may hold what the terminal cannot show
     sys.exit(_run(arguments))
 
 

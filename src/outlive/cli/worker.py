@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -33,7 +34,9 @@ def worker(settings: Settings, target: str) -> None:
     MODULE:APP names an Outlive object, or a function that gives one. MODULE alone serves the
     definitions of that module in the database of --url.
     """
-    asyncio.run(_serve(find_app(target, settings)))
+    app = find_app(target, settings)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    asyncio.run(_serve(app))
 
 
 def find_app(target: str, settings: Settings) -> Outlive:

@@ -25,6 +25,14 @@ from outlive.limits import ERROR_CAUSES_MAX, ERROR_TEXT_MAX_CHARS
 _ENDS_TASK_OR_PROCESS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
 _MEMBERS_MAX = 32  # errors kept of exception groups, in all of one record
 _ABSENT = object()
+_DEFAULTS: dict[str, Any] = {
+    "type": "unknown",
+    "text": "",
+    "args": None,
+    "retryable": True,
+    "traceback": "",
+    "cause": None,
+}
 
 
 def record_error(error: BaseException, codec: Codec) -> str:
@@ -119,12 +127,20 @@ def _plain(value: Any) -> Any:
 def error_facts(text: str) -> dict[str, Any]:
     """Give the facts of a record for display. Raises DecodeFailed if it is none."""
     try:
-        record = msgspec.json.decode(text)
+        return _check(msgspec.json.decode(text))
     except (msgspec.DecodeError, RecursionError) as problem:
         raise DecodeFailed(f"this error record cannot be read: {problem}") from problem
-    if not isinstance(record, dict) or not isinstance(record.get("type"), str):
-        raise DecodeFailed(f"this is no error record: {text[:200]}")
-    return {"text": "", "args": None, "retryable": True, "traceback": "", "cause": None} | record
+
+
+def _check(record: Any) -> dict[str, Any]:
+    """Give a record with a default for what it lacks, so that a poor one is still an error to show."""
+    if not isinstance(record, dict):
+        raise DecodeFailed(f"this is no error record: {record!r:.200}")
+    for name, default in _DEFAULTS.items():
+        record.setdefault(name, default)
+    if not isinstance(record["type"], str) or not isinstance(record["args"], (list, type(None))):
+        raise DecodeFailed(f"this is no error record: {record!r:.200}")
+    return record
 
 
 def rebuild_error(text: str, *, allow_cancelled: bool = False) -> BaseException:
@@ -137,6 +153,7 @@ def rebuild_error(text: str, *, allow_cancelled: bool = False) -> BaseException:
 
 
 def _rebuild(record: dict[str, Any], allow_cancelled: bool) -> BaseException:
+    _check(record)
     cls = _find_class(record["type"])
     if cls and issubclass(cls, _ENDS_TASK_OR_PROCESS):
         cls = cls if allow_cancelled and issubclass(cls, asyncio.CancelledError) else None
@@ -168,9 +185,12 @@ def _make(cls: type[BaseException], record: dict[str, Any]) -> BaseException | N
     if record["args"] is None:
         return None
     try:
-        # Ours build their message from facts, which are their attributes: they are made without __init__.
-        ours = issubclass(cls, OutliveError) and cls.__module__ == OutliveError.__module__
-        made = cls.__new__(cls, *record["args"]) if ours else cls(*record["args"])
+        if issubclass(cls, OutliveError) and cls.__module__ == OutliveError.__module__:
+            # Ours build their message from facts, and these are their attributes.
+            made: BaseException = cls.__new__(cls)
+            made.args = tuple(record["args"])
+        else:
+            made = cls(*record["args"])
         vars(made).update(record.get("attrs") or {})
         return made if type(made) is cls and _text_of(made) == record["text"] else None
     except Exception:

@@ -1,9 +1,8 @@
-"""Type hints: how they are read off functions and classes, and how msgspec is made to decode them.
+"""Type hints: how they are read off functions, and what is in them.
 
-msgspec decodes most hints by itself. What it cannot tell apart or restore (a
-union of two classes, fields set after `__init__`, enums of odd values) is
-replaced by a stand-in class that `revive` decodes in Python. A member of such a
-union is stored under the name of its type: `{"Card": {...}}`.
+A hint that cannot be resolved is Any. Everything here asks about types, never
+about values; nothing is imported for it, pydantic and attrs classes are known by
+their looks.
 """
 
 from __future__ import annotations
@@ -12,17 +11,35 @@ import dataclasses
 import enum
 import functools
 import inspect
-import operator
 import sys
 import types
 import typing
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, TypeVar, Union
 
 import msgspec
 
 _TRANSPARENT = (typing.Annotated, typing.Required, typing.NotRequired, typing.Final)
 _UNKNOWN = (typing.Self, typing.NoReturn, typing.Never, object)
+_REMEMBERED_MAX = 4096  # hints of one process; more come from code that makes types as it goes
+
+Made = TypeVar("Made")
+
+
+def remembered(make: Callable[[Any], Made]) -> Callable[[Any], Made]:
+    """Make something once for each hint object; equal hints may differ: `int | str == str | int`."""
+    known: dict[int, tuple[Any, Made]] = {}  # holds the hint too, so that its id stays its own
+
+    @functools.wraps(make)
+    def find(hint: Any) -> Made:
+        found = known.get(id(hint))
+        if found is None:
+            if len(known) >= _REMEMBERED_MAX:
+                known.clear()
+            found = known[id(hint)] = (hint, make(hint))
+        return found[1]
+
+    return find
 
 
 def plain_function(function: Any) -> Any:
@@ -111,7 +128,9 @@ def bare(hint: Any) -> Any:
             hint = hint.__bound__ or Any
         else:
             break
-    return Any if hint in _UNKNOWN else type(None) if hint is None else hint
+    if hint in _UNKNOWN or isinstance(hint, (str, typing.ForwardRef)):  # a name that nobody resolved
+        return Any
+    return type(None) if hint is None else hint
 
 
 def class_of(hint: Any) -> Any:
@@ -144,26 +163,18 @@ class Field(NamedTuple):
     parameter: str | None
 
 
+@remembered
 def fields_of(hint: Any) -> tuple[Field, ...] | None:
     """Give the fields of a dataclass, attrs class, NamedTuple, TypedDict or Struct, of anything else None."""
     cls = class_of(hint)
-    if not isinstance(cls, type) or cls.__module__ == "builtins":
+    if not isinstance(cls, type):
         return None
-    try:
-        return _fields_of(hint)
-    except TypeError:  # a hint that cannot be a key
-        return _fields_of.__wrapped__(hint)
-
-
-@functools.lru_cache(maxsize=4096)
-def _fields_of(hint: Any) -> tuple[Field, ...] | None:
-    cls = class_of(hint)
     if dataclasses.is_dataclass(cls):
         found = [(field.name, field.name if field.init else None) for field in dataclasses.fields(cls)]
     elif hasattr(cls, "__attrs_attrs__"):
         found = [(field.name, field.alias if field.init else None) for field in cls.__attrs_attrs__]
     elif typing.is_typeddict(cls):
-        found = [(name, name) for name in cls.__required_keys__ | cls.__optional_keys__]
+        found = [(name, name) for name in typing.get_type_hints(cls)]
     elif issubclass(cls, msgspec.Struct) or (issubclass(cls, tuple) and hasattr(cls, "_fields")):
         found = [(name, name) for name in getattr(cls, "__struct_fields__", getattr(cls, "_fields", ()))]
     else:
@@ -209,114 +220,12 @@ def parts_of(hint: Any) -> Iterator[Any]:
             waiting.extend(field.annotation for field in part.model_fields.values())
 
 
-class _StandIn(type):
-    """Passes msgspec's check that a decoded value is an instance of the class that was asked for."""
-
-    read: Callable[[Any], Any]
-    arms: dict[str, Any]
-
-    def __instancecheck__(cls, instance: object) -> bool:
-        return True
-
-
-def _stand_in(read: Callable[[Any], Any], arms: dict[str, Any] | None = None) -> _StandIn:
-    return _StandIn("StandIn", (), {"read": staticmethod(read), "arms": arms or {}})
-
-
-def _builds(hint: Any) -> bool:
-    try:
-        msgspec.json.Decoder(hint)
-    except TypeError:
-        return False
-    return True
-
-
-def _is_late(hint: Any) -> bool:
-    return any(field.parameter != field.name for field in fields_of(hint) or ())
-
-
-def decodable(hint: Any) -> Any:
-    """Give the hint that msgspec can decode in place of this one: itself, if that needs no stand-in."""
-    try:
-        return _decodable(hint)
-    except TypeError as problem:
-        if "unhashable" not in str(problem):
-            raise
-        return _decodable.__wrapped__(hint)
-
-
-@functools.lru_cache(maxsize=4096)
-def _decodable(hint: Any) -> Any:
-    if _builds(hint) and not any(_is_late(part) for part in parts_of(hint)):
-        return hint
-    hint = bare(hint)
-    arms, arguments, cls = arms_of(hint), typing.get_args(hint), class_of(hint)
-    if arms:
-        joined = functools.reduce(operator.or_, [decodable(arm) for arm in arms])
-        return joined if _builds(joined) else _either(arms)
-    if cls is typing.Literal:
-        return _stand_in(functools.partial(_read_literal, arguments))
-    if isinstance(cls, type) and issubclass(cls, enum.Enum):
-        return _stand_in(cls.__getitem__)
-    if fields_of(hint) is not None and not issubclass(cls, msgspec.Struct):
-        return _stand_in(functools.partial(_read_record, hint))
-    return cls[tuple(one if one is ... else decodable(one) for one in arguments)] if arguments else hint
-
-
-def _either(arms: tuple[Any, ...]) -> _StandIn:
-    names = [show(arm) for arm in arms]
-    named = {name if names.count(name) == 1 else str(arm): arm for name, arm in zip(names, arms, strict=True)}
-
-    def read(raw: Any) -> Any:
-        if isinstance(raw, dict) and len(raw) == 1 and next(iter(raw)) in named:
-            ((name, inner),) = raw.items()
-            return convert(inner, named[name])
-        for arm in arms:  # stored before the union had this member, or written by hand
-            try:
-                return convert(raw, arm)
-            except (ValueError, TypeError):
-                continue
-        raise ValueError(f"Expected one of {', '.join(named)}, got `{type(raw).__name__}`")
-
-    return _stand_in(read, named)
-
-
-def _read_literal(members: tuple[Any, ...], raw: Any) -> Any:
-    for member in members:
-        plain = member.value if isinstance(member, enum.Enum) else member
-        if type(plain) is type(raw) and plain == raw:
-            return member
-    raise ValueError(f"Expected one of {members}, got {raw!r}")
-
-
-def _read_record(hint: Any, raw: Any) -> Any:
-    cls, fields = class_of(hint), fields_of(hint) or ()
-    if isinstance(raw, list) and issubclass(cls, tuple):
-        raw = dict(zip((field.name for field in fields), raw, strict=False))
-    if not isinstance(raw, dict) or not getattr(cls, "__required_keys__", frozenset()) <= raw.keys():
-        raise ValueError(f"Expected all of `{cls.__name__}`, got {raw!r:.100}")
-    values: dict[Field, Any] = {}
-    for field in fields:
-        try:
-            values |= {field: convert(raw[field.name], field.hint)} if field.name in raw else {}
-        except ValueError as problem:
-            raise ValueError(f"{problem} - at `$.{field.name}`") from problem
-    made = cls(**{field.parameter: value for field, value in values.items() if field.parameter})
-    for field, value in values.items():
-        if field.parameter is None:
-            object.__setattr__(made, field.name, value)
-    return made
-
-
-def convert(raw: Any, hint: Any) -> Any:
-    """Turn plain JSON data into a value of this hint."""
-    return msgspec.convert(raw, decodable(hint), str_keys=True, dec_hook=revive)
-
-
-def revive(cls: Any, raw: Any) -> Any:
-    """Decode what msgspec asks about: stand-ins, pydantic models, subclasses of plain types."""
-    if isinstance(cls, _StandIn):
-        return cls.read(raw)
-    if is_pydantic(cls):
-        return cls.model_validate_json(msgspec.json.encode(raw))
-    return cls(raw) if isinstance(cls, type) and type(raw) in (str, int, float) and type(raw) in cls.__mro__ else raw
+def compares_whole(cls: type) -> bool:
+    """Say whether equal instances of a class have equal fields: no field is left out, no `__eq__` hand-written."""
+    own = {"__dataclass_fields__": "compare", "__attrs_attrs__": "eq"}
+    for name, flag in own.items():
+        fields = getattr(cls, name, ())
+        if any(not getattr(field, flag) for field in (fields.values() if isinstance(fields, dict) else fields)):
+            return False
+    code = getattr(cls.__eq__, "__code__", None)
+    return code is None or code.co_filename.startswith(("<string>", "<attrs generated")) or is_pydantic(cls)

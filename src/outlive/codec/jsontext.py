@@ -7,16 +7,17 @@ step by step, or says what is wrong with it.
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Set
 from typing import Any
 
 import msgspec
 
-from outlive.codec.hints import class_of, decodable, parts_of, revive, show
+from outlive.codec.hints import class_of, compares_whole, parts_of, remembered, show
 from outlive.codec.lower import ENCODER, Lowering, Unfit
+from outlive.codec.standins import decodable, revive
 from outlive.errors import DecodeFailed, EncodeFailed, PayloadTooLarge
 from outlive.limits import PAYLOAD_MAX_BYTES
-
-_PLANS_MAX = 4096  # hints of one process; more come from code that makes types as it goes
 
 
 class JsonCodec:
@@ -37,9 +38,7 @@ class JsonCodec:
             return _plan_of(hint).decode(text)
         except Exception as problem:  # __post_init__ and validators raise what they like
             reason, path = _explain(problem)
-            raise DecodeFailed(
-                f"{_join(where, path)}: {reason}; what is stored does not fit the declared type {show(hint)}"
-            ) from problem
+            raise DecodeFailed(f"{_join(where, path)}: {reason}; what is stored does not fit {show(hint)}") from problem
 
     def round_trip(self, value: Any, *, where: str, hint: Any = Any) -> tuple[str, Any]:
         """Give the text of a value together with `decode(text)`, at the price of `encode` alone."""
@@ -57,10 +56,11 @@ class _Plan:
         self._hint = hint
         readable = decodable(hint)
         self.decode = msgspec.json.Decoder(readable, dec_hook=revive).decode
-        # Sets have another order in each process; stand-ins another form than msgspec writes.
-        classes = [class_of(part) for part in parts_of(hint)]
-        has_sets = any(isinstance(cls, type) and issubclass(cls, (set, frozenset)) for cls in classes)
-        self._direct = readable is hint and not has_sets
+        # Sets have another order in each process, stand-ins another form than msgspec writes,
+        # and a time whose zone needs a date equals the one without a zone that it comes back as.
+        classes = [class_of(part) for part in parts_of(hint) if isinstance(class_of(part), type)]
+        unsure = any(issubclass(cls, (Set, dt.time)) or not compares_whole(cls) for cls in classes)
+        self._direct = readable is hint and not unsure
 
     def store(self, value: Any, where: str) -> tuple[str, Any]:
         """Give the text of a value, and what that text is read back as."""
@@ -86,7 +86,7 @@ class _Plan:
             back = self.decode(raw)
         except Exception as problem:
             reason, path = _explain(problem)
-            raise EncodeFailed(_join(where, path), f"{reason}; {show(self._hint)} is declared") from problem
+            raise EncodeFailed(_join(where, path), f"{reason} (declared: {show(self._hint)})") from problem
         exact = self._hint is not Any and not lowering.coerced
         if exact and encode_lowered(Lowering(), back, self._hint, where) != raw:
             raise EncodeFailed(where, f"{value!r:.200} would come back as {back!r:.200}")
@@ -117,16 +117,4 @@ def _explain(problem: Exception) -> tuple[str, str]:
     return reason, "".join(path.rstrip("`").removeprefix("$") for path in reversed(paths))
 
 
-_plans: dict[Any, _Plan] = {}
-
-
-def _plan_of(hint: Any) -> _Plan:
-    try:
-        plan = _plans.get(hint)
-    except TypeError:  # a hint that holds something unhashable
-        return _Plan(hint)
-    if plan is None:
-        if len(_plans) >= _PLANS_MAX:
-            _plans.clear()
-        plan = _plans[hint] = _Plan(hint)
-    return plan
+_plan_of = remembered(_Plan)

@@ -1,6 +1,6 @@
 """From a value to plain JSON data, step by step, naming the path of whatever cannot be stored.
 
-This is the slow way: `payload` takes it only when msgspec's own encoding did not
+This is the slow way: `jsontext` takes it only when msgspec's own encoding did not
 come back equal. Here nothing changes silently: what the hint cannot restore is
 refused, and sets get an order that is the same in every process.
 """
@@ -19,17 +19,8 @@ from typing import Any
 
 import msgspec
 
-from outlive.codec.hints import (
-    arms_of,
-    bare,
-    class_of,
-    convert,
-    decodable,
-    fields_of,
-    is_odd_enum,
-    is_pydantic,
-    show,
-)
+from outlive.codec.hints import arms_of, bare, class_of, fields_of, is_odd_enum, is_pydantic, show
+from outlive.codec.standins import convert, decodable
 from outlive.errors import name_class
 
 _LEAVES = (bytes, bytearray, memoryview, uuid.UUID, decimal.Decimal, dt.date, dt.time, dt.timedelta)
@@ -72,10 +63,10 @@ ENCODER = msgspec.json.Encoder(enc_hook=_encode_unknown)
 
 
 class Lowering:
-    """One walk over a value. With `any_key` the text is not to be read back, so each key may become text."""
+    """One walk over a value; a `loose` one makes text that is only compared, never read back."""
 
-    def __init__(self, any_key: bool = False) -> None:
-        self.any_key = any_key
+    def __init__(self, loose: bool = False) -> None:
+        self.loose = loose
         self.coerced = False  # plain JSON data stands where the hint has a richer type
 
     def lower(self, value: Any, hint: Any) -> Any:
@@ -89,9 +80,9 @@ class Lowering:
         if isinstance(value, enum.Enum):
             return value.name if is_odd_enum(type(value)) else value.value
         if isinstance(value, str):
-            return _text(value)
+            return _text(value, self.loose)
         if isinstance(value, (int, float)):
-            return _number(value, hint)
+            return float(value) if self.loose and isinstance(value, float) else _number(value, hint)
         if isinstance(value, dict):
             return self._dict(value, hint)
         if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
@@ -141,12 +132,13 @@ class Lowering:
 
     def _check_key(self, key: Any, hint: Any) -> None:
         kind = name_class(type(key))
-        if key is None or isinstance(key, bool) or not isinstance(key, _KEYS):
+        odd = isinstance(key, enum.Enum) and is_odd_enum(type(key))
+        if key is None or isinstance(key, bool) or odd or not isinstance(key, _KEYS):
             raise Unfit(f"key {key!r} is of type {kind}, which cannot be a key in JSON")
-        if not isinstance(key, str) and not self.any_key and (hint is Any or arms_of(hint)):
+        if not isinstance(key, str) and not self.loose and (hint is Any or arms_of(hint)):
             raise Unfit(f"key {key!r} is of type {kind} and would come back as text; declare dict[{kind}, ...]")
         try:
-            Lowering().lower(key, Any)
+            Lowering(self.loose).lower(key, Any)
         except Unfit as unfit:
             raise Unfit(f"key {key!r}: {unfit.problem}") from None
 
@@ -206,8 +198,8 @@ def _choose(value: Any, arms: list[Any]) -> Any:
     return arms[0]
 
 
-def _text(value: str) -> str:
-    if "\x00" in value:
+def _text(value: str, loose: bool) -> str:
+    if "\x00" in value and not loose:
         raise Unfit("text with a NUL character cannot be stored")
     try:
         value.encode()
@@ -229,11 +221,24 @@ def _number(value: float, hint: Any) -> float:
 def _leaf(value: Any) -> Any:
     if not isinstance(value, _LEAVES):
         raise Unfit(f"{name_class(type(value))} cannot be stored as JSON")
+    if isinstance(value, dt.date) and type(value) not in (dt.date, dt.datetime):
+        return _plain_date(value)
     if isinstance(value, (dt.datetime, dt.time)) and value.tzinfo:
         offset = value.utcoffset()
         if offset is None or offset % dt.timedelta(minutes=1):
             raise Unfit(f"{value!r} has no UTC offset in whole minutes")
     return value
+
+
+def _plain_date(value: Any) -> Any:
+    """Give what a subclass of date or datetime stands for, if that is all of it."""
+    plain: Any = dt.date(value.year, value.month, value.day)
+    if isinstance(value, dt.datetime):
+        time = dt.time(value.hour, value.minute, value.second, value.microsecond, value.tzinfo, fold=value.fold)
+        plain = _leaf(dt.datetime.combine(plain, time))
+    if value == plain:
+        return plain
+    raise Unfit(f"{value!r} holds more than {plain!r}")
 
 
 def _model(model: Any) -> Any:
@@ -252,8 +257,8 @@ def _steady(dumped: Any, value: Any) -> Any:
     if isinstance(value, _SETS) and isinstance(dumped, list):
         return sorted(dumped, key=ENCODER.encode)
     if isinstance(dumped, dict) and is_pydantic(type(value)):
-        names = {field.serialization_alias or name: name for name, field in type(value).model_fields.items()}
-        pairs = [(key, item, getattr(value, names.get(key, key), None)) for key, item in dumped.items()]
+        names = {field.serialization_alias: name for name, field in type(value).model_fields.items()}
+        pairs = [(key, item, getattr(value, str(names.get(key) or key), None)) for key, item in dumped.items()]
     elif isinstance(dumped, dict) and isinstance(value, dict):
         pairs = list(zip(dumped, dumped.values(), value.values(), strict=False))
     elif isinstance(dumped, list) and isinstance(value, (list, tuple)):

@@ -3,8 +3,9 @@
 The engine always delivers what `decode(encode(value))` gives, on the first
 execution too, so code never sees a value that replay would not. With a hint a
 value comes back as the declared type. Without one it comes back as plain JSON
-data: tuples and sets as lists, dates as text, dataclasses as dicts. What would
-be lost on the way (NaN, NUL, int keys without a hint) is refused with its path.
+data: tuples and sets as lists, dates as text, dataclasses as dicts. An aware
+datetime keeps its offset, not the name of its zone. What would be lost on the
+way (NaN, NUL, int keys without a hint) is refused with its path.
 """
 
 from __future__ import annotations
@@ -133,12 +134,12 @@ class CallShape:
         named = {name: self.hints.get(name if name in own else self._others, Any) for name in names}
         args = types.GenericAlias(tuple, tuple(places))
         kwargs = TypedDict("kwargs", named)  # type: ignore[misc]
-        return TypedDict("call", {"args": args, "kwargs": kwargs})  # type: ignore[operator]
+        return TypedDict(f"call of {self.name}", {"args": args, "kwargs": kwargs})  # type: ignore[operator]
 
-    def rename(self, failed: EncodeFailed) -> EncodeFailed:
-        """Give the same error with the parameter's name in its path: `.order.price`, not `.args[0].price`."""
-        path = re.sub(r": \.args\[(\d+)\]", lambda found: f": .{self._name_of(int(found[1]))}", failed.path, count=1)
-        return EncodeFailed(path.replace(": .kwargs.", ": .", 1), failed.problem)
+    def rename(self, path: str) -> str:
+        """Put the names of parameters into a path: `.order.price` for `.args[0].price`."""
+        path = re.sub(r": \.args\[(\d+)\]", lambda found: f": .{self._name_of(int(found[1]))}", path, count=1)
+        return path.replace(": .kwargs.", ": .", 1)
 
     def _name_of(self, index: int) -> str:
         count = len(self._places)
@@ -159,7 +160,7 @@ def encode_arguments(
         hint = signature_info.hint(len(args), tuple(kwargs))
         return codec.encode({"args": args, "kwargs": kwargs}, where=where, hint=hint)
     except EncodeFailed as failed:
-        raise signature_info.rename(failed) from failed.__cause__
+        raise EncodeFailed(signature_info.rename(failed.path), failed.problem) from failed.__cause__
 
 
 def decode_arguments(
@@ -172,7 +173,10 @@ def decode_arguments(
         signature_info.bind(tuple(stored["args"]), stored["kwargs"])
     except (TypeError, KeyError) as problem:
         raise DecodeFailed(f"{where}: what is stored does not fit the parameters: {problem}") from problem
-    call = codec.decode(text, signature_info.hint(len(stored["args"]), names), where=where)
+    try:
+        call = codec.decode(text, signature_info.hint(len(stored["args"]), names), where=where)
+    except DecodeFailed as failed:
+        raise DecodeFailed(signature_info.rename(str(failed))) from failed.__cause__
     return signature_info.bind(call["args"], call["kwargs"])
 
 
@@ -183,7 +187,7 @@ def digest_arguments(signature_info: CallShape, args: tuple[Any, ...], kwargs: M
     try:
         return blake2b(_encode_steadily(call, where), digest_size=8).hexdigest()
     except EncodeFailed as failed:
-        raise signature_info.rename(failed) from failed.__cause__
+        raise EncodeFailed(signature_info.rename(failed.path), failed.problem) from failed.__cause__
 
 
 def _encode_steadily(call: Any, where: str) -> bytes:
@@ -193,7 +197,7 @@ def _encode_steadily(call: Any, where: str) -> bytes:
             return ENCODER.encode(call)
     except (ValueError, RecursionError, TypeError):  # the slow way names the path
         pass
-    return encode_lowered(Lowering(any_key=True), call, Any, where)
+    return encode_lowered(Lowering(loose=True), call, Any, where)
 
 
 def _is_plain(value: Any) -> bool:

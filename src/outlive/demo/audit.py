@@ -14,6 +14,7 @@ from typing import Any
 from outlive import Outlive, Status, transaction, workflow
 from outlive.demo.child import run_id
 from outlive.demo.orders import Order, money
+from outlive.demo.parent import Course
 from outlive.demo.service import Ledger
 
 _PATHS = {"charge": "/charges", "mail_receipt": "/receipts"}
@@ -33,9 +34,10 @@ class Recorded:
                     run = await client.get(info.id)
                     for entry in await run.entries():
                         if entry.outcome == "ok":
-                            self._add(info.id.removeprefix(f"{sale}/"), entry.name, ledger)
+                            self.add(info.id.removeprefix(f"{sale}/"), entry.name, ledger)
 
-    def _add(self, order_id: str, name: str, ledger: Ledger) -> None:
+    def add(self, order_id: str, name: str, ledger: Ledger) -> None:
+        """Note one recorded step; the first death that finds it counts."""
         asked = ledger.requests[_PATHS[name], order_id] if name in _PATHS else 0
         self.requests.setdefault((order_id, name), asked)
 
@@ -75,6 +77,7 @@ class Audit:
     doubled: list[str]
     executed_again: list[str]
     deaths: int
+    resumed: int
     steps_replayed: int
     provider_errors: int
     provider_late: int
@@ -119,7 +122,7 @@ class Audit:
             _line(
                 "replayed", f"{self.steps_replayed} steps answered from the journal, {again}", not self.executed_again
             ),
-            _line("deaths", f"{self.deaths} × SIGKILL"),
+            _line("deaths", f"{self.deaths} × SIGKILL" + self._resumed()),
             _line(
                 "trouble",
                 f"{self.provider_errors} errors and {self.provider_late} late answers of the provider, "
@@ -127,13 +130,17 @@ class Audit:
             ),
         ]
 
+    def _resumed(self) -> str:
+        runs = "1 run was" if self.resumed == 1 else f"{self.resumed} runs were"
+        return f"; {runs} quarantined after too many of them, and resumed" if self.resumed else ""
+
 
 def _line(title: str, text: str, ok: bool | None = None) -> str:
     mark = "    " if ok is None else "ok  " if ok else "FAIL"
     return f"  {mark}  {title:<9} {text}"
 
 
-async def audit(url: str, sale: str, orders: list[Order], ledger: Ledger, recorded: Recorded, deaths: int) -> Audit:
+async def audit(url: str, sale: str, orders: list[Order], ledger: Ledger, recorded: Recorded, course: Course) -> Audit:
     """Look at everything once more and judge."""
     async with Outlive(url, include=[close_books]) as app:
         booked = await app.run(close_books, sale, id=f"{sale}/close-books")
@@ -158,7 +165,8 @@ async def audit(url: str, sale: str, orders: list[Order], ledger: Ledger, record
             *_doubled("receipt", ledger.receipts),
         ],
         executed_again=[f"{name} of {order_id}" for order_id, name in recorded.executed_again(ledger)],
-        deaths=deaths,
+        deaths=len(course.deaths),
+        resumed=course.resumed,
         steps_replayed=len(recorded.requests),
         provider_errors=ledger.errors,
         provider_late=ledger.late,

@@ -36,6 +36,7 @@ class Course:
     """What happened until every order was finished."""
 
     finished: set[str] = field(default_factory=set)
+    resumed: int = 0  # runs that were quarantined and let go on
     deaths: list[Death] = field(default_factory=list)
 
 
@@ -154,6 +155,8 @@ class Parent:
         if word == "finished" and order not in self.course.finished:
             self.course.finished.add(order)
             self._on_progress(self.course)
+        elif word == "resumed":
+            self.course.resumed += 1
 
     def _is_time_to_kill(self) -> bool:
         died = len(self.course.deaths)

@@ -20,6 +20,7 @@ class Progress:
         self._out = out
         self._terminal = out.isatty()
         self._last_line_at = time.monotonic()
+        self._last_line = ""
 
     def show(self, course: Course) -> None:
         """Draw the bar anew, or print a line if the last one is old enough."""
@@ -29,15 +30,14 @@ class Progress:
             bar = "█" * filled + "░" * (_BAR_CHARS - filled)
             self._write(f"\r  {bar} {done}/{self._orders} orders, {_times(len(course.deaths))} killed\x1b[K")
         elif done == self._orders or time.monotonic() - self._last_line_at >= _LINE_EVERY_S:
-            self._last_line_at = time.monotonic()
-            self._write(f"  {done}/{self._orders} orders finished\n")
+            self._write_line(f"  {done}/{self._orders} orders finished\n")
 
     def show_death(self, course: Course) -> None:
         """Say that a process was killed; stays on the screen above the bar."""
         death = course.deaths[-1]
         start = "\r\x1b[K" if self._terminal else ""
         self._write(
-            f"{start}  SIGKILL for process {death.pid} after {death.finished} orders; the next one takes over\n"
+            f"{start}  SIGKILL for process {death.pid}, {death.finished} orders are finished; the next one takes over\n"
         )
         self.show(course)
 
@@ -45,6 +45,11 @@ class Progress:
         """Leave the line of the bar."""
         if self._terminal:
             self._write("\n")
+
+    def _write_line(self, line: str) -> None:
+        if line != self._last_line:
+            self._last_line_at, self._last_line = time.monotonic(), line
+            self._write(line)
 
     def _write(self, text: str) -> None:
         self._out.write(text)

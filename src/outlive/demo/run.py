@@ -56,7 +56,7 @@ def run_demo(plan: Plan, out: TextIO) -> Audit:
             course = parent.run()
         finally:
             progress.end()
-        return asyncio.run(audit(url, sale, orders, provider.ledger, recorded, len(course.deaths)))
+        return asyncio.run(audit(url, sale, orders, provider.ledger, recorded, course))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import inspect
 import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,6 +25,9 @@ from outlive.limits import STEP_THREADS
 from outlive.model.definition import StepInfo
 
 current_step: contextvars.ContextVar[StepInfo | None] = contextvars.ContextVar("outlive_step", default=None)
+
+
+_NOT_NOW_S = 0.05  # until the lease is renewed, or this work is cancelled because it is lost
 
 
 class Bodies:
@@ -43,10 +47,13 @@ class Bodies:
         self._threads = ThreadPoolExecutor(STEP_THREADS, thread_name_prefix="outlive-step")
         self.in_flight = 0
 
-    def begin(self, call: StepCall) -> None:
-        """Execute the body of a call; its outcome goes to the call's execution."""
+    def begin(self, call: StepCall, *, verify: bool = False) -> None:
+        """Execute the body of a call; its outcome goes to the call's execution.
+
+        `verify`: first ask the step's `on_unknown` function whether an attempt that a crash interrupted took effect.
+        """
         self.in_flight += 1
-        work = self._main.create_task(self._outcome(call), context=self._context.copy())
+        work = self._main.create_task(self._outcome(call, verify), context=self._context.copy())
         call.work = work
         work.add_done_callback(functools.partial(self._ended, call))
 
@@ -63,16 +70,20 @@ class Bodies:
         if outcome is not None:
             call.execution.settle(call, *outcome)  # type: ignore[arg-type]
 
-    async def _outcome(self, call: StepCall) -> tuple[str, str | None, Any, str | None] | None:
+    async def _outcome(self, call: StepCall, verify: bool) -> tuple[str, str | None, Any, str | None] | None:
         """Try until an attempt succeeds or none is left; None if a transaction delivered by itself."""
         spec, execution = call.spec, call.execution
         while True:
+            while not execution.engine.may_begin(execution):
+                await asyncio.sleep(_NOT_NOW_S)
             current_step.set(describe(call))
             try:
                 if spec.transactional:
                     await self._transactions.execute(call, self.run)
                     return None
-                value = await self._limited(call)
+                if spec.on_unknown != "retry" and not verify:
+                    await execution.record_start(call)
+                value = await self._limited(call, spec.on_unknown if verify else spec.function)
                 text, decoded = round_trip(
                     execution.codec, value, spec.shape.result, where=f"result of {spec.kind} {spec.name}"
                 )
@@ -85,6 +96,9 @@ class Bodies:
                 raise
             except BaseException as error:
                 failure = error
+                if verify and isinstance(error, LookupError):
+                    verify = False  # it did not take effect: execute it
+                    continue
             record = record_error(failure, execution.codec)
             if isinstance(failure, PayloadError) or not spec.retry.again(call.attempts, failure):
                 return "error", None, None, record
@@ -96,19 +110,19 @@ class Bodies:
             await asyncio.sleep(delay_s)
             call.attempts += 1
 
-    async def _limited(self, call: StepCall) -> Any:
+    async def _limited(self, call: StepCall, function: Any) -> Any:
         """One attempt within its time limit."""
         if call.spec.timeout_s is None:
-            return await self.run(call, call.args, call.kwargs)
+            return await self.run(function, call.args, call.kwargs)
         async with asyncio.timeout(call.spec.timeout_s):
-            return await self.run(call, call.args, call.kwargs)
+            return await self.run(function, call.args, call.kwargs)
 
-    async def run(self, call: StepCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call the function, in a thread if it is a plain one; a thread that is cancelled is disowned."""
-        if call.spec.is_async:
-            return await call.spec.function(*args, **kwargs)
+    async def run(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function, in a thread if it is a plain one; a thread that is cancelled is disowned."""
+        if inspect.iscoroutinefunction(function):
+            return await function(*args, **kwargs)
         context = contextvars.copy_context()
-        work = functools.partial(context.run, call.spec.function, *args, **kwargs)
+        work = functools.partial(context.run, function, *args, **kwargs)
         return await self._main.run_in_executor(self._threads, work)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from outlive.codec.failure import rebuild_error
 from outlive.engine.runloop import RunFuture
-from outlive.errors import RunExists
+from outlive.errors import OutcomeUnknown, RunExists
 from outlive.limits import ID_MAX_CHARS
 from outlive.model.definition import StepSpec
 from outlive.model.reads import EndedRun
@@ -105,10 +105,37 @@ class StepCall(Call):
         self.kwargs = kwargs
 
     def begin(self) -> None:
-        self.execution.engine.bodies.begin(self)
+        bodies, started = self.execution.engine.bodies, self.execution.journal.started(self.key)
+        if self.spec.on_unknown == "retry" or started is None or started.error is not None:
+            bodies.begin(self)
+            return
+        resolution = self.execution.resolutions.pop(self.key, None)
+        if resolution is None:
+            if self.spec.on_unknown == "park":
+                raise OutcomeUnknown(self.execution.id, self.key)
+            bodies.begin(self, verify=True)
+        elif "value" in resolution:
+            text = json.dumps(resolution["value"])
+            self.execution.settle(self, "ok", text, self.decode(text), None)
+        elif "error" in resolution:
+            self.execution.settle(self, "error", None, None, failure_record("Resolved", resolution["error"]))
+        else:
+            bodies.begin(self)
 
     def decode(self, text: str) -> Any:
         return self.execution.codec.decode(text, self.spec.shape.result, where=f"result of {self.kind} {self.name}")
+
+
+class BarrierCall(Call):
+    """`outlive.durable()`: it begins when all earlier entries are on disk, and that is all it waits for."""
+
+    kind = "durable"
+
+    def begin(self) -> None:
+        self.execution.settle(self, "ok", "null", None, None)
+
+    def decode(self, text: str) -> Any:
+        return None
 
 
 class ChildCall(Call):
@@ -125,7 +152,8 @@ class ChildCall(Call):
         started = self.execution.journal.started(self.key)
         if started is not None:
             self.run.row = json.loads(started.value or "{}")["row"]
-            self.on_started(None)
+            self.execution.looking += 1  # it may have ended long ago: a run that has not looked yet does not rest
+            self.execution.engine.watcher.watch(self.run.row, self._on_ended, self.execution.looked)
         else:
             self.execution.start_child(self, self.run)
 
@@ -137,7 +165,13 @@ class ChildCall(Call):
         self.execution.engine.watcher.watch(self.run.row, self._on_ended)
         self.execution.rest_again()
 
+    def forget(self) -> None:
+        """Wait no more."""
+        self.execution.engine.watcher.forget(self.run.row, self._on_ended)
+
     def _on_ended(self, ended: EndedRun) -> None:
+        if Status(ended.status).final:
+            self.forget()
         if ended.status == Status.SUCCEEDED:
             text = ended.output or "null"
             self.execution.settle(self, "ok", text, self.decode(text), None)
@@ -148,7 +182,7 @@ class ChildCall(Call):
 
     def stop(self) -> None:
         """Ask the child to cancel, then end the wait."""
-        self.execution.engine.watcher.forget(self.run.row, self._on_ended)
+        self.forget()
         self.execution.engine.request_cancel_of_child(self.run.id)
         self.execution.settle(self, "error", None, None, CANCELLED)
 
@@ -201,12 +235,13 @@ def child_id(parent_id: str, key: str, digest: Callable[[str], str]) -> str:
 
 
 def _cancelled_child(ended: EndedRun) -> str:
-    return _failure("outlive.errors.RunCancelled", f"child run {ended.id!r} was cancelled")
+    return failure_record("outlive.errors.RunCancelled", f"child run {ended.id!r} was cancelled")
 
 
 def _taken(existing: ExistingRun, wanted: NewRun) -> str:
-    return _failure("outlive.errors.RunExists", str(RunExists(wanted.id, existing.workflow, wanted.workflow)))
+    return failure_record("outlive.errors.RunExists", str(RunExists(wanted.id, existing.workflow, wanted.workflow)))
 
 
-def _failure(type: str, text: str) -> str:
+def failure_record(type: str, text: str) -> str:
+    """Make the record of an error that no code has raised."""
     return json.dumps({"type": type, "text": text, "args": None, "retryable": False, "traceback": "", "cause": None})

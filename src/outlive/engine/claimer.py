@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from outlive.engine.filelock import is_released
 from outlive.engine.looper import Backoff, Looper
 from outlive.limits import CLAIM_MAX_RUNS, POLL_BUSY_S, POLL_IDLE_S, SWEEP_S
 from outlive.model.reads import WorkerRow
@@ -23,7 +22,7 @@ class Claimer:
     def __init__(self, engine: Engine, chance: random.Random) -> None:
         self._engine = engine
         self._backoff = Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random)
-        self.looper = Looper("claimer", self.turn)
+        self.looper = Looper("claimer", self.turn, engine.lease_lost)
 
     async def turn(self) -> float:
         """Claim once; at rest, wait no longer than until the next run is due."""
@@ -57,7 +56,7 @@ class Requests:
     def __init__(self, engine: Engine, chance: random.Random) -> None:
         self._engine = engine
         self._backoff = Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random)
-        self.looper = Looper("requests", self.turn)
+        self.looper = Looper("requests", self.turn, engine.lease_lost)
 
     async def turn(self) -> float:
         """Read the open requests once."""
@@ -87,7 +86,7 @@ class Takeover:
                 peer for peer in await engine.store.list_workers() if own is None or peer.worker != own.worker
             ]
             self._read_at = now = engine.clock.now()
-        released = [peer.worker for peer in self._peers if peer.host == engine.host and is_released(peer.lock_path)]
+        released = [peer.worker for peer in self._peers if peer.host == engine.locks.host and engine.locks.is_released(peer.lock_path)]
         if released or any(peer.expires_at <= now for peer in self._peers):
             taken = await engine.store.take_over(released)
             self._read_at = float("-inf")

@@ -50,10 +50,12 @@ class RunWrites:
 
     execution: Execution
     entries: dict[str, EntryWrite] = field(default_factory=dict)
-    children: list[tuple[NewRun, Callable[[ExistingRun | None], None]]] = field(default_factory=list)
+    children: list[NewRun] = field(default_factory=list)
+    on_durable: list[Callable[[Committed], None]] = field(default_factory=list)
     count: int = 0  # entries appended, those that replaced a pending one included
     finish: Finish | None = None
     release: Release | None = None
+    mark: Mark | None = None
     requests: list[int] = field(default_factory=list)
 
 
@@ -71,7 +73,7 @@ class Load:
             execution = writes.execution
             if execution.disowned:
                 continue
-            batch.starts.extend(child for child, _ in writes.children)
+            batch.starts.extend(writes.children)
             batch.entries.extend(writes.entries.values())
             batch.handled_requests.extend(writes.requests)
             if writes.finish is not None:
@@ -80,7 +82,11 @@ class Load:
                 batch.releases.append(writes.release)
             elif execution.clear_crashes and writes.entries:
                 execution.clear_crashes = False
-                batch.marks.append(Mark(execution.row, execution.claim, True, clear_crashes=True))
+                batch.marks.append(
+                    Mark(execution.row, execution.claim, execution.marked_in_user_code, clear_crashes=True)
+                )
+            elif writes.mark is not None:
+                batch.marks.append(writes.mark)
         return batch
 
     def halves(self) -> Iterable[Load]:
@@ -128,18 +134,21 @@ class Committer:
         self._soon()
         return await done
 
-    def add_entry(self, execution: Execution, entry: EntryWrite) -> None:
-        """Add an entry; it replaces a pending one of the same key, which was only `started`."""
+    def add_entry(
+        self,
+        execution: Execution,
+        entry: EntryWrite,
+        child: NewRun | None = None,
+        on_durable: Callable[[Committed], Any] | None = None,
+    ) -> None:
+        """Add an entry, with the run that it starts; it replaces a pending one of the same key, only `started`."""
         writes = self._of(execution)
         writes.entries[entry.key] = entry
         writes.count += 1
-
-    def add_child(
-        self, execution: Execution, entry: EntryWrite, run: NewRun, on_durable: Callable[[ExistingRun | None], None]
-    ) -> None:
-        """Add an entry and the run that it starts; `on_durable` gets the run that already has the id, or None."""
-        self.add_entry(execution, entry)
-        self._of(execution).children.append((run, on_durable))
+        if child is not None:
+            writes.children.append(child)
+        if on_durable is not None:
+            writes.on_durable.append(on_durable)
 
     def add_finish(self, execution: Execution, finish: Finish) -> None:
         """Add the end of a run."""
@@ -148,6 +157,10 @@ class Committer:
     def add_release(self, execution: Execution, release: Release) -> None:
         """Add the departure of a run from this process."""
         self._of(execution).release = release
+
+    def add_mark(self, execution: Execution, mark: Mark) -> None:
+        """Add whether a run is in user code."""
+        self._of(execution).mark = mark
 
     def add_handled(self, execution: Execution, request: int) -> None:
         """Add a request that an entry has answered."""
@@ -262,11 +275,11 @@ class Committer:
             self._drop(execution)
             self._on_failed(execution, JournalCorrupt(f"an entry of run {execution.id!r} was written twice"))
             return
-        for child, on_durable in writes.children:
-            existing = committed.existing.get(child.row)
-            if existing is None:
+        for child in writes.children:
+            if child.row not in committed.existing:
                 self._on_started(child)
-            on_durable(existing)
+        for on_durable in writes.on_durable:
+            on_durable(committed)
         end = writes.finish or writes.release
         if end is not None:
             self._on_left(execution, end)

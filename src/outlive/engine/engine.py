@@ -23,7 +23,7 @@ from outlive.engine.bodies import Bodies
 from outlive.engine.claimer import Claimer, Requests, Sweep, Takeover
 from outlive.engine.committer import Committer
 from outlive.engine.execution import Execution
-from outlive.engine.filelock import ProcessLock, host_name
+from outlive.engine.filelock import FileLocks, ProcessLock
 from outlive.engine.lease import Lease
 from outlive.engine.looper import Backoff, Looper
 from outlive.engine.residency import Residency
@@ -32,10 +32,10 @@ from outlive.engine.transactions import Transactions
 from outlive.engine.watcher import Watcher
 from outlive.errors import LeaseLost, RunExists, StoreError, StoreUnavailable
 from outlive.ids import Ids
-from outlive.limits import LEASE_MIN_S, POLL_BUSY_S, POLL_IDLE_S
+from outlive.limits import BEATS_PER_LEASE, LEASE_MIN_S, POLL_BUSY_S, POLL_IDLE_S
 from outlive.model.definition import WorkflowSpec
 from outlive.model.reads import Claimed, EndedRun, EntryRow, RequestRow, TakenOver, WorkerRow
-from outlive.model.writes import ExistingRun, Fence, Finish, NewRun, Release
+from outlive.model.writes import ExistingRun, Fence, Finish, Mark, NewRun, Release
 from outlive.store.interface import Store
 
 log = logging.getLogger("outlive.engine")
@@ -58,6 +58,7 @@ class Engine:
         lease_s: float,
         grace_s: float,
         max_running: int,
+        locks: FileLocks,
         threaded: bool = True,
     ) -> None:
         self.store = store
@@ -67,7 +68,6 @@ class Engine:
         self.clock = DatabaseClock(clock)
         self.chance = chance
         self.ids = Ids(chance)
-        self.host = host_name()
         self.name = name
         self.find_workflow = find_workflow
         self.workflow_names = workflow_names
@@ -75,8 +75,9 @@ class Engine:
         self._lease_s = max(lease_s, LEASE_MIN_S)
         self._grace_s = grace_s
         self._max_running = max_running
-        self._threaded = threaded
+        self.locks = locks
         self._stopping = False
+        self._suspects = 0
         self._lock: ProcessLock | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._loose: set[asyncio.Task[Any]] = set()
@@ -96,6 +97,7 @@ class Engine:
         self._takeover = Takeover(self, chance)
         self._sweep = Sweep(self)
         self._hints = Looper("hints", self._wait_hint)
+        self._marks = Looper("marks", self._mark_all)
 
     # -- life ---------------------------------------------------------------
     async def open(self, *, migrate: bool) -> None:
@@ -115,6 +117,7 @@ class Engine:
         if self.is_worker:
             for duty in (self.claimer, self._requests, self._takeover, self._sweep):
                 yield duty.looper
+            yield self._marks
 
     async def close(self) -> None:
         """Stop claiming, let steps in flight finish within the grace, release every run, leave."""
@@ -161,8 +164,8 @@ class Engine:
 
     async def _register(self) -> None:
         worker = self.ids.worker_id()
-        self._lock = ProcessLock(worker)
-        row = WorkerRow(worker, 1, self.host, os.getpid(), self.name, self._lock.path, 0.0)
+        self._lock = self.locks.hold(worker)
+        row = WorkerRow(worker, 1, self.locks.host, os.getpid(), self.name, self._lock.path, 0.0)
         await self.lease.open(row)
 
     async def _wait_hint(self) -> float:
@@ -288,15 +291,36 @@ class Engine:
     # -- executing ----------------------------------------------------------
     def free_slots(self) -> int:
         """Give how many more runs may be active here."""
-        return 0 if self._stopping else self._max_running - (len(self.executions) - len(self.residency))
+        return 0 if self._stopping or self._suspects else self._max_running - (len(self.executions) - len(self.residency))
 
     def quiet(self) -> bool:
         """Whether no user code runs here, so that a suspect may run alone."""
         return len(self.executions) == len(self.residency)
 
-    def may_begin(self) -> bool:
-        """Whether a step may start now."""
+    def may_begin(self, execution: Execution) -> bool:
+        """Whether a step of this run may start now."""
+        if self._suspects and not execution.alone:
+            return False
         return not self._stopping and self.lease.alive()
+
+    def suspect_cleared(self) -> None:
+        """The suspect has made progress, waits or has left: the other runs go on."""
+        self._suspects -= 1
+        if not self._suspects:
+            for execution in self.executions.values():
+                execution.wake()
+
+    def mark(self, execution: Execution) -> None:
+        """Write whether a run is in user code, if that is not what was written last."""
+        in_user_code = not execution.idle
+        if in_user_code != execution.marked_in_user_code and not execution.closed:
+            execution.marked_in_user_code = in_user_code
+            self.committer.add_mark(execution, Mark(execution.row, execution.claim, in_user_code))
+
+    async def _mark_all(self) -> float:
+        for execution in list(self.executions.values()):
+            self.mark(execution)
+        return self._lease_s / BEATS_PER_LEASE
 
     def execute(self, claimed: Claimed, entries: list[EntryRow]) -> None:
         """Take a run that this process owns into memory and let it run."""
@@ -313,6 +337,7 @@ class Engine:
         except Exception as error:
             body = _fail(error)
         execution = Execution(self, claimed, spec, entries, body)
+        self._suspects += claimed.alone
         self.executions[claimed.row] = execution
         self.main.call_soon(execution.begin)
 
@@ -324,7 +349,10 @@ class Engine:
                 continue
             execution.heard.add(request.request)
             reason = json.loads(request.payload) if request.payload else None
-            if request.kind == "cancel":
+            if request.kind == "resolve":
+                execution.resolutions[reason["key"]] = reason
+                self.committer.add_handled(execution, request.request)
+            elif request.kind == "cancel":
                 execution.request_cancel(request.request, reason)
             elif request.kind == "pause":
                 self._hold(
@@ -419,7 +447,7 @@ class Engine:
         self._requests.looper.wake()
 
     # -- requests of this process -------------------------------------------
-    async def request(self, run_id: str, kind: str, reason: str | None) -> bool:
+    async def request(self, run_id: str, kind: str, reason: Any) -> bool:
         """Ask the owner of a run for something; False if the run has ended. KeyError if there is none."""
         accepted = await self.store.add_request(run_id, kind, json.dumps(reason) if reason is not None else None)
         if accepted:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from outlive.codec.failure import record_error
 from outlive.codec.payload import digest, digest_arguments, encode_arguments
-from outlive.engine.calls import CANCELLED, Call, ChildCall, StartCall, StepCall, child_id, child_reference
+from outlive.engine.calls import CANCELLED, BarrierCall, Call, ChildCall, StartCall, StepCall, child_id, child_reference
 from outlive.engine.journal import Divergence, Journal, compare
 from outlive.engine.runloop import RunLoop, RunTimer, Unwound
 from outlive.errors import JournalMismatch, OutliveError, UsageError
@@ -64,8 +64,12 @@ class Execution:
         self.closed = False  # out of memory: nothing runs on
         self.disowned = False  # not ours any more: what was not written yet is dropped
         self.write_failed = False
+        self.resolutions: dict[str, dict[str, Any]] = {}  # what a person decided about unknown outcomes, by key
         self.heard: set[int] = set()  # requests already in the inbox
+        self.alone = claimed.alone  # a suspect: no other user code begins until it has made progress
+        self.marked_in_user_code = True  # what takeover would count, as last written
         self.idle = False
+        self.looking = 0  # children whose end the store has not been asked for yet
         self.thread_busy = False  # a sync body executes: its next call is not known yet
         self.has_children = any(entry.kind in ("start", "child") for entry in entries)
         self.clear_crashes = claimed.crashes > 0
@@ -151,6 +155,13 @@ class Execution:
         run = self.engine.new_run(spec, child_id(self.id, key, digest), text)
         run.parent, run.parent_key, run.parent_close = self.row, key, parent_close
         return run, digest(text)
+
+    async def durable(self) -> None:
+        """Wait until all that was recorded so far is on disk."""
+        self.check_alive()
+        call = BarrierCall(self, self.loop.branch().key("durable"), "durable", None)
+        self._await(call)
+        await call
 
     def answer(self, kind: str, make: Callable[[], Any], hint: Any) -> Any:
         """Journal a value that is made at once: `now`, `random`, `uuid`, `patched`."""
@@ -310,8 +321,7 @@ class Execution:
             entry = self._entry(
                 call.key, call.kind, call.name, call.digest, "started", None, error, call.attempts, call.began_at
             )
-            entry.seq = None
-            self._append(entry)
+            self._append_started(entry)
 
     def take_turn(self, call: Call, value: str) -> asyncio.Future[EntryWrite]:
         """Ask, for a transaction about to commit, for the entry it has to write with its place in the order.
@@ -393,9 +403,8 @@ class Execution:
         )  # fmt: skip
 
     def _append(self, entry: EntryWrite) -> None:
-        if entry.outcome != "started":
-            self._seq += 1
-            entry.seq = self._seq
+        self._seq += 1
+        entry.seq = self._seq
         self._appended += 1
         self._crashes = 0
         self.engine.committer.add_entry(self, entry)
@@ -407,10 +416,23 @@ class Execution:
         entry = self._entry(
             call.key, call.kind, call.name, call.digest, "started", child_reference(run), None, 1, call.began_at
         )
+        self._append_started(entry, run, lambda committed: call.on_started(committed.existing.get(run.row)))
+
+    def record_start(self, call: Call) -> asyncio.Future[None]:
+        """Journal that an attempt begins, for a step that may not be repeated blindly; give when that is on disk."""
+        durable: asyncio.Future[None] = self.engine.main.create_future()
+        entry = self._entry(
+            call.key, call.kind, call.name, call.digest, "started", None, None, call.attempts, call.began_at
+        )
+        self._append_started(entry, None, lambda _: durable.done() or durable.set_result(None))
+        return durable
+
+    def _append_started(
+        self, entry: EntryWrite, child: NewRun | None = None, on_durable: Callable[[Any], Any] | None = None
+    ) -> None:
         entry.finished_at = None
         self._appended += 1
-        self._crashes = 0
-        self.engine.committer.add_child(self, entry, run, call.on_started)
+        self.engine.committer.add_entry(self, entry, child, on_durable)
 
     def _compare(self, entry: EntryRow, kind: str, name: str, digest: str | None) -> None:
         difference = compare(entry, kind, name, digest)
@@ -434,6 +456,7 @@ class Execution:
     def written(self, count: int) -> None:
         """Take note that `count` more entries are on disk: what waited for them may begin."""
         self._durable += count
+        self._clear_suspicion()
         if self._unbegun or self._durable == self._appended:
             self._pump()
 
@@ -450,7 +473,7 @@ class Execution:
                 self.settle(call, "error", None, None, CANCELLED)
                 settled = True
                 continue
-            if barrier > self._durable or not self.engine.may_begin():
+            if barrier > self._durable or not self.engine.may_begin(self):
                 break
             self._unbegun.popleft()
             call.begun = True
@@ -458,7 +481,9 @@ class Execution:
                 self._in_flight += 1
                 started = self.journal.started(call.key)
                 call.attempts = 1 + (started.attempts if started else 0) + self._crashes
+            outcomes = len(self._inbox)
             call.begin()
+            settled = settled or len(self._inbox) > outcomes
         return settled
 
     def cancel_call(self, call: Call) -> None:
@@ -477,14 +502,28 @@ class Execution:
             delay = max(0.0, timer.when() - self.engine.clock.now())
             self._armed = self.engine.main.call_later(delay, self._pump)
         idle = (
-            not (self._in_flight or self._unbegun or self._inbox or self._committing)
+            not (self._in_flight or self._unbegun or self._inbox or self._committing or self.looking)
             and self._appended == self._durable
         )
         if idle and not self.idle:
             self.idle = True
+            if self.alone:
+                self.engine.mark(self)  # at once: it may wait long, and is no suspect of what happens meanwhile
+            self._clear_suspicion()
             self.engine.residency.rested(self, timer.when() if timer is not None else None)
         elif not idle:
             self._busy_again()
+
+    def looked(self) -> None:
+        """Take note that the store has been asked for the end of one child."""
+        self.looking -= 1
+        self.rest_again()
+
+    def _clear_suspicion(self) -> None:
+        """A run that executed alone has shown that it does not kill its process: others may go on."""
+        if self.alone:
+            self.alone = False
+            self.engine.suspect_cleared()
 
     def rest_again(self) -> None:
         """Look again whether the run is idle."""
@@ -539,6 +578,7 @@ class Execution:
         if self._armed is not None:
             self._armed.cancel()
         self._busy_again()
+        self._clear_suspicion()
         self._waiting.clear()
         self._inbox.clear()
         self._unbegun.clear()
@@ -553,6 +593,8 @@ class Execution:
         for call in calls:
             if call.work is not None and not call.committing:
                 call.work.cancel()
+            if isinstance(call, ChildCall):
+                call.forget()
         self.loop.unwind()
 
     def suspend(self) -> Release:

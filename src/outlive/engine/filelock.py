@@ -18,6 +18,21 @@ except ImportError:  # pragma: no cover - no such locks on this system: leases d
     fcntl = None  # type: ignore[assignment]
 
 
+class FileLocks:
+    """Where this process keeps its lock, and how it looks at those of its peers; the simulator brings its own."""
+
+    def __init__(self) -> None:
+        self.host = host_name()
+
+    def hold(self, worker: int) -> ProcessLock:
+        """Make and hold the lock of an incarnation."""
+        return ProcessLock(worker)
+
+    def is_released(self, path: str | None) -> bool:
+        """Whether the process that made this lock file has certainly ended."""
+        return is_released(path)
+
+
 def host_name() -> str:
     """Name this host and its boot: a worker of an earlier boot is surely dead, but its lock file may be gone."""
     try:

@@ -50,7 +50,8 @@ class Lease:
         self._turn_timer: asyncio.TimerHandle | None = None
         self._thread: threading.Thread | None = None
         self._task: asyncio.Task[None] | None = None
-        self._stopping = threading.Event()
+        self._stop: Callable[[], object] = lambda: None
+        self._stopping = False
         self._main_thread = threading.get_ident()
         self.fence: Fence | None = None
         self.worker: WorkerRow | None = None
@@ -65,7 +66,7 @@ class Lease:
         self.fence = await self._store.register(worker, self._lease_s)
         self.worker = worker
         self._renewed(sent)
-        self._stopping = threading.Event()
+        self._stopping = False
         self._mark_turn()
         if self._threaded:
             self._thread = threading.Thread(target=lambda: asyncio.run(self._beat()), name="outlive-lease", daemon=True)
@@ -75,7 +76,8 @@ class Lease:
 
     async def close(self) -> None:
         """Stop renewing, without a word to the database."""
-        self._stopping.set()
+        self._stopping = True
+        self._stop()
         if self._turn_timer is not None:
             self._turn_timer.cancel()
         thread, self._thread = self._thread, None
@@ -96,17 +98,19 @@ class Lease:
 
     async def _beat(self) -> None:
         """Renew until stopped or lost; runs on the thread's own loop."""
-        stopping, fence = self._stopping, self.fence
+        fence, woken = self.fence, asyncio.Event()
         assert fence is not None
+        loop = asyncio.get_running_loop()
+        self._stop = lambda: _post(loop, woken.set)
         channel = await self._store.side_channel()
         interval_s = self._lease_s / BEATS_PER_LEASE
         due = self._clock.steady() + interval_s
         reported = 0.0
         try:
-            while not stopping.is_set():
-                await asyncio.sleep(min(LOOP_LAG_WARN_S, interval_s / 2))
+            while not self._stopping:
+                await _pause(woken, min(LOOP_LAG_WARN_S, interval_s / 2))
                 reported = self._report_lag(reported)
-                if self._clock.steady() < due or stopping.is_set():
+                if self._clock.steady() < due or self._stopping:
                     continue
                 due = self._clock.steady() + interval_s
                 if self._clock.steady() - self._turned_at > self._lease_s / 2:
@@ -121,16 +125,11 @@ class Lease:
                     continue
                 self._renewed(sent)
         except FenceLost:
-            if not stopping.is_set():
-                self._tell_lost()
+            if not self._stopping:
+                _post(self._main, self._on_lost)
         finally:
+            self._stop = lambda: None
             await channel.close()
-
-    def _tell_lost(self) -> None:
-        try:
-            self._main.call_soon_threadsafe(self._on_lost)
-        except RuntimeError:
-            pass  # the main loop is closed: there is nobody to tell
 
     def _report_lag(self, reported: float) -> float:
         lag_s = self._clock.steady() - self._turned_at
@@ -140,3 +139,18 @@ class Lease:
         stack = "".join(traceback.format_stack(frame)) if frame is not None else "(no stack)"
         log.warning("the event loop has been blocked for %.2f s, here:\n%s", lag_s, stack)
         return self._turned_at
+
+
+async def _pause(woken: asyncio.Event, delay_s: float) -> None:
+    try:
+        async with asyncio.timeout(delay_s):
+            await woken.wait()
+    except TimeoutError:
+        pass
+
+
+def _post(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:
+        pass  # that loop is closed: there is nobody to tell

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from outlive.errors import StoreError
 from outlive.limits import POLL_IDLE_S
+from outlive.store.interface import FenceLost
 
 log = logging.getLogger("outlive.engine")
 
@@ -20,9 +21,12 @@ log = logging.getLogger("outlive.engine")
 class Looper:
     """Repeats one duty until it is stopped."""
 
-    def __init__(self, name: str, turn: Callable[[], Awaitable[float]]) -> None:
+    def __init__(
+        self, name: str, turn: Callable[[], Awaitable[float]], on_fence_lost: Callable[[], None] = lambda: None
+    ) -> None:
         self.name = name
         self._turn = turn
+        self._on_fence_lost = on_fence_lost
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -46,6 +50,9 @@ class Looper:
             self._woken.clear()
             try:
                 delay_s = await self._turn()
+            except FenceLost:
+                self._on_fence_lost()
+                delay_s = POLL_IDLE_S
             except StoreError as error:
                 log.warning("%s: the store does not answer, trying again: %s", self.name, error)
                 delay_s = POLL_IDLE_S

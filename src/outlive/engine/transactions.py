@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("outlive.transaction")
 
 _SERIALIZATION_TRIES = 10
-Run = Callable[[StepCall, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
+_UNAVAILABLE_S = 0.2
+Run = Callable[[Any, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 
 
 class Transactions:
@@ -36,23 +37,32 @@ class Transactions:
         self._engine = engine
 
     async def execute(self, call: StepCall, run: Run) -> None:
-        """Run the body in a transaction until it has committed once; errors of the body roll it back and are raised."""
-        for tried in range(1, _SERIALIZATION_TRIES + 1):
+        """Run the body in a transaction until it has committed once; errors of the body roll it back and are raised.
+
+        A database that does not answer is no error of the body: it is waited for, as the committer does.
+        """
+        tried = 0
+        while True:
             try:
-                await self._once(call, run)
+                return await self._once(call, run)
             except RolledBack:
+                tried += 1
                 if tried == _SERIALIZATION_TRIES:
                     raise
                 await asyncio.sleep(0.002 * 2**tried)
-            else:
-                return
+            except StoreUnavailable as error:
+                log.warning("transaction %s of run %r waits for the store: %s", call.key, call.execution.id, error)
+                await asyncio.sleep(_UNAVAILABLE_S)
 
     async def _once(self, call: StepCall, run: Run) -> None:
         execution, spec = call.execution, call.spec
         tx = await self._engine.store.begin(spec.timeout_s or TRANSACTION_TIMEOUT_S)
+        if not self._engine.may_begin(execution):
+            await _undisturbed(tx.rollback())
+            raise StoreUnavailable("the lease has run out")
         try:
             face: Any = tx if spec.is_async else SyncTransaction(tx, self._engine.main)
-            value = await run(call, (face, *call.args), call.kwargs)
+            value = await run(spec.function, (face, *call.args), call.kwargs)
             text, decoded = round_trip(
                 execution.codec, value, spec.shape.result, where=f"result of transaction {spec.name}"
             )

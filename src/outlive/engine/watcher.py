@@ -23,12 +23,18 @@ class Watcher:
         self._local = local
         self._backoff = backoff
         self._waits: dict[int, list[OnEnded]] = {}
+        self._looks: list[Callable[[], None]] = []
         self.looper = Looper("watcher", self._turn)
 
-    def watch(self, row: int, on_ended: OnEnded) -> None:
-        """Call back when the run has ended or is held; a held run may call back again."""
+    def watch(self, row: int, on_ended: OnEnded, on_looked: Callable[[], None] | None = None) -> None:
+        """Call back when the run has ended or is held; a held run may call back again.
+
+        `on_looked` is called once, when the store has been asked whether the run had ended before.
+        """
         self._waits.setdefault(row, []).append(on_ended)
-        if row not in self._local:
+        if on_looked is not None:
+            self._looks.append(on_looked)
+        if row not in self._local or on_looked is not None:
             self._backoff.after(True)
             self.looper.wake()
 
@@ -50,10 +56,12 @@ class Watcher:
             on_ended(ended)
 
     async def _turn(self) -> float:
+        looks = len(self._looks)
         rows = [row for row in self._waits if row not in self._local]
-        if not rows:
-            return self._backoff.after(False)
-        found = await self._store.list_ended(rows)
+        found = await self._store.list_ended(rows) if rows else []
         for ended in found:
             self.ended(ended)
+        asked, self._looks = self._looks[:looks], self._looks[looks:]
+        for on_looked in asked:
+            on_looked()
         return self._backoff.after(any(ended.row not in self._waits for ended in found))

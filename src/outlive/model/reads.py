@@ -101,7 +101,7 @@ class RequestRow:
 
     request: int
     row: int
-    kind: Literal["cancel", "pause"]
+    kind: Literal["cancel", "pause", "resolve"]
     payload: str | None  # JSON text
 
 

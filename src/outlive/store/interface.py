@@ -65,8 +65,9 @@ class OpenTransaction(Protocol):
     """A database transaction of the user, open since `Store.begin`.
 
     `$1…$n` parameters on both stores. Once `commit`, `rollback` or the timeout
-    has ended it, every method but `rollback` raises UsageError. The statements of the user may
-    not end the transaction: an attempt raises UsageError and rolls it back.
+    has ended it, `rollback` does nothing and every other method raises
+    UsageError. The statements of the user may not end the transaction: an
+    attempt raises UsageError and rolls it back.
     """
 
     @property

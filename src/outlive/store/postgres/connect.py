@@ -1,4 +1,4 @@
-"""Connections: the URL, the pool, and what the driver's errors mean for a caller.
+"""Opens connections, and tells what the driver's errors mean for a caller.
 
 Nobody above sees an error of asyncpg: it becomes StoreUnavailable, UsageError,
 WriteRefused, StoreReadOnly or SchemaMismatch here, with a sentence that says
@@ -8,9 +8,6 @@ committed without a reply only where `outcome_unknown` says so.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -56,13 +53,15 @@ class Address:
         query = urlencode([(key, value) for key, value in parse_qsl(parts.query) if key != "password"])
         self.url = urlunsplit(parts._replace(netloc=user.partition(":")[0] + at + hosts, query=query))
 
-    async def connect(self, *, command_timeout_s: float = COMMAND_TIMEOUT_S) -> Connection:
+    async def connect(
+        self, *, command_timeout_s: float = COMMAND_TIMEOUT_S, timeout_s: float = CONNECT_TIMEOUT_S
+    ) -> Connection:
         """Open a connection whose session has the settings that the store counts on."""
         driver = load_driver()
         try:
             connection: Connection = await driver.connect(
                 self._secret_url,
-                timeout=CONNECT_TIMEOUT_S,
+                timeout=timeout_s,
                 command_timeout=command_timeout_s,
                 statement_cache_size=STATEMENTS_CACHED,
                 max_cached_statement_lifetime=0,
@@ -72,11 +71,17 @@ class Address:
             raise UsageError(f"the URL {self.url} is not one that PostgreSQL understands: {error}") from None
         except (OSError, TimeoutError, driver.PostgresError, driver.InterfaceError) as error:
             raise self._explain_refusal(driver, error) from error
+        if connection.get_server_version() < (OLDEST_SERVER,):
+            connection.terminate()
+            raise UsageError(f"{self.url} is older than PostgreSQL {OLDEST_SERVER}, which Outlive needs")
         try:
             await connection.execute(SESSION_SQL)
-        except BaseException:
+        except BaseException as error:
             connection.terminate()
-            raise
+            explained = self.explain(error, writing=False)
+            if explained is None:
+                raise
+            raise explained from error
         return connection
 
     def _explain_refusal(self, driver: Any, error: Exception) -> OutliveError:
@@ -87,7 +92,8 @@ class Address:
             )
         if isinstance(error, driver.InvalidAuthorizationSpecificationError):
             return UsageError(
-                f"PostgreSQL does not let this user in at {self.url}: {error}; create the role or allow it in pg_hba.conf"
+                f"PostgreSQL does not let this user in at {self.url}: {error}; create the role, "
+                "or allow it in pg_hba.conf"
             )
         if isinstance(error, driver.InvalidCatalogNameError):
             name = urlsplit(self.url).path.lstrip("/") or "the default one"
@@ -101,26 +107,26 @@ class Address:
         text = str(error) or type(error).__name__
         return StoreUnavailable(f"no PostgreSQL answers at {self.url} ({text}); start it, or check host and port")
 
-    def _explain_permission(self, error: Exception) -> UsageError:
+    def _explain_permission(self, error: BaseException) -> UsageError:
         return UsageError(
             f"the user of {self.url} lacks a permission: {error}; let its owner run `outlive db migrate` and grant "
             "this user USAGE on schema outlive and all rights on its tables, or grant it CREATE on the database"
         )
 
-    @contextlib.contextmanager
-    def explaining(self, *, writing: bool, opening: bool = False) -> Iterator[None]:
-        """Turn the driver's errors of the statements within into those of the seam."""
+    def explain(self, error: BaseException, *, writing: bool, opening: bool = False) -> OutliveError | None:
+        """Give what an error of a statement means in the words of the seam; None if it is none of the driver's."""
         driver = load_driver()
-        try:
-            yield
-        except driver.PostgresError as error:
-            raise self._explain_answer(driver, error, writing=writing, opening=opening) from error
-        except (ValueError, OverflowError) as error:
-            raise WriteRefused(f"PostgreSQL cannot store a value: {error}") from error
-        except (OSError, driver.InterfaceError, driver.InternalClientError) as error:
-            raise self._explain_loss(error, writing=writing) from error
+        if isinstance(error, driver.PostgresError):
+            return self._explain_answer(driver, error, writing=writing, opening=opening)
+        if isinstance(error, OSError | driver.InternalClientError) or (
+            isinstance(error, driver.InterfaceError) and not isinstance(error, ValueError)
+        ):
+            return self._explain_loss(error, writing=writing)
+        if isinstance(error, ValueError | OverflowError):
+            return WriteRefused(f"PostgreSQL cannot store a value: {error}")
+        return None
 
-    def _explain_loss(self, error: Exception, *, writing: bool) -> StoreUnavailable:
+    def _explain_loss(self, error: BaseException, *, writing: bool) -> StoreUnavailable:
         text = str(error) or type(error).__name__
         return StoreUnavailable(f"lost the connection to PostgreSQL at {self.url}: {text}", outcome_unknown=writing)
 
@@ -133,96 +139,8 @@ class Address:
         if isinstance(error, driver.ReadOnlySQLTransactionError):
             return StoreReadOnly(f"PostgreSQL at {self.url} is read-only: {error}; connect to the primary server")
         if state in ("42P01", "42703", "42883", "3F000"):
-            return SchemaMismatch(f"{self.url} does not have the schema of this Outlive: {error}; run `outlive db migrate`")
+            return SchemaMismatch(f"{self.url} lacks the schema of this Outlive: {error}; run `outlive db migrate`")
         if state[:2] in ("22", "23", "54") or state == "21000":
             return WriteRefused(f"PostgreSQL refused the data: {error}")
         # what is left was rolled back by the server: deadlock, lock or statement timeout, no disk, no memory
         return StoreUnavailable(f"PostgreSQL at {self.url} could not do it now: {error}")
-
-
-class Pool:
-    """A few connections, the last used one first, so that its prepared statements are warm.
-
-    Users' transactions get all but two: a transaction waits for batches of its
-    run, so they must never hold the last connection.
-    """
-
-    def __init__(self, address: Address, size: int) -> None:
-        size = max(size, 3)
-        self._address = address
-        self._free: list[Connection] = []
-        self._room = asyncio.Semaphore(size)
-        self._transactions = asyncio.Semaphore(size - 2)
-        self._closed = False
-
-    async def open(self) -> None:
-        """Open the first connection, so that a wrong URL is told at once."""
-        connection = await self._address.connect()
-        if connection.get_server_version() < (OLDEST_SERVER,):
-            connection.terminate()
-            raise UsageError(f"{self._address.url} is PostgreSQL {connection.get_server_version().major}, 13 is the oldest")
-        self._free.append(connection)
-
-    async def take(self) -> Connection:
-        """Take a free connection, or open one; waits while all are in use."""
-        await self._room.acquire()
-        try:
-            if self._closed:
-                raise UsageError("the store is not open")
-            while self._free:
-                connection = self._free.pop()
-                if not connection.is_closed():
-                    return connection
-            try:
-                return await self._address.connect()
-            except UsageError as error:  # it has been open before: passwords change, databases come back
-                raise StoreUnavailable(str(error)) from error
-        except BaseException:
-            self._room.release()
-            raise
-
-    def give(self, connection: Connection) -> None:
-        """Give a connection back; one that is not at rest is thrown away."""
-        if self._closed or connection.is_closed() or connection.is_in_transaction():
-            connection.terminate()
-        else:
-            self._free.append(connection)
-        self._room.release()
-
-    async def take_for_transaction(self) -> Connection:
-        """Take a connection for a user's transaction."""
-        await self._transactions.acquire()
-        try:
-            return await self.take()
-        except BaseException:
-            self._transactions.release()
-            raise
-
-    def give_from_transaction(self, connection: Connection) -> None:
-        """Give a transaction's connection back."""
-        self.give(connection)
-        self._transactions.release()
-
-    @contextlib.asynccontextmanager
-    async def lend(self, *, writing: bool, opening: bool = False) -> AsyncIterator[Connection]:
-        """Lend a connection for some statements and explain their errors."""
-        connection = await self.take()
-        try:
-            with self._address.explaining(writing=writing, opening=opening):
-                yield connection
-        except StoreUnavailable:
-            if not connection.is_closed():
-                connection.terminate()
-            raise
-        finally:
-            self.give(connection)
-
-    async def close(self) -> None:
-        """Close what is free; what is in use is closed when it comes back."""
-        self._closed = True
-        free, self._free = self._free, []
-        for connection in free:
-            try:
-                await connection.close(timeout=2.0)
-            except (TimeoutError, OSError, load_driver().PostgresError, load_driver().InterfaceError):
-                connection.terminate()

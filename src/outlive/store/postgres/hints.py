@@ -19,7 +19,8 @@ from outlive.errors import OutliveError
 from outlive.store.postgres.statements import statement
 
 if TYPE_CHECKING:
-    from outlive.store.postgres.connect import Address, Pool
+    from outlive.store.postgres.connect import Address
+    from outlive.store.postgres.pool import Pool
 
 log = logging.getLogger("outlive.hints")
 
@@ -94,15 +95,19 @@ class Hints:
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
         try:
-            with self._address.explaining(writing=False):
-                await connection.add_listener(CHANNEL, self._receive)
-                if again:
-                    self._hinted.set()  # hints may have passed while nobody listened
-                while not lost.is_set():
-                    try:
-                        await asyncio.wait_for(lost.wait(), KEEPALIVE_S)
-                    except TimeoutError:
-                        await connection.execute("select 1", timeout=KEEPALIVE_S / 4)
+            await connection.add_listener(CHANNEL, self._receive)
+            if again:
+                self._hinted.set()  # hints may have passed while nobody listened
+            while not lost.is_set():
+                try:
+                    await asyncio.wait_for(lost.wait(), KEEPALIVE_S)
+                except TimeoutError:
+                    await connection.execute("select 1", timeout=KEEPALIVE_S / 4)
+        except Exception as error:
+            explained = self._address.explain(error, writing=False)
+            if explained is None:
+                raise
+            raise explained from error
         finally:
             connection.terminate()
 

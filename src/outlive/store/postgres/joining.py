@@ -15,7 +15,7 @@ from typing import Any
 
 from outlive.errors import SchemaMismatch, UsageError
 from outlive.model.writes import ExistingRun, NewRun
-from outlive.store.interface import WriteRefused
+from outlive.store.interface import RowTaken, WriteRefused
 from outlive.store.postgres.statements import named_block, statement
 
 Fetch = Callable[[str, dict[str, str]], Awaitable[Any]]
@@ -36,9 +36,12 @@ async def start_in(connection: Any, run: NewRun) -> ExistingRun | None:
             return None
         found = await fetch("find_started", {"id": run.id})
     except Exception as error:
-        raise _explain(error) from error
+        explained = _explain(error)
+        if explained is None:
+            raise
+        raise explained from error
     if found is None:
-        raise UsageError(f"run {run.id!r} exists, but this transaction may not see it; use READ COMMITTED")
+        raise RowTaken([run.row])
     return None if found[0] == run.row else ExistingRun(*found)
 
 
@@ -94,12 +97,12 @@ async def _settled(result: Any) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-def _explain(error: Exception) -> Exception:
+def _explain(error: Exception) -> Exception | None:
     """Tell refused data and a wrong database from what is the transaction's own affair."""
     origin = getattr(error, "orig", None) or error
     state = getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None) or ""
     if state[:2] in ("22", "23", "54"):
         return WriteRefused(f"PostgreSQL refused the run: {origin}")
     if state in ("3F000", "42P01", "42703"):
-        return SchemaMismatch(f"the connection given as tx= leads to a database without this Outlive's schema: {origin}")
-    return error
+        return SchemaMismatch(f"the connection given as tx= leads to a database that this app does not use: {origin}")
+    return None

@@ -34,7 +34,7 @@ written as (
   where e.outcome = 'started' or (
     (e.outcome, e.seq, e.attempts) = (excluded.outcome, excluded.seq, excluded.attempts)
     and (e.digest, e.value, e.error) is not distinct from (excluded.digest, excluded.value, excluded.error))
-  returning e.row, e.key
+  returning e.row, e.key, e.xmax = 0 as is_new  -- an updated row has the updater there
 ),
 refused as materialized (
   select distinct g.row
@@ -44,7 +44,7 @@ refused as materialized (
 
 -- name: skip_entries
 -- Stands in for the entries of a batch without any.
-written as (select cast(null as bigint) as row, cast(null as text) as key where false),
+written as (select cast(null as bigint) as row, cast(null as text) as key, false as is_new where false),
 refused as (select cast(null as bigint) as row where false)
 
 -- name: insert_runs
@@ -68,7 +68,7 @@ started as (
   select g.row, g.id, g.workflow, g.version, g.codec, g.queue, g.priority, g.key, g.attributes, g.input, g.parent,
     g.parent_key, g.parent_close, to_timestamp(g.deadline_at), now()
   from given_runs g, fence
-  where g.parent is null or (g.parent, g.parent_key) in (select w.row, w.key from written w)
+  where g.parent is null or (g.parent, g.parent_key) in (select w.row, w.key from written w where w.is_new)
   on conflict (id) do nothing
   returning row
 ),
@@ -142,7 +142,7 @@ from unnest(cast(:run_row as bigint[]), cast(:run_id as text[])) as g (row, id)
 join outlive.runs r on r.id = g.id or r.row = g.row
 
 -- name: start_run
--- Inserts one run, not owned, in the transaction of a user's connection; empty if the id is taken.
+-- Inserts one run, not owned, in the transaction of a user's connection; empty if id or row number is taken.
 with given as (
   select g.* from json_to_record(cast(:run as json)) as g (
     row bigint, id text, workflow text, version text, codec text, queue text, priority integer, key text,
@@ -155,7 +155,7 @@ started as (
   select g.row, g.id, g.workflow, g.version, g.codec, g.queue, g.priority, g.key, g.attributes, g.input, g.parent,
     g.parent_key, g.parent_close, to_timestamp(g.deadline_at), now()
   from given g
-  on conflict (id) do nothing
+  on conflict do nothing
   returning row
 ),
 placed as (
@@ -415,8 +415,13 @@ select pg_notify('outlive', :token)
 select cast(substr(key, 11) as integer) from outlive.meta where key like 'migration/%'
 
 -- name: find_meta
--- Tells whether the schema and its table of versions exist.
-select to_regnamespace('outlive') is not null, to_regclass('outlive.meta') is not null
+-- Tells whether the schema and its table of versions exist. Reads the catalogue itself: what to_regclass remembers of it
+-- may be from before a wait for lock_schema.
+select
+  exists (select from pg_catalog.pg_namespace n where n.nspname = 'outlive'),
+  exists (
+    select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    where n.nspname = 'outlive' and c.relname = 'meta')
 
 -- name: lock_schema
 -- Makes the processes that start at once migrate one after the other; held until the end of the transaction.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from outlive.model.writes import Fence
 from outlive.store.interface import FenceLost
+from outlive.store.postgres.connect import load_driver
 from outlive.store.postgres.statements import statement
 
 if TYPE_CHECKING:
@@ -32,24 +33,27 @@ class PostgresSideChannel:
 
     async def beat(self, fence: Fence, lease_s: float) -> float:
         """Renew the lease; give the database's time. Raises FenceLost."""
+        timeout_s = min(BEAT_TIMEOUT_S, lease_s / 2)
         if self._connection.is_closed():
-            self._connection = await self._address.connect(command_timeout_s=min(BEAT_TIMEOUT_S, lease_s))
+            self._connection = await self._address.connect(command_timeout_s=BEAT_TIMEOUT_S, timeout_s=timeout_s)
         query = statement("put_beat")
         values = {"worker": fence.worker, "epoch": fence.epoch, "lease_s": lease_s}
         try:
-            with self._address.explaining(writing=True):
-                now = await self._connection.fetchval(query.text, *query.arguments(values))
-        except BaseException:
+            now = await self._connection.fetchval(query.text, *query.arguments(values), timeout=timeout_s)
+        except BaseException as error:
             self._connection.terminate()
-            raise
+            explained = self._address.explain(error, writing=True)
+            if explained is None:
+                raise
+            raise explained from error
         if now is None:
             raise FenceLost
         return float(now)
 
     async def close(self) -> None:
         """Close the connection, at once if the server does not answer."""
-        with self._address.explaining(writing=False):
-            try:
-                await self._connection.close(timeout=1.0)
-            except TimeoutError:
-                self._connection.terminate()
+        driver = load_driver()
+        try:
+            await self._connection.close(timeout=1.0)
+        except (OSError, driver.PostgresError, driver.InterfaceError):
+            self._connection.terminate()

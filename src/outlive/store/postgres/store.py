@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from outlive import hooks
 from outlive.clock import Clock
@@ -21,15 +21,13 @@ from outlive.model.writes import Batch, Committed, ExistingRun, Fence, NewRun
 from outlive.store.interface import FenceLost, RowTaken, WriteRefused
 from outlive.store.postgres import joining, schema
 from outlive.store.postgres.commit import compose, find_collisions
-from outlive.store.postgres.connect import Address, Pool, load_driver
+from outlive.store.postgres.connect import Address, load_driver
 from outlive.store.postgres.hints import Hints
+from outlive.store.postgres.pool import Pool
 from outlive.store.postgres.reading import compose_list, to_claimed, to_entry, to_run
 from outlive.store.postgres.side import PostgresSideChannel
 from outlive.store.postgres.statements import Statement, statement
 from outlive.store.postgres.transaction import PostgresTransaction
-
-if TYPE_CHECKING:
-    from outlive.store.postgres.connect import Connection
 
 _COMMIT = hooks.declare_site("commit")
 
@@ -51,11 +49,15 @@ class PostgresStore:
     # -- life ---------------------------------------------------------------
     async def open(self, *, migrate: bool) -> float:
         await self._pool.open()
-        async with self._pool.lend(writing=True, opening=True) as connection:
-            if await schema.is_current(connection, self.url):
-                return await _read_now(connection)
-        await self._migrate(apply=migrate)
-        return await self.now()
+        try:
+            async with self._pool.lend(writing=True, opening=True) as connection:
+                current = await schema.is_current(connection, self.url)
+            if not current:
+                await self._migrate(apply=migrate)
+            return await self.now()
+        except BaseException:
+            await self._pool.close()
+            raise
 
     @hooks.commit_site("migrate")
     async def _migrate(self, *, apply: bool) -> None:
@@ -68,7 +70,7 @@ class PostgresStore:
 
     async def now(self) -> float:
         async with self._pool.lend(writing=False) as connection:
-            return await _read_now(connection)
+            return float(await connection.fetchval(statement("read_now").text))
 
     async def side_channel(self) -> PostgresSideChannel:
         return await PostgresSideChannel.open(self._address)
@@ -115,16 +117,16 @@ class PostgresStore:
                     raise RowTaken(taken) from error
 
     async def _find_taken(self, starts: Sequence[NewRun]) -> list[Any]:
-        return await self._read("find_taken", run_row=[run.row for run in starts], run_id=[run.id for run in starts])
+        return await self._write("find_taken", run_row=[run.row for run in starts], run_id=[run.id for run in starts])
 
     async def _find_existing(self, starts: Sequence[NewRun], refused: set[int]) -> dict[int, ExistingRun]:
         """Read, in a snapshot after the batch's, who has the ids of its starts; our own earlier sends are no news."""
         by_id = {row["id"]: ExistingRun(**row) for row in await self._find_taken(starts)}
         asked = [run for run in starts if run.parent not in refused]
-        missing = [run.id for run in asked if run.id not in by_id]
+        missing = [run.id for run in asked if run.id not in by_id and run.parent is None]
         if missing:
             raise StoreUnavailable(f"run {missing[0]!r} was deleted while it was started", outcome_unknown=True)
-        return {run.row: by_id[run.id] for run in asked if by_id[run.id].row != run.row}
+        return {run.row: by_id[run.id] for run in asked if run.id in by_id and by_id[run.id].row != run.row}
 
     async def begin(self, timeout_s: float, isolation: str | None = None) -> PostgresTransaction:
         return await PostgresTransaction.begin(self._address, self._pool, timeout_s, isolation)
@@ -252,7 +254,3 @@ class PostgresStore:
 
     async def wait_hint(self, timeout_s: float) -> bool:
         return await self._hints.wait(timeout_s)
-
-
-async def _read_now(connection: Connection) -> float:
-    return float(await connection.fetchval(statement("read_now").text))

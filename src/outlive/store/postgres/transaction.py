@@ -10,20 +10,21 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from outlive import hooks
 from outlive.errors import StoreUnavailable, UsageError
 from outlive.model.writes import EntryWrite, Fence
-from outlive.store.interface import EntrySettled, FenceLost, RolledBack
+from outlive.store.interface import EntrySettled, FenceLost, RolledBack, Row
 from outlive.store.postgres.connect import SESSION_SQL, load_driver
 from outlive.store.postgres.statements import statement
 
 if TYPE_CHECKING:
-    from outlive.store.postgres.connect import Address, Connection, Pool
+    from outlive.store.postgres.connect import Address, Connection
+    from outlive.store.postgres.pool import Pool
 
-_TRANSACTION = hooks.declare_site("transaction")
+_SITE = hooks.declare_site("transaction")
 
 _LEVELS = ("read committed", "repeatable read", "serializable")
 _SKIPPED = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|;)+")
@@ -32,9 +33,13 @@ _ENDS = re.compile(
     re.IGNORECASE,
 )
 
-# What a user may have left in the session, undone in the message that ends his transaction.
-_RESET = f"; close all; set session authorization default; reset all; unlisten *; discard temp; {SESSION_SQL}"
+# What a user may have left in the session, undone in the message that ends his transaction; none of it can fail.
+_RESET = (
+    "; close all; set session authorization default; reset all; unlisten *; select pg_advisory_unlock_all(); "
+    + SESSION_SQL
+)
 _RETRY = ("40001", "40P01")  # serialization failure, deadlock
+_CANCELLED, _ABORTED = "57014", "25P02"
 
 
 class PostgresTransaction:
@@ -47,43 +52,54 @@ class PostgresTransaction:
         self._timeout_s = timeout_s
         self._token = secrets.token_hex(8)
         self._ended: str | None = None  # how, once it has
-        self._expiry: asyncio.TimerHandle | None = None
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.time() + timeout_s
+        self._expiry = loop.call_at(self._deadline, self._expire)
 
     @classmethod
     async def begin(
         cls, address: Address, pool: Pool, timeout_s: float, isolation: str | None = None
     ) -> PostgresTransaction:
-        """Open a transaction; SET statements only, so that the user's first may still choose the isolation level."""
+        """Open a transaction; by SET statements only, so that the user's first one may still choose the isolation."""
         if isolation is not None and isolation not in _LEVELS:
             raise UsageError(f"an isolation level is one of {', '.join(_LEVELS)}, not {isolation!r}")
         hooks.point("transaction.before")
         transaction = cls(address, pool, await pool.take_for_transaction(), timeout_s)
         millis = max(1, int(timeout_s * 1000))
         try:
-            with address.explaining(writing=False):
-                await transaction._connection.execute(
-                    f"begin isolation level {isolation or 'read committed'}; set local statement_timeout = {millis}; "
-                    f"set local idle_in_transaction_session_timeout = {millis}; "
-                    f"set local outlive.transaction = '{transaction._token}'"
-                )
-        except BaseException:
-            transaction._connection.terminate()
-            transaction._end("it never began")
-            raise
-        transaction._expiry = asyncio.get_running_loop().call_later(timeout_s, transaction._expire)
+            await transaction._connection.execute(
+                f"begin isolation level {isolation or 'read committed'}; set local statement_timeout = {millis}; "
+                f"set local idle_in_transaction_session_timeout = {millis}; "
+                f"set local outlive.transaction = '{transaction._token}'"
+            )
+        except BaseException as error:
+            transaction._abandon("it never began")
+            explained = address.explain(error, writing=False)
+            if explained is None:
+                raise
+            raise explained from error
         hooks.point("transaction.begun")
         return transaction
 
-    def _expire(self) -> None:
-        self._connection.terminate()  # the server rolls back; what it may still execute has a timeout of its own
-        self._end(f"it took longer than {self._timeout_s:g} s and was rolled back; set transaction_timeout or do less")
-
+    # -- how it ends ------------------------------------------------------------
     def _end(self, how: str) -> None:
+        """Give the connection back, once."""
         if self._ended is None:
             self._ended = how
-            if self._expiry is not None:
-                self._expiry.cancel()
+            self._expiry.cancel()
             self._pool.give_from_transaction(self._connection)
+
+    def _abandon(self, how: str) -> None:
+        """End by hanging up: the server rolls back; what it may still execute has a timeout of its own."""
+        if self._ended is None:
+            self._connection.terminate()
+            self._end(how)
+
+    def _expire(self) -> None:
+        self._abandon(
+            f"it was open for longer than its timeout of {self._timeout_s:g} s and was rolled back; "
+            "do slow work before it begins"
+        )
 
     def _check_open(self) -> None:
         if self._ended is not None:
@@ -98,21 +114,27 @@ class PostgresTransaction:
 
     async def execute(self, sql: str, *args: Any) -> int:
         """Run a statement; give the number of rows it changed."""
-        prepared = await self._prepare(sql)
-        await self._run(prepared.fetch(*args))
-        tag = prepared.get_statusmsg().split()
-        return int(tag[-1]) if tag[-1].isdigit() and tag[0] != "SELECT" else 0
+        await self._inspect(sql)
+        if args:
+            status = await self._run(self._connection.execute(sql, *args))
+        else:  # without arguments the driver would accept several statements, a COMMIT among them
+            prepared = await self._run(self._connection.prepare(sql))
+            await self._run(prepared.fetch())
+            status = prepared.get_statusmsg()
+        words = status.split()
+        return int(words[-1]) if words[-1].isdigit() and words[0] != "SELECT" else 0
 
-    async def fetch(self, sql: str, *args: Any) -> Sequence[Any]:
+    async def fetch(self, sql: str, *args: Any) -> Sequence[Row]:
         """Give all rows of a query."""
         await self._inspect(sql)
-        rows: Sequence[Any] = await self._run(self._connection.fetch(sql, *args))
+        rows: Sequence[Row] = await self._run(self._connection.fetch(sql, *args))
         return rows
 
-    async def fetchrow(self, sql: str, *args: Any) -> Any:
+    async def fetchrow(self, sql: str, *args: Any) -> Row | None:
         """Give the first row of a query, or None."""
         await self._inspect(sql)
-        return await self._run(self._connection.fetchrow(sql, *args))
+        row: Row | None = await self._run(self._connection.fetchrow(sql, *args))
+        return row
 
     async def fetchval(self, sql: str, *args: Any) -> Any:
         """Give the first value of the first row, or None."""
@@ -120,49 +142,44 @@ class PostgresTransaction:
         return None if row is None else row[0]
 
     async def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
-        """Run a statement for each row of arguments; give how often it ran."""
+        """Run a statement for each row of arguments; give how many there were."""
         given = [tuple(row) for row in rows]
         await self._inspect(sql)
         await self._run(self._connection.executemany(sql, given))
         return len(given)
-
-    async def _prepare(self, sql: str) -> Any:
-        await self._inspect(sql)
-        return await self._run(self._connection.prepare(sql))
 
     async def _inspect(self, sql: str) -> None:
         self._check_open()
         if _ENDS.match(_first_words(sql)):
             await self.rollback()
             raise UsageError(
-                f"a transaction step may not end its transaction itself ({sql.strip()[:40]!r}): it commits when the "
-                "function returns and rolls back when it raises; savepoints are fine"
+                f"a transaction may not end itself ({sql.strip()[:40]!r}), and was rolled back: it commits together "
+                "with the journal entry when the function returns, and rolls back when it raises; savepoints are fine"
             )
 
-    async def _run(self, work: Any) -> Any:
-        """Await the driver; its errors are the user's, except those that say the transaction must run again."""
-        driver = load_driver()
+    async def _run(self, work: Awaitable[Any]) -> Any:
+        """Await the driver; its errors are the user's, but for those that say what became of the transaction."""
         try:
             return await work
-        except driver.PostgresError as error:
-            if error.sqlstate in _RETRY:
-                raise RolledBack(str(error)) from error
-            if self._connection.is_closed() or error.sqlstate == "57014":
-                raise self._explain_loss(error) from error
-            raise
-        except (OSError, driver.InterfaceError) as error:
-            if isinstance(error, OSError) or self._connection.is_closed():
-                raise self._explain_loss(error) from error
-            raise
+        except Exception as error:
+            meaning = self._judge(error)
+            if meaning is None:
+                raise
+            raise meaning from error
 
-    def _explain_loss(self, error: Exception) -> Exception:
-        """Say why the connection is gone: our own timeout, or the server."""
-        if self._ended is None and getattr(error, "sqlstate", None) in ("57014", "25P03"):
-            self._expire()
+    def _judge(self, error: Exception) -> Exception | None:
+        """Give what the end of the transaction by an error is called, None if it has not ended."""
+        state = getattr(error, "sqlstate", None)
+        if state == _CANCELLED and asyncio.get_running_loop().time() > self._deadline - 0.05:
+            self._expire()  # the server's timeout was a little faster than ours
         if self._ended is not None:
             return UsageError(f"this transaction has ended: {self._ended}")
-        self._end("its connection was lost, so it was rolled back")
-        return StoreUnavailable(f"lost the connection to {self._address.url} in a transaction, which is undone: {error}")
+        if state in _RETRY:
+            return RolledBack(str(error))
+        if self._connection.is_closed():
+            self._end("its connection was lost, so it was rolled back")
+            return StoreUnavailable(f"lost {self._address.url} within a transaction, which is undone: {error}")
+        return None
 
     # -- the end ----------------------------------------------------------------
     async def commit(self, fence: Fence, entry: EntryWrite) -> None:
@@ -174,14 +191,34 @@ class PostgresTransaction:
             await self.rollback()
             raise
         hooks.point("transaction.entry_written")
-        await self._commit()
+        self._expiry.cancel()  # from here on the server decides: nothing may cut off the reply
+        try:
+            await self._connection.execute("commit" + _RESET, timeout=self._timeout_s)
+        except BaseException as error:
+            self._abandon("its COMMIT failed")
+            meaning = self._explain_commit(error)
+            if meaning is None:
+                raise
+            raise meaning from error
+        self._end("it was committed")
         hooks.point("transaction.after")
 
     async def _settle(self, fence: Fence, entry: EntryWrite) -> None:
         query = statement("settle_entry")
         values = {name: getattr(entry, name, None) for name in query.names}
         values |= {"token": self._token, "worker": fence.worker, "epoch": fence.epoch}
-        row = await self._run(self._connection.fetchrow(query.text, *query.arguments(values)))
+        try:
+            row = await self._run(self._connection.fetchrow(query.text, *query.arguments(values)))
+        except load_driver().PostgresError as error:
+            if error.sqlstate == _ABORTED:
+                raise UsageError(
+                    "a statement of this transaction failed and its error was swallowed, so nothing can be "
+                    "committed; put such a statement between a savepoint and ROLLBACK TO"
+                ) from error
+            explained = self._address.explain(error, writing=False)
+            if explained is None:
+                raise
+            raise explained from error
         if not row["same"]:
             raise UsageError(
                 "the transaction was ended through tx.raw, so its writes and its result cannot be committed together; "
@@ -192,50 +229,28 @@ class PostgresTransaction:
         if not row["written"]:
             raise EntrySettled
 
-    async def _commit(self) -> None:
-        driver = load_driver()
-        self._cancel_expiry()
-        try:
-            await self._connection.execute("commit" + _RESET, timeout=self._timeout_s)
-        except driver.PostgresError as error:
-            if error.sqlstate in _RETRY:
-                raise RolledBack(str(error)) from error
-            if error.sqlstate[:2] in ("08", "57"):
-                raise self._explain_unknown(error) from error
-            raise  # a deferred constraint of the user's own
-        except (OSError, driver.InterfaceError, driver.InternalClientError) as error:
-            raise self._explain_unknown(error) from error
-        except BaseException:
-            self._connection.terminate()
-            raise
-        finally:
-            self._end("it was committed")
-
-    def _explain_unknown(self, error: Exception) -> StoreUnavailable:
-        self._connection.terminate()
-        return StoreUnavailable(f"lost the reply to COMMIT from {self._address.url}: {error}", outcome_unknown=True)
-
-    def _cancel_expiry(self) -> None:
-        """From here on the server decides: the timer must not cut off the reply to COMMIT."""
-        if self._expiry is not None:
-            self._expiry.cancel()
+    def _explain_commit(self, error: BaseException) -> Exception | None:
+        state = getattr(error, "sqlstate", None)
+        if state in _RETRY:
+            return RolledBack(str(error))
+        if state is not None and state[:2] not in ("08", "57"):
+            return None  # a deferred constraint, or a trigger, of the user's own
+        return self._address.explain(error, writing=True)
 
     async def rollback(self) -> None:
         """Undo everything; does nothing if the transaction has ended."""
         if self._ended is not None:
             return
+        self._expiry.cancel()
         driver = load_driver()
-        self._cancel_expiry()
-        self._ended = "it was rolled back"
         try:
             await self._connection.execute("rollback" + _RESET, timeout=self._timeout_s)
         except (OSError, driver.PostgresError, driver.InterfaceError, driver.InternalClientError):
-            self._connection.terminate()  # the server rolls back without being asked
+            self._abandon("it was rolled back")  # the server does so without being asked
         except BaseException:
-            self._connection.terminate()
+            self._abandon("it was rolled back")
             raise
-        finally:
-            self._pool.give_from_transaction(self._connection)
+        self._end("it was rolled back")
 
 
 def _first_words(sql: str) -> str:

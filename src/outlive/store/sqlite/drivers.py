@@ -4,6 +4,8 @@ Knows how each driver executes, counts and guards; knows no SQL of Outlive.
 While a `Guard` is set, the raw connection is in the hands of a user: SQLite
 itself then refuses to begin, commit or roll back, and a check goes before each
 statement. Without a guard the raw connection refuses to be used from outside.
+The callbacks are set once: to set one takes SQLite's mutex with the GIL held,
+a deadlock where another thread is within a statement.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import sqlite3
 import weakref
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, Protocol
 
@@ -21,20 +24,20 @@ Parameters = Sequence[Any] | dict[str, Any]
 _CACHED_STATEMENTS = 256  # all blocks, each in a few lengths, and those of a user
 _TRANSACTION_ACTION = 22  # SQLITE_TRANSACTION of the authorizer: BEGIN, COMMIT or ROLLBACK
 _DENY, _OK = 1, 0
-_PROGRESS_STEPS = 20_000  # virtual machine instructions between two looks at the deadline, about 1 ms
 
 
 class Guard(Protocol):
     """What the raw connection asks while a user's transaction is open."""
+
+    @property
+    def statement(self) -> AbstractContextManager[object]:
+        """Hold it during a statement, so that the writer's thread executes none at the same time."""
 
     def check(self) -> None:
         """Raise UsageError if the transaction has ended."""
 
     def refuse(self, what: str) -> UsageError:
         """Doom the transaction, because the user tried to end it; give the error to raise."""
-
-    def expired(self) -> bool:
-        """Whether a statement that is running now has to stop."""
 
 
 class Connection(Protocol):
@@ -69,6 +72,7 @@ class StdlibConnection:
         self.raw = _GuardedStdlib(
             path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=_CACHED_STATEMENTS
         )
+        self.raw.set_authorizer(self.raw.authorize)
         self._cursor = sqlite3.Cursor(self.raw)  # not the user's row factory, not his guard
 
     @property
@@ -91,15 +95,9 @@ class StdlibConnection:
         return names, rows, max(cursor.rowcount, 0)
 
     def guard(self, guard: Guard | None) -> None:
-        raw = self.raw
-        raw.guarded_by = guard
+        self.raw.guarded_by = guard
         if guard is None:
-            raw.set_authorizer(None)
-            raw.set_progress_handler(None, 0)
-            raw.forget_cursors()
-            return
-        raw.set_authorizer(_authorizer(guard))
-        raw.set_progress_handler(guard.expired, _PROGRESS_STEPS)
+            self.raw.forget_cursors()
 
     def close(self) -> None:
         self._cursor.close()
@@ -128,6 +126,9 @@ class _GuardedStdlib(sqlite3.Connection):
             raise UsageError("this connection belongs to a transaction that has ended; use the `tx` of the open one")
         return self.guarded_by
 
+    def authorize(self, action: int, operation: Any, *_: Any) -> int:
+        return _authorize(self.guarded_by, action, operation)
+
     def cursor(self, factory: Any = None) -> Any:
         self._guard().check()
         made = (factory or _GuardedCursor)(self)
@@ -135,6 +136,15 @@ class _GuardedStdlib(sqlite3.Connection):
             made.row_factory = self.row_factory
         self._cursors.add(made)
         return made
+
+    def execute(self, *args: Any) -> Any:
+        return self.cursor().execute(*args)
+
+    def executemany(self, *args: Any) -> Any:
+        return self.cursor().executemany(*args)
+
+    def executescript(self, *args: Any) -> Any:
+        return self.cursor().executescript(*args)
 
     def commit(self) -> None:
         raise self._guard().refuse("commit()")
@@ -160,23 +170,24 @@ class _GuardedStdlib(sqlite3.Connection):
 class _GuardedCursor(sqlite3.Cursor):
     """A user's cursor: after SQLite itself has rolled back, the next statement would commit by itself."""
 
-    def _check(self) -> None:
+    def _guard(self) -> Guard:
         connection: Any = self.connection
-        connection._guard().check()
+        guard: Guard = connection._guard()
+        guard.check()
+        return guard
 
     def execute(self, sql: str, parameters: Any = (), /) -> _GuardedCursor:
-        self._check()
-        super().execute(sql, parameters)
+        with self._guard().statement:
+            super().execute(sql, parameters)
         return self
 
     def executemany(self, sql: str, rows: Any, /) -> _GuardedCursor:
-        self._check()
-        super().executemany(sql, rows)
+        with self._guard().statement:
+            super().executemany(sql, rows)
         return self
 
     def executescript(self, _: str, /) -> sqlite3.Cursor:
-        connection: Any = self.connection
-        raise connection._guard().refuse("executescript(), which commits first")
+        raise self._guard().refuse("executescript(), which commits first")
 
 
 class ApswConnection:
@@ -186,7 +197,10 @@ class ApswConnection:
         import apsw
 
         self.raw = _guarded_apsw()(path, statementcachesize=_CACHED_STATEMENTS)
-        self._cursor = apsw.Cursor(self.raw)
+        raw = self.raw
+        raw.set_authorizer(lambda action, operation, *_: _authorize(raw.guarded_by, action, operation))
+        raw.set_commit_hook(lambda: raw.guarded_by is not None)  # what a user commits is rolled back
+        self._cursor = apsw.Cursor(raw)
 
     @property
     def in_transaction(self) -> bool:
@@ -218,17 +232,9 @@ class ApswConnection:
         return names, rows, self.raw.changes() if self.raw.total_changes() != before else 0
 
     def guard(self, guard: Guard | None) -> None:
-        raw = self.raw
-        raw.guarded_by = guard
+        self.raw.guarded_by = guard
         if guard is None:
-            raw.authorizer = None
-            raw.set_progress_handler(None)
-            raw.set_commit_hook(None)
-            raw.row_trace = raw.exec_trace = None
-            return
-        raw.authorizer = _authorizer(guard)
-        raw.set_progress_handler(guard.expired, _PROGRESS_STEPS)
-        raw.set_commit_hook(lambda: True)  # whatever tries to commit is rolled back
+            self.raw.row_trace = self.raw.exec_trace = None
 
     def close(self) -> None:
         import apsw
@@ -258,11 +264,13 @@ def _guarded_apsw() -> type[Any]:
 
         def execute(self, *args: Any, **settings: Any) -> Any:
             self._guard().check()
-            return super().execute(*args, **settings)
+            with self._guard().statement:
+                return super().execute(*args, **settings)
 
         def executemany(self, *args: Any, **settings: Any) -> Any:
             self._guard().check()
-            return super().executemany(*args, **settings)
+            with self._guard().statement:
+                return super().executemany(*args, **settings)
 
         def close(self, _: bool = False) -> None:
             raise self._guard().refuse("close()")
@@ -270,11 +278,8 @@ def _guarded_apsw() -> type[Any]:
     return GuardedApsw
 
 
-def _authorizer(guard: Guard) -> Any:
-    def authorize(action: int, operation: Any, *_: Any) -> int:
-        if action != _TRANSACTION_ACTION:
-            return _OK
-        guard.refuse(str(operation))
-        return _DENY
-
-    return authorize
+def _authorize(guard: Guard | None, action: int, operation: Any) -> int:
+    if guard is None or action != _TRANSACTION_ACTION:
+        return _OK
+    guard.refuse(str(operation))
+    return _DENY

@@ -109,18 +109,9 @@ def claim(db: Connection, fence: Fence, choice: Choice, now: float) -> list[Clai
     """Give the chosen rows to a worker."""
     check_fence(db, fence)
     rows = _json(choice.rows(db, now))
-    found = db.rows(SQL["read_claimable"], (rows,))
+    found = db.rows(SQL["read_claimable"], (rows, now))
     db.run(SQL["claim_runs"], (fence.worker, choice.suspect, now, rows))
-    return [
-        Claimed(
-            row=row, id=run_id, workflow=workflow, version=version, input=text, codec=codec, claim=old_claim + 1,
-            crashes=crashes, fresh=started_at is None, alone=choice.suspect,
-            started_at=now if started_at is None else started_at, deadline_at=deadline_at, parent=parent,
-            parent_key=parent_key, queue=queue, priority=priority, key=key, attributes=attributes,
-        )
-        for row, run_id, workflow, version, text, codec, old_claim, crashes, started_at, deadline_at, parent,
-            parent_key, queue, priority, key, attributes in found
-    ]  # fmt: skip
+    return [Claimed(*facts[:8], bool(facts[8]), choice.suspect, *facts[9:]) for facts in found]
 
 
 def wake(db: Connection, rows: Iterable[int], now: float) -> int:

@@ -166,11 +166,15 @@ WITH RECURSIVE lane (queue, priority) AS (
         WHERE owner IS NULL AND hold IS NULL AND crashes < 2 AND wake_at IS NOT NULL
         ORDER BY queue, priority LIMIT 1)
     UNION ALL
-    SELECT l.queue, l.priority FROM lane CROSS JOIN ol_live l ON l.row = (
-        SELECT n.row FROM ol_live n
-        WHERE n.owner IS NULL AND n.hold IS NULL AND n.crashes < 2 AND n.wake_at IS NOT NULL
-            AND (n.queue, n.priority) > (lane.queue, lane.priority)
-        ORDER BY n.queue, n.priority LIMIT 1)
+    SELECT l.queue, l.priority FROM lane CROSS JOIN ol_live l ON l.row = coalesce(
+        (SELECT n.row FROM ol_live n
+         WHERE n.owner IS NULL AND n.hold IS NULL AND n.crashes < 2 AND n.wake_at IS NOT NULL
+            AND n.queue = lane.queue AND n.priority > lane.priority
+         ORDER BY n.priority LIMIT 1),
+        (SELECT n.row FROM ol_live n
+         WHERE n.owner IS NULL AND n.hold IS NULL AND n.crashes < 2 AND n.wake_at IS NOT NULL
+            AND n.queue > lane.queue
+         ORDER BY n.queue, n.priority LIMIT 1))
 )
 SELECT queue, priority FROM lane ORDER BY priority, queue
 
@@ -199,9 +203,9 @@ ORDER BY l.priority, q.request LIMIT ?4
 
 -- name: read_claimable
 -- What a claimer needs of the rows it is about to take; under the write lock.
-SELECT r.row, r.id, r.workflow, r.version, r.input, r.codec, l.claim, l.crashes, l.started_at, r.deadline_at,
-    r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes
-FROM json_each(?) want CROSS JOIN ol_live l ON l.row = want.value CROSS JOIN ol_runs r ON r.row = l.row
+SELECT r.row, r.id, r.workflow, r.version, r.input, r.codec, l.claim + 1, l.crashes, l.started_at IS NULL,
+    coalesce(l.started_at, ?2), r.deadline_at, r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes
+FROM json_each(?1) want CROSS JOIN ol_live l ON l.row = want.value CROSS JOIN ol_runs r ON r.row = l.row
 ORDER BY want.id
 
 -- name: claim_runs
@@ -219,11 +223,15 @@ WITH RECURSIVE lane (queue, priority) AS (
         WHERE owner IS NULL AND hold IS NULL AND crashes < 2 AND wake_at IS NOT NULL
         ORDER BY queue, priority LIMIT 1)
     UNION ALL
-    SELECT l.queue, l.priority FROM lane CROSS JOIN ol_live l ON l.row = (
-        SELECT n.row FROM ol_live n
-        WHERE n.owner IS NULL AND n.hold IS NULL AND n.crashes < 2 AND n.wake_at IS NOT NULL
-            AND (n.queue, n.priority) > (lane.queue, lane.priority)
-        ORDER BY n.queue, n.priority LIMIT 1)
+    SELECT l.queue, l.priority FROM lane CROSS JOIN ol_live l ON l.row = coalesce(
+        (SELECT n.row FROM ol_live n
+         WHERE n.owner IS NULL AND n.hold IS NULL AND n.crashes < 2 AND n.wake_at IS NOT NULL
+            AND n.queue = lane.queue AND n.priority > lane.priority
+         ORDER BY n.priority LIMIT 1),
+        (SELECT n.row FROM ol_live n
+         WHERE n.owner IS NULL AND n.hold IS NULL AND n.crashes < 2 AND n.wake_at IS NOT NULL
+            AND n.queue > lane.queue
+         ORDER BY n.queue, n.priority LIMIT 1))
 )
 SELECT min(due_at) FROM (
     SELECT (SELECT n.wake_at FROM ol_live n
@@ -333,18 +341,17 @@ WHERE (:after IS NULL OR r.row < :after)
     AND (:created_after IS NULL OR r.created_at >= :created_after)
     AND (:created_before IS NULL OR r.created_at < :created_before)
     AND (:statuses IS NULL OR derived_status IN (SELECT value FROM json_each(:statuses)))
-ORDER BY r.row DESC LIMIT :limit
 
--- name: where_live_query
--- The same for unfinished statuses only, through the few live rows instead of all history.
-WHERE r.row IN (SELECT n.row FROM ol_live n)
-    AND (:after IS NULL OR r.row < :after)
-    AND (:workflow IS NULL OR r.workflow = :workflow)
-    AND (:queue IS NULL OR r.queue = :queue)
-    AND (:id_prefix IS NULL OR substr(r.id, 1, length(:id_prefix)) = :id_prefix)
-    AND (:created_after IS NULL OR r.created_at >= :created_after)
-    AND (:created_before IS NULL OR r.created_at < :created_before)
-    AND (:statuses IS NULL OR derived_status IN (SELECT value FROM json_each(:statuses)))
+-- name: narrow_to_live
+-- For unfinished statuses only: through the live rows instead of all history.
+AND r.row IN (SELECT n.row FROM ol_live n)
+
+-- name: narrow_to_unsuccessful
+-- For runs that have failed or were cancelled: through their own index.
+AND r.row IN (SELECT n.row FROM ol_runs n WHERE n.status IN ('failed', 'cancelled'))
+
+-- name: order_newest
+-- The end of a page.
 ORDER BY r.row DESC LIMIT :limit
 
 -- name: list_entries

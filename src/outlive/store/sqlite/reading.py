@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from outlive.model.reads import EndedRun, EntryRow, RequestRow, RunQuery, RunRow, WorkerRow
-from outlive.model.status import FINAL
+from outlive.model.status import FINAL, Status
 from outlive.model.writes import Fence
 from outlive.store.sqlite.batch import SQL, check_fence
 from outlive.store.sqlite.drivers import Connection
@@ -21,13 +21,13 @@ from outlive.store.sqlite.drivers import Connection
 
 def find_run(db: Connection, run_id: str, now: float) -> RunRow | None:
     """Read one run."""
-    runs = _runs(db, "where_id", {"id": run_id}, now)
+    runs = _runs(db, ["where_id"], {"id": run_id}, now)
     return runs[0] if runs else None
 
 
 def list_children(db: Connection, row: int, unfinished: bool, now: float) -> list[RunRow]:
     """Read the children of a run."""
-    return _runs(db, "where_parent", {"parent": row, "unfinished": unfinished}, now)
+    return _runs(db, ["where_parent"], {"parent": row, "unfinished": unfinished}, now)
 
 
 def list_runs(db: Connection, query: RunQuery, now: float) -> list[RunRow]:
@@ -42,22 +42,20 @@ def list_runs(db: Connection, query: RunQuery, now: float) -> list[RunRow]:
         "statuses": json.dumps(query.statuses) if query.statuses else None,
         "limit": query.limit,
     }
-    unfinished = bool(query.statuses) and not FINAL & set(query.statuses)
-    return _runs(db, "where_live_query" if unfinished else "where_query", filters, now)
+    return _runs(db, ["where_query", *_narrowing(set(query.statuses)), "order_newest"], filters, now)
 
 
-def _runs(db: Connection, where: str, parameters: dict[str, Any], now: float) -> list[RunRow]:
-    found = db.rows(SQL["select_runs"] + "\n" + SQL[where], {**parameters, "now": now})
-    return [
-        RunRow(
-            row=row, id=run_id, workflow=workflow, version=version, status=status, queue=queue, priority=priority,
-            key=key, attributes=attributes, input=text, output=output, error=error, codec=codec, parent_id=parent_id,
-            created_at=created_at, started_at=started_at, finished_at=finished_at, hold_reason=hold_reason,
-            worker=worker, crashes=crashes, wake_at=wake_at,
-        )
-        for row, run_id, workflow, version, status, queue, priority, key, attributes, text, output, error, codec,
-            parent_id, created_at, started_at, finished_at, hold_reason, worker, crashes, wake_at in found
-    ]  # fmt: skip
+def _narrowing(statuses: set[str]) -> list[str]:
+    if statuses and not statuses & FINAL:
+        return ["narrow_to_live"]
+    if statuses and statuses <= {Status.FAILED, Status.CANCELLED}:
+        return ["narrow_to_unsuccessful"]
+    return []
+
+
+def _runs(db: Connection, blocks: list[str], parameters: dict[str, Any], now: float) -> list[RunRow]:
+    sql = "\n".join(SQL[block] for block in ("select_runs", *blocks))
+    return [RunRow(*facts) for facts in db.rows(sql, {**parameters, "now": now})]
 
 
 def load_entries(db: Connection, rows: Sequence[int]) -> dict[int, list[EntryRow]]:

@@ -1,7 +1,7 @@
 """A transaction of the user on the writer's own connection, between two batches.
 
 While it is open the writer serves nothing else, so there is never a second
-writer to wait for; a deadline ends it, a running statement included. SQLite's
+writer to wait for; a deadline ends it and interrupts its statement. SQLite's
 authorizer refuses every attempt to end it, from `tx` or through `tx.raw`, and
 a savepoint set first and released last proves that it is still the same one.
 Invariant: the entry is written by the very transaction that holds the user's
@@ -11,6 +11,7 @@ writes, or not at all.
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -26,11 +27,14 @@ from outlive.store.sqlite.batch import check_fence, find_outcome, write_entries
 from outlive.store.sqlite.drivers import Connection
 from outlive.store.sqlite.failures import extended_code, translate
 from outlive.store.sqlite.statements import Record, convert_parameters
-from outlive.store.sqlite.writer import Call, InlineLane, ThreadLane, deliver, roll_back
+from outlive.store.sqlite.writer import BEGIN, COMMIT, Call, InlineLane, ThreadLane, deliver, roll_back
 
 T = TypeVar("T")
 
+log = logging.getLogger("outlive.store")
+
 _SITE = hooks.declare_site("transaction")
+_INTERRUPT_S = 0.01  # between two attempts to stop a statement: one that has not begun yet is not stopped
 
 
 class SqliteTransaction:
@@ -43,7 +47,8 @@ class SqliteTransaction:
         self._deadline = float("inf")
         self._connection: Connection | None = None
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._ending = threading.Lock()
+        self._ending = threading.Lock()  # taken to send a call, to interrupt, and to note the end
+        self.statement = threading.RLock()
         self._ended: str | None = None
         self._doomed: str | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -85,7 +90,7 @@ class SqliteTransaction:
             self._calls.get()()
 
     def _open(self, db: Connection) -> None:
-        db.run("BEGIN IMMEDIATE")
+        db.run(BEGIN)
         try:
             db.run("SAVEPOINT outlive_transaction")
             hooks.point("transaction.begun")
@@ -99,19 +104,34 @@ class SqliteTransaction:
 
     async def _do(self, work: Callable[[Connection], T]) -> T:
         """Execute work within the transaction."""
+        return await self._send(partial(self._perform, work))
+
+    async def _send(self, execute: Callable[[], T]) -> T:
         if isinstance(self._lane, InlineLane):
-            return self._perform(work)
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+            return execute()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
         with self._ending:
             if self._ended is not None:
                 raise UsageError(self._ended)
-            self._calls.put(Call(partial(self._perform, work), future))
-        return await future
+            self._calls.put(Call(execute, future))
+        timer = loop.call_later(max(0.0, self._deadline - self._clock.steady()), self._interrupt)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
+    def _interrupt(self) -> None:
+        """Stop the statement that is running; never one of the writer's own that come after."""
+        with self._ending:
+            if self._ended is None:
+                self._db().raw.interrupt()
 
     def _perform(self, work: Callable[[Connection], T]) -> T:
         try:
             self.check()
-            return work(self._db())
+            with self.statement:
+                return work(self._db())
         except Exception as error:
             shown = self._judge(error)
             if shown is error:
@@ -136,21 +156,29 @@ class SqliteTransaction:
     # -- ending ---------------------------------------------------------------
     def _end(self, reason: str) -> None:
         """Roll back what is still open and let the lane go on."""
+        if self._ended is not None:
+            return
+        self._doomed = self._doomed or reason
+        while not self.statement.acquire(timeout=_INTERRUPT_S):
+            self._interrupt()  # another thread is within a statement of the raw connection
         db = self._db()
-        db.guard(None)
         try:
+            db.guard(None)
             roll_back(db)
+        except Exception as error:  # noqa: BLE001 - whatever it is, this connection is of no more use
+            log.warning("a transaction could not be rolled back, its connection is given up: %s", error)
+            self._lane.disconnect()
         finally:
+            self.statement.release()
             with self._ending:
                 self._ended = reason
             if self._timer is not None:
                 self._timer.cancel()
-            if isinstance(self._lane, InlineLane):
-                self._lane.let_go()
+        if isinstance(self._lane, InlineLane):
+            self._lane.let_go()
 
     def _expire(self) -> None:
-        if self._ended is None:
-            self._end(self._overdue())
+        self._end(self._overdue())
 
     def _overdue(self) -> str:
         return (
@@ -162,10 +190,10 @@ class SqliteTransaction:
         """Roll back without waiting for it."""
         work = partial(self._end, f"this transaction was rolled back: {why}")
         if isinstance(self._lane, InlineLane):
-            if self._ended is None and self._connection is not None:
+            if self._connection is not None:
                 work()
         else:
-            self._calls.put(lambda: work() if self._ended is None else None)
+            self._calls.put(work)
 
     # -- the guard of the raw connection ------------------------------------------
     def check(self) -> None:
@@ -237,7 +265,7 @@ class SqliteTransaction:
     async def rollback(self) -> None:
         """Give up what the transaction has written; nothing to do if it has ended."""
         if self._ended is None:
-            await self._do(lambda _: self._end("this transaction has been rolled back"))
+            await self._send(partial(self._end, "this transaction has been rolled back"))
 
     def _commit(self, db: Connection, fence: Fence, entry: EntryWrite) -> None:
         db.guard(None)
@@ -248,12 +276,13 @@ class SqliteTransaction:
                 raise EntrySettled(f"entry {entry.key!r} of run row {entry.row} is settled already")
             write_entries(db, [entry], Committed())
             hooks.point("transaction.entry_written")
-            db.run("COMMIT")
+            db.run(COMMIT)
         except BaseException as error:
             self._end("this transaction has been rolled back")
-            if isinstance(error, Exception) and extended_code(error) is not None:
-                raise translate(error, self._lane.where, committing=True) from error
-            raise
+            shown = translate(error, self._lane.where, committing=True) if isinstance(error, Exception) else error
+            if shown is error:
+                raise
+            raise shown from error
         self._end("this transaction has been committed")
         hooks.point("transaction.after")
 

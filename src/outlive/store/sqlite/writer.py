@@ -9,6 +9,7 @@ what jobs write. Invariant: jobs run one after the other, in the order given.
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import random
 import threading
@@ -22,9 +23,15 @@ from outlive.errors import UsageError
 from outlive.store.sqlite.drivers import Connection
 from outlive.store.sqlite.failures import BUSY_SNAPSHOT, extended_code, is_busy, translate
 
+log = logging.getLogger("outlive.store")
+
 T = TypeVar("T")
 Job = Callable[[Connection], T]
 Item = Callable[[Connection], None]
+
+# A driver keeps prepared statements by their text, and one that is kept is not authorized again: a user's COMMIT must
+# not have the text of ours.
+BEGIN, COMMIT, ROLLBACK = "BEGIN IMMEDIATE -- ours", "COMMIT -- ours", "ROLLBACK -- ours"
 
 LOCK_WAIT_S = 10.0  # then the writer that holds the lock is taken for stuck
 _PAUSE_MIN_S, _PAUSE_FIRST_S, _PAUSE_MAX_S, _PAUSE_GROWTH = 0.000_1, 0.000_6, 0.005, 1.3
@@ -32,13 +39,13 @@ _PAUSE_MIN_S, _PAUSE_FIRST_S, _PAUSE_MAX_S, _PAUSE_GROWTH = 0.000_1, 0.000_6, 0.
 
 def write(db: Connection, body: Callable[[], T], where: str, committing: Callable[[], None] | None = None) -> T:
     """Execute `body` in a transaction that has the write lock from the start; all of it or nothing."""
-    db.run("BEGIN IMMEDIATE")
+    db.run(BEGIN)
     try:
         result = body()
         if committing is not None:
             committing()
         try:
-            db.run("COMMIT")
+            db.run(COMMIT)
         except Exception as error:
             raise translate(error, where, committing=True) from error
     except BaseException:
@@ -50,7 +57,7 @@ def write(db: Connection, body: Callable[[], T], where: str, committing: Callabl
 def roll_back(db: Connection) -> None:
     """End the transaction if there is one: some errors make SQLite end it by itself."""
     if db.in_transaction:
-        db.run("ROLLBACK")
+        db.run(ROLLBACK)
 
 
 class Watch(Protocol):
@@ -99,11 +106,8 @@ class Lane:
             try:
                 return job(self._db())
             except Exception as error:
-                if not is_busy(error):
-                    raise translate(error, self._where) from error
-                if extended_code(error) == BUSY_SNAPSHOT:
-                    self._disconnect()  # a statement that somebody left open pins an old snapshot
-                if waited_s >= self._patience_s:
+                self._check_connection(error)
+                if waited_s >= self._patience_s or not is_busy(error):
                     raise translate(error, self._where) from error
             pause_s = self._chance.uniform(_PAUSE_MIN_S, ceiling_s)
             ceiling_s = min(ceiling_s * _PAUSE_GROWTH, _PAUSE_MAX_S)
@@ -118,10 +122,20 @@ class Lane:
             self._connection = self._connect()
         return self._connection
 
-    def _disconnect(self) -> None:
+    def _check_connection(self, error: Exception) -> None:
+        """Give up a connection that cannot roll back, or that a forgotten statement pins to an old snapshot."""
+        stuck = self._connection is not None and self._connection.in_transaction
+        if stuck or extended_code(error) == BUSY_SNAPSHOT:
+            self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close the connection; the next job opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            try:
+                connection.close()
+            except Exception as error:
+                log.warning("%s: a connection could not be closed: %s", self._where, error)
 
 
 class Call:
@@ -207,7 +221,7 @@ class ThreadLane(Lane):
 
     def _close(self) -> None:
         self._closed = True
-        self._disconnect()
+        self.disconnect()
         self._items.put(None)
 
     def _work(self) -> None:
@@ -272,7 +286,7 @@ class InlineLane(Lane):
 
     async def stop(self) -> None:
         """Close the connection."""
-        self._disconnect()
+        self.disconnect()
 
 
 def _nothing(_: Connection | None) -> None:

@@ -24,9 +24,10 @@ create table outlive.runs (
   started_at timestamptz,
   finished_at timestamptz,
   deadline_at timestamptz
-) with (fillfactor = 85);             -- room for the one update at the end of a run, which no index notices
+) with (fillfactor = 85);             -- room for the one update at the end of a run
 
 create index runs_parent on outlive.runs (parent, parent_key) where parent is not null;
+create index runs_unsuccessful on outlive.runs (row) where status in ('failed', 'cancelled');
 
 create table outlive.live (
   row bigint primary key,

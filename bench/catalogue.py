@@ -1,0 +1,105 @@
+"""What is measured: the cells (one system, one store, one scenario) and the figures read from them.
+
+The budgets are those of section 12 of the design. Rows for queues and for
+100,000 sleepers come with the code that they measure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+SYSTEMS = ("outlive", "dbos")
+IN_FLIGHT = 64
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How long and how often. `slow_rounds` is for scenarios that mostly wait."""
+
+    rounds: int
+    slow_rounds: int
+    warm_s: float
+    window_s: float
+    alone_runs: int
+    messages: int
+    message_gap_s: float
+    settle_s: float
+    idle_window_s: float
+    recovered_runs: int
+
+
+FULL = Sizes(
+    rounds=5, slow_rounds=3, warm_s=1.5, window_s=4.0, alone_runs=250, messages=50, message_gap_s=0.1,
+    settle_s=2.0, idle_window_s=5.0, recovered_runs=1000,
+)  # fmt: skip
+QUICK = Sizes(
+    rounds=1, slow_rounds=1, warm_s=1.0, window_s=2.0, alone_runs=100, messages=25, message_gap_s=0.1,
+    settle_s=1.5, idle_window_s=2.5, recovered_runs=300,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One scenario on one store; `options` are those of the system's worker, by system."""
+
+    name: str
+    scenario: str
+    store: Literal["postgres", "sqlite"]
+    systems: tuple[str, ...] = SYSTEMS
+    slow: bool = False
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+_QUEUE = {"dbos": {"polling_interval_sec": 1.0}}  # DBOS's default
+_FAST_QUEUE = {"dbos": {"polling_interval_sec": 0.02}}
+
+CELLS = (
+    Cell("long-postgres", "long", "postgres"),
+    Cell("long-sqlite", "long", "sqlite"),
+    Cell("short-postgres", "short", "postgres"),
+    Cell("alone", "alone", "postgres"),
+    Cell("handover-postgres", "handover", "postgres", slow=True, options=_QUEUE),
+    Cell("handover-sqlite", "handover", "sqlite", slow=True, options=_QUEUE),
+    Cell("handover-polled", "handover", "postgres", slow=True, options=_FAST_QUEUE, systems=("dbos",)),
+    Cell("recovery-postgres", "recovery", "postgres", slow=True),
+    Cell("recovery-sqlite", "recovery", "sqlite", slow=True, systems=("outlive",)),
+    Cell("idle-postgres", "idle", "postgres", slow=True),
+    Cell("idle-sqlite", "idle", "sqlite", slow=True),
+    Cell("idle-polled", "idle", "postgres", slow=True, options=_FAST_QUEUE, systems=("dbos",)),
+)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One row of the report: a figure of a cell, and the most or least it may be."""
+
+    title: str
+    cell: str
+    figure: str
+    unit: str
+    budget: float | None = None
+    more_is_better: bool = False
+
+
+MEASURES = (
+    Measure("CPU of the worker per durable async step, PostgreSQL", "long-postgres", "cpu_us_per_step", "µs", 50),
+    Measure("the same, SQLite", "long-sqlite", "cpu_us_per_step", "µs", 50),
+    Measure("10-step runs, PostgreSQL", "long-postgres", "steps_per_s", "steps/s", 15_000, True),
+    Measure("10-step runs, SQLite", "long-sqlite", "steps_per_s", "steps/s", 15_000, True),
+    Measure("one-step runs, PostgreSQL", "short-postgres", "runs_per_s", "runs/s", 5_000, True),
+    Measure("enqueue to start between processes, PostgreSQL, p50", "handover-postgres", "p50_ms", "ms", 5),
+    Measure("the same, p99", "handover-postgres", "p99_ms", "ms", 50),
+    Measure("enqueue to start between processes, SQLite, p50", "handover-sqlite", "p50_ms", "ms", 5),
+    Measure("the same, p99", "handover-sqlite", "p99_ms", "ms", 50),
+    Measure("one async one-step run alone, PostgreSQL, p50", "alone", "run_ms", "ms"),
+    Measure("two bare commits between those runs, p50", "alone", "two_commits_ms", "ms"),
+    Measure("the run beyond the two commits", "alone", "beyond_ms", "ms", 0.3),
+    Measure("{recovered_runs} runs recovered after kill -9, PostgreSQL", "recovery-postgres", "all_ms", "ms", 1000),
+    Measure("the same, SQLite", "recovery-sqlite", "all_ms", "ms", 1000),
+    Measure("idle CPU of one app, PostgreSQL", "idle-postgres", "cpu_percent", "% of a core", 1),
+    Measure("idle CPU of one app, SQLite", "idle-sqlite", "cpu_percent", "% of a core", 1),
+    Measure("enqueue to start, DBOS polling every 20 ms, p50", "handover-polled", "p50_ms", "ms"),
+    Measure("the same, p99", "handover-polled", "p99_ms", "ms"),
+    Measure("idle CPU, DBOS polling every 20 ms", "idle-polled", "cpu_percent", "% of a core"),
+)

@@ -1,0 +1,266 @@
+"""A simulated world: several processes of one application on one database, on virtual time, from one seed.
+
+The world decides which process runs next and what fails; engine, run loop,
+codec and store are the production ones. It watches what becomes durable and
+which step bodies run, and knows at once when a guarantee is broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from outlive.app import Outlive
+from outlive.engine.bodies import current_step
+from outlive.model.writes import Batch, Committed
+from outlive.store.interface import Store
+from outlive.store.sqlite.store import SqliteStore
+from outlive.testing.faultplan import Fault
+from outlive.testing.simloop import SimLoop
+from outlive.testing.simstore import SimStore, SimTransaction
+
+EVENT_S = 0.00001  # virtual time that one callback takes
+START_S = 1_800_000_000.0
+
+
+class Violation(AssertionError):
+    """A guarantee was broken; the text says which."""
+
+
+class SimLocks:
+    """File locks of simulated processes, all on one host."""
+
+    host = "simulated"
+
+    def __init__(self, process: SimProcess) -> None:
+        self._process = process
+
+    def hold(self, worker: int) -> SimLock:
+        """Hold the lock of an incarnation."""
+        lock = SimLock(self._process, f"{worker:x}")
+        self._process.world.held[lock.path] = self._process
+        return lock
+
+    def is_released(self, path: str | None) -> bool:
+        """Whether the process that held it is dead; half of the worlds have no such locks."""
+        world = self._process.world
+        return world.locks_work and path is not None and path in world.held and world.held[path].loop.dead
+
+
+class SimLock:
+    """One held lock."""
+
+    def __init__(self, process: SimProcess, path: str) -> None:
+        self._process = process
+        self.path = path
+
+    def release(self) -> None:
+        """Let go."""
+        self._process.world.held.pop(self.path, None)
+
+
+class SimProcess:
+    """One incarnation of a process: a loop, an app, and what the app takes from the outside."""
+
+    threaded = False
+
+    def __init__(self, world: SimWorld, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.loop = SimLoop(name, world.now, world.problem)  # type: ignore[abstract]
+        self.clock = world
+        self.chance = random.Random(world.chance.getrandbits(64))
+        self.locks = SimLocks(self)
+        self.frozen_until = 0.0
+        self.deaf_until = 0.0
+        self.hint = asyncio.Event()
+        self.app: Outlive | None = None
+
+    def make_store(self, _url: str, _pool_size: int) -> Store:
+        """Give this process's way to the world's database."""
+        return SimStore(self)  # type: ignore[return-value]
+
+    async def nothing(self) -> None:
+        """Wait for ever: the process is dead."""
+        await self.loop.create_future()
+
+    def run(self, work: Awaitable[Any]) -> asyncio.Task[Any]:
+        """Begin a coroutine in this process."""
+        return self.loop.create_task(work)  # type: ignore[arg-type]
+
+
+class SimWorld:
+    """Processes, time, faults, and what is known of durability."""
+
+    def __init__(self, seed: int, faults: list[Fault], *, lease_s: float = 5.0) -> None:
+        self.seed = seed
+        self.chance = random.Random(seed)
+        self.lease_s = lease_s
+        self.trace: list[str] = []
+        self.processes: list[SimProcess] = []
+        self.held: dict[str, SimProcess] = {}
+        self.locks_work = self.chance.random() < 0.5
+        self.resident_runs = self.chance.choice((0, 1, 3, 1000))
+        self.lock_owner: SimTransaction | None = None
+        self.store: Store = SqliteStore(
+            "sqlite://", clock=self, chance=random.Random(seed), inline=True, wall=self.database_now
+        )
+        self.ids: dict[int, str] = {}  # run ids by row
+        self.durable: set[tuple[str, str]] = set()  # settled entries: run id and key
+        self.events = 0
+        self.calls = 0
+        self._faults = {fault.at: fault for fault in faults}
+        self._time = 0.0
+        self._clock_shift = 0.0
+        self._problems: list[str] = []
+
+    # -- time ---------------------------------------------------------------
+    def now(self) -> float:
+        """The virtual time, which is also everybody's steady clock."""
+        return self._time
+
+    steady = now
+
+    def database_now(self) -> float:
+        """The database's clock."""
+        return START_S + self._time + self._clock_shift
+
+    # -- processes ----------------------------------------------------------
+    def start_process(self, name: str, include: list[Any], main: Callable[[Outlive], Awaitable[None]]) -> SimProcess:
+        """Start a process that opens the app and runs `main(app)`."""
+        process = SimProcess(self, f"{name}.{len(self.processes)}")
+        self.processes.append(process)
+        self.log(f"start {process.name}")
+
+        async def life() -> None:
+            app = Outlive("sqlite://", include=include, lease=self.lease_s, grace=1.0, name=process.name)
+            app._world = process  # type: ignore[assignment]
+            process.app = app
+            while True:
+                try:
+                    await app.open()
+                except ConnectionError:
+                    await asyncio.sleep(0.5)
+                else:
+                    break
+            app._engine().residency.limit = self.resident_runs
+            await main(app)
+
+        process.run(life())
+        return process
+
+    def kill(self, process: SimProcess) -> None:
+        """Kill a process: it runs nothing any more, and its open transaction is rolled back."""
+        self.log(f"kill {process.name}")
+        process.loop.die()
+        owner = self.lock_owner
+        if owner is not None and owner._process is process:
+            finish(owner.tx.rollback())
+            self.lock_owner = None
+
+    def end(self) -> None:
+        """End every process, quietly."""
+        for process in self.processes:
+            process.loop.die()
+            if process.app is not None and process.app._entered is not None:
+                for execution in process.app._entered.executions.values():
+                    execution.loop.unwind()
+
+    def lock(self, process: SimProcess, tx: SimTransaction) -> None:
+        """A transaction of the user is open: others wait."""
+        if process.loop.dead:
+            finish(tx.tx.rollback())
+            return
+        self.lock_owner = tx
+
+    def unlock(self, tx: SimTransaction) -> None:
+        """It has ended."""
+        if self.lock_owner is tx:
+            self.lock_owner = None
+
+    def notify(self, sender: SimProcess) -> None:
+        """Hint to the others: sometimes lost, sometimes late."""
+        for process in self.processes:
+            if process is sender or process.loop.dead or process.deaf_until > self._time or self.chance.random() < 0.2:
+                continue
+            process.loop.call_later(self.chance.expovariate(1 / 0.005), process.hint.set)
+
+    def next_fault(self, process: SimProcess, name: str) -> Fault | None:
+        """Count a call to the store; give the fault that it meets. Freezes, jumps and deafness happen here."""
+        self.calls += 1
+        fault = self._faults.pop(self.calls, None)
+        if fault is None:
+            return None
+        self.log(f"{fault} in {name} of {process.name}")
+        if fault.kind == "freeze":
+            process.frozen_until = self._time + fault.amount
+        elif fault.kind == "clock_jump":
+            self._clock_shift += fault.amount
+        elif fault.kind == "deaf":
+            process.deaf_until = self._time + fault.amount
+        return fault
+
+    def sql(self, text: str) -> list[tuple[Any, ...]]:
+        """Run a statement on the database, outside every process: to make tables, to look at effects."""
+        return finish(self.store._writer.run(lambda db: list(db.rows(text))))  # type: ignore[attr-defined, no-any-return]
+
+    # -- running ------------------------------------------------------------
+    def run_for(self, duration_s: float) -> None:
+        """Run processes in an order of chance for some virtual time."""
+        end = self._time + duration_s
+        while self._time < end:
+            if self._problems:
+                raise Violation(self._problems[0])
+            able = [p for p in self.processes if not p.loop.dead and p.frozen_until <= self._time]
+            ready = [process for process in able if process.loop.has_work()]
+            if ready:
+                self.events += 1
+                self._time += EVENT_S
+                self.chance.choice(ready).loop.run_one()
+                continue
+            moments = [due for process in able if (due := process.loop.next_due()) is not None]
+            moments += [p.frozen_until for p in self.processes if not p.loop.dead and p.frozen_until > self._time]
+            self._time = max(self._time, min([*moments, end]))
+
+    # -- watching -----------------------------------------------------------
+    def log(self, what: str) -> None:
+        """Add to the trace."""
+        self.trace.append(f"{self._time:.6f} {what}")
+
+    def problem(self, what: str) -> None:
+        """Take note of a broken guarantee, or of an error that nobody handled."""
+        self.log(f"VIOLATION {what}")
+        self._problems.append(what)
+
+    def committed(self, process: SimProcess, batch: Batch, committed: Committed) -> None:
+        """Entries have become durable."""
+        self.ids.update((run.row, run.id) for run in batch.starts)
+        for entry in batch.entries:
+            if entry.row in committed.refused or entry.seq is None:
+                continue
+            place = (self.ids[entry.row], entry.key)
+            if place not in self.durable:
+                self.log(f"durable {place[0]} {entry.key} seq {entry.seq} by {process.name}")
+                self.durable.add(place)
+
+    def body_begins(self, before: list[str]) -> None:
+        """A step body calls this first: its own entry may not be durable yet, the keys `before` it have to be."""
+        info = current_step.get()
+        assert info is not None
+        self.log(f"body {info.run_id} {info.key} attempt {info.attempt}")
+        if (info.run_id, info.key) in self.durable:
+            self.problem(f"G2: {info.run_id} {info.key} executes although its outcome is on disk")
+        for earlier in before:
+            if (info.run_id, earlier) not in self.durable:
+                self.problem(f"barrier: {info.run_id} {info.key} begins before {earlier} is on disk")
+
+
+def finish(work: Awaitable[Any]) -> Any:
+    """Run a coroutine that does not wait for anything, and give its value."""
+    try:
+        work.__await__().__next__()
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("the in-memory store had to wait")

@@ -1,0 +1,193 @@
+"""Claims: which runs, in which order, to whom, and never to two."""
+
+from __future__ import annotations
+
+import asyncio
+
+from outlive.model.writes import Batch
+from tests.conformance.records import (
+    LEASE_S,
+    claim_all,
+    new_run,
+    register,
+    release,
+    start,
+    start_owned,
+    status,
+)
+
+
+async def crash(store, *run_ids: str, times: int = 1) -> None:
+    """Let workers die while these runs are in user code."""
+    for _ in range(times):
+        fence = await register(store)
+        for _ in run_ids:
+            await store.claim(fence, ["ship"], None, 100)
+            await store.claim(fence, ["ship"], None, 1, suspect=True)
+        await store.take_over([fence.worker])
+
+
+async def test_by_priority_then_due_time(database):
+    async with database.open() as store:
+        fence = await register(store)
+        now = await store.now()
+        waiting = await start_owned(store, fence, "old", "older", "oldest")
+        times = [now - 10, now - 20, now - 30]
+        releases = [release(run.row, wake_at=at) for run, at in zip(waiting, times, strict=True)]
+        await store.commit(Batch(releases=releases), fence)
+        await start(store, "urgent", priority=-5)
+        await start(store, "lazy", priority=5)
+        assert await claim_all(store, fence) == ["urgent", "oldest", "older", "old", "lazy"]
+
+
+async def test_the_order_holds_across_queues(database):
+    async with database.open() as store:
+        fence = await register(store)
+        for number, queue in enumerate(["b", "a", "", "c", "a"]):
+            await start(store, f"r{number}", queue=queue)
+        await start(store, "first", queue="z", priority=-1)
+        assert await claim_all(store, fence) == ["first", "r0", "r1", "r2", "r3", "r4"]
+
+
+async def test_no_more_than_asked_for(database):
+    async with database.open() as store:
+        fence = await register(store)
+        await start(store, *(f"r{number}" for number in range(7)))
+        assert [run.id for run in await store.claim(fence, ["ship"], None, 3)] == ["r0", "r1", "r2"]
+        assert await store.claim(fence, ["ship"], None, 0) == []
+        assert [run.id for run in await store.claim(fence, ["ship"], None, 9)] == ["r3", "r4", "r5", "r6"]
+
+
+async def test_only_known_workflows_and_served_queues(database):
+    async with database.open() as store:
+        fence = await register(store)
+        await start(store, "a", workflow="ship", queue="mail")
+        await start(store, "b", workflow="refund", queue="mail")
+        await start(store, "c", workflow="ship", queue="")
+        await start(store, "d", workflow="unknown")
+        assert await store.claim(fence, [], None, 10) == []
+        assert await store.claim(fence, ["ship"], [], 10) == []
+        assert await store.claim(fence, ["ship"], ["other"], 10) == []
+        assert [run.id for run in await store.claim(fence, ["ship"], ["mail", "other"], 10)] == ["a"]
+        assert [run.id for run in await store.claim(fence, ["ship", "refund"], None, 10)] == ["b", "c"]
+        assert await status(store, "d") == "queued"
+
+
+async def test_a_claim_gives_all_that_execution_needs(database):
+    async with database.open() as store:
+        first, second = await register(store), await register(store)
+        run = new_run(
+            "order-1", version="v1", queue="mail", priority=2, key="k", attributes="{}", deadline_at=2_000_000_000.0
+        )
+        await store.commit(Batch(starts=[run]), None)
+        (claimed,) = await store.claim(first, ["ship"], None, 10)
+        assert (claimed.row, claimed.id, claimed.workflow, claimed.version) == (run.row, "order-1", "ship", "v1")
+        assert (claimed.input, claimed.codec, claimed.deadline_at) == ("[]", "json/1", 2_000_000_000.0)
+        assert (claimed.queue, claimed.priority, claimed.key, claimed.attributes) == ("mail", 2, "k", "{}")
+        assert (claimed.claim, claimed.crashes, claimed.fresh, claimed.alone) == (1, 0, True, False)
+        assert (claimed.parent, claimed.parent_key) == (None, None)
+        found = await store.find_run("order-1")
+        assert found is not None
+        assert (found.status, found.worker, found.started_at) == ("running", first.worker, claimed.started_at)
+        await store.commit(Batch(releases=[release(run.row, wake_at=await store.now() - 1)]), first)
+        (again,) = await store.claim(second, ["ship"], None, 10)
+        assert (again.claim, again.fresh, again.started_at) == (2, False, claimed.started_at)
+
+
+async def test_a_child_knows_its_parent(database):
+    async with database.open() as store:
+        from tests.conformance.records import new_entry
+
+        fence = await register(store)
+        (parent,) = await start_owned(store, fence, "parent")
+        child = new_run("child", parent=parent.row, parent_key="/c#1")
+        await store.commit(Batch(starts=[child], entries=[new_entry(parent.row, "/c#1", outcome="started")]), fence)
+        (claimed,) = await store.claim(fence, ["ship"], None, 10)
+        assert (claimed.id, claimed.parent, claimed.parent_key) == ("child", parent.row, "/c#1")
+
+
+async def test_no_run_goes_to_two_claimers(shared):
+    async with shared.open() as one, shared.open() as two:
+        fences = [await register(one), await register(two)]
+        await start(one, *(f"r{number}" for number in range(300)))
+        taken: list[list[str]] = [[], []]
+
+        async def take(store, fence, mine) -> None:
+            while claimed := await store.claim(fence, ["ship"], None, 7):
+                mine += [run.id for run in claimed]
+
+        await asyncio.gather(take(one, fences[0], taken[0]), take(two, fences[1], taken[1]))
+        assert sorted(taken[0] + taken[1]) == sorted(f"r{number}" for number in range(300))
+
+
+async def test_a_suspect_is_claimed_alone_and_only_if_asked(database):
+    async with database.open() as store:
+        await start(store, "bad-1", "bad-2")
+        await crash(store, "bad-1", "bad-2", times=2)
+        await start(store, "good")
+        fence = await register(store)
+        assert await claim_all(store, fence) == ["good"]
+        (suspect,) = await store.claim(fence, ["ship"], None, 100, suspect=True)
+        assert (suspect.crashes, suspect.alone) == (2, True)
+        assert suspect.id in ("bad-1", "bad-2")
+        assert await store.claim(fence, ["other"], None, 1, suspect=True) == []
+        assert await store.claim(fence, ["ship"], ["other"], 1, suspect=True) == []
+
+
+async def test_without_suspects_asking_for_them_gives_nothing(database):
+    async with database.open() as store:
+        await start(store, "good")
+        fence = await register(store)
+        assert await claim_all(store, fence, suspect=True) == []
+        assert await claim_all(store, fence) == ["good"]
+
+
+async def test_a_held_run_is_claimed_to_be_cancelled(database):
+    async with database.open() as store:
+        fence = await register(store)
+        one, two = await start_owned(store, fence, "one", "two")
+        held = [release(run.row, hold="paused", hold_reason="{}") for run in (one, two)]
+        await store.commit(Batch(releases=held), fence)
+        assert await store.add_request("one", "cancel", '"enough"')
+        assert await store.add_request("two", "pause", None)
+        assert await store.claim(fence, ["other"], None, 10) == []
+        (claimed,) = await store.claim(fence, ["ship"], None, 10)
+        assert (claimed.id, claimed.claim, claimed.fresh) == ("one", 2, False)
+        (request,) = await store.list_requests(fence)
+        assert (request.row, request.kind, request.payload) == (one.row, "cancel", '"enough"')
+        found = await store.find_run("one")
+        assert found is not None
+        assert (found.status, found.hold_reason) == ("running", None)
+        assert await status(store, "two") == "paused"
+
+
+async def test_next_due_is_the_earliest_of_all(database):
+    async with database.open() as store:
+        assert await store.next_due() is None
+        now = await store.now()
+        await start(store, "b", delay_s=50.0, queue="mail", priority=9)
+        await start(store, "a", delay_s=70.0)
+        due_at = await store.next_due()
+        assert due_at is not None
+        assert now + 49 < due_at < now + 55
+        await start(store, "c")
+        due_at = await store.next_due()
+        assert due_at is not None
+        assert due_at <= await store.now()
+
+
+async def test_next_due_knows_suspects(database):
+    async with database.open() as store:
+        await start(store, "bad")
+        await crash(store, "bad", times=2)
+        due_at = await store.next_due()
+        assert due_at is not None
+        assert due_at <= await store.now()
+
+
+async def test_an_expired_lease_may_still_claim_until_it_is_taken_over(database):
+    async with database.open() as store:
+        fence = await register(store, lease_s=-1.0)
+        await start(store, "order-1")
+        assert await claim_all(store, fence) == ["order-1"]
+        assert LEASE_S > 0

@@ -1,0 +1,94 @@
+"""Reads and writes the database behind Outlive's back: what a person with psql or sqlite3 would see.
+
+Through the same SQLite library as the app where it is in the same process,
+since a second one on the same file would lose its locks.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import psycopg
+
+REQUESTS = "select run, kind from outlive_requests"
+
+
+def is_sqlite(url: str) -> bool:
+    """Say which of the two stores a URL means."""
+    return url.startswith("sqlite")
+
+
+def path_of(url: str) -> Path:
+    """Give the file of a SQLite URL."""
+    return Path(unquote(urlsplit(url).path[1:]))
+
+
+def connect(url: str) -> Any:
+    """Open a connection of one's own, in autocommit mode."""
+    if not is_sqlite(url):
+        return psycopg.connect(url, autocommit=True, options="-c search_path=outlive,public")
+    if parse_qs(urlsplit(url).query).get("driver") == ["apsw"]:
+        import apsw
+
+        connection = apsw.Connection(str(path_of(url)))
+        connection.set_busy_timeout(10_000)
+        return connection
+    return sqlite3.connect(path_of(url), timeout=10, isolation_level=None, check_same_thread=False)
+
+
+def begin(url: str) -> str:
+    """Give the statement that begins a writing transaction."""
+    return "begin immediate" if is_sqlite(url) else "begin"
+
+
+def read(url: str, sql: str) -> list[tuple[Any, ...]]:
+    """Give the rows of a query."""
+    connection = connect(url)
+    try:
+        return [tuple(row) for row in connection.execute(sql)]
+    finally:
+        connection.close()
+
+
+def create_table(url: str, sql: str) -> None:
+    """Prepare the user's part of an empty database."""
+    connection = connect(url)
+    try:
+        connection.execute(sql)
+    finally:
+        connection.close()
+
+
+def read_untouched(url: str, sql: str) -> list[tuple[Any, ...]]:
+    """Read what a dead process has left, without doing the next one's recovery for it; nothing if there is no schema."""
+    if is_sqlite(url):
+        with tempfile.TemporaryDirectory() as folder:
+            path = path_of(url)
+            for suffix in ("", "-wal"):
+                if Path(f"{path}{suffix}").exists():
+                    shutil.copy(f"{path}{suffix}", folder)
+            try:
+                return read(f"sqlite:///{folder}/{path.name}", sql)
+            except sqlite3.OperationalError:
+                return []
+    _await_sessions_gone(url)
+    try:
+        return read(url, sql)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+        return []
+
+
+def _await_sessions_gone(url: str) -> None:
+    """Wait until the server has noticed that its clients are dead: what they had sent may still be executing."""
+    others = """select count(*) from pg_stat_activity
+        where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'"""
+    for _ in range(1_000):
+        if read(url, others) == [(0,)]:
+            return
+        read(url, "select pg_sleep(0.01)")
+    raise AssertionError("sessions of a dead process stay open")

@@ -1,0 +1,83 @@
+"""Which points there are, and how the scenario has to be prepared so that a death there means something.
+
+The sites come from the code: importing every module of the library fills
+`hooks.SITES`. Points between the edges of a site are read from the source.
+A site that nobody has thought of gets a case too: its points are then met at
+their first passage, or the case fails.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from dataclasses import dataclass
+
+import outlive
+from outlive import hooks
+from outlive.testing.faults import Fault
+from tests.house.source import MODULES
+from tests.support.size import FULL
+
+STORES = ("sqlite", "postgres")
+EDGES = (".before", ".after")
+
+# Passages of a point at which to die, besides the first one, where they mean different things.
+PASSAGES = {
+    "commit": (2, 3, 5, 8, 13, 21),
+    "transaction": (2, 3, 4),
+    "start_in": (2,),
+    "claim": (2, 3, 5),
+    "register": (2,),
+    "unregister": (2,),
+    "wake": (2,),
+    "add_request": (2, 3),
+}
+PASSAGES_FULL = {"commit": range(2, 40), "transaction": range(2, 7), "claim": range(2, 12)}
+
+# What has to have died before, so that the point is passed, or has something to do.
+BEFORE = {
+    "take_over": Fault("commit.after", "kill", 4),  # nobody takes over from the living
+    "sweep": Fault("wake.before", "kill", 1),  # a wake-up that was lost
+}
+
+
+def _load_all() -> None:
+    for module in pkgutil.walk_packages(outlive.__path__, "outlive."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
+_load_all()
+
+COVERED = frozenset(hooks.SITES)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One death: where, in which store, and what died before it."""
+
+    store: str
+    fault: Fault
+    before: Fault | None
+
+    def __str__(self) -> str:
+        return f"{self.store}-{self.fault.point}-{self.fault.passage}"
+
+
+def list_points(store: str) -> list[str]:
+    """List all points of a store: the edges of its sites, and those in between."""
+    text = "\n".join(module.text for name, module in MODULES.items() if name.startswith(f"outlive.store.{store}"))
+    between = {name for name in re.findall(r"""hooks\.point\("([a-z_.]+)"\)""", text) if not name.endswith(EDGES)}
+    return sorted({site + edge for site in COVERED for edge in EDGES} | between)
+
+
+def list_cases(action: str, *, passages: bool) -> list[Case]:
+    """List the deaths to die: every point of both stores once, some of them at later passages too."""
+    cases = []
+    for store in STORES:
+        for point in list_points(store):
+            site = point.rpartition(".")[0]
+            more = (PASSAGES_FULL if FULL else PASSAGES).get(site, PASSAGES.get(site, ())) if passages else ()
+            cases += [Case(store, Fault(point, action, passage), BEFORE.get(site)) for passage in (1, *more)]
+    return cases

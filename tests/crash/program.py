@@ -1,0 +1,167 @@
+"""The child process of the crash suite: `python -m tests.crash.program ROLE URL LEDGER LEASE`.
+
+`drive` starts the scenario, waits for its end and may be killed at any point:
+another one started on the same database goes on where it stood. `serve` is a
+plain worker. Both end when their stdin does, so that none outlives its parent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from outlive import LeaseLost, Outlive, Run, RunCancelled, Status, StoreUnavailable
+from outlive.engine import residency
+from outlive.testing.faults import arm_from_environment
+from tests.crash import bank, databases, scenario
+from tests.crash.scenario import branches, can_be_held, errand, family, order, starts_in_transaction, waits_for_ever
+
+PAUSE_S = 0.01  # between two looks at a run
+STAGE_ONE = ("order", "branches")  # the first app is closed when these have ended; the rest is still going
+
+
+def say(*words: str) -> None:
+    """Tell the parent."""
+    os.write(1, (" ".join(words) + "\n").encode())
+
+
+# -- the scenario -------------------------------------------------------------
+async def drive(url: str, lease_s: float) -> None:
+    """Start everything, wait for everything; each part may have been done by a process that died."""
+    async with Outlive(url, worker=False) as client:
+        await start(client, errand, 0, id="by-client")
+    for stage in (STAGE_ONE, None):
+        async with Outlive(url, lease=lease_s, include=["tests.crash.scenario"]) as app:
+            scenario.app = app
+            await start_all(app)
+            await asyncio.gather(cancel_once(app, "victim"), hold_and_resume(app, "held"), start_by_connection(app, url))
+            for run_id in stage or await list_ids(app):
+                await wait_for(app, run_id)
+    async with Outlive(url, lease=lease_s, include=["tests.crash.scenario"]) as app:
+        await start(app, errand, 99, id=scenario.FINAL_ID)
+        await wait_for(app, scenario.FINAL_ID)
+    say("done")
+
+
+async def start_all(app: Outlive) -> None:
+    await asyncio.gather(
+        start(app, order, "book", 500, id="order"),
+        start(app, branches, 3, id="branches"),
+        start(app, family, id="family"),
+        start(app, starts_in_transaction, id="starter"),
+        start(app, waits_for_ever, id="victim"),
+        start(app, can_be_held, id="held"),
+    )
+
+
+async def start(app: Outlive, workflow: Any, *args: Any, id: str) -> Run:
+    """Start a run as an application would: again, with the same id, until it is known to be on disk."""
+    while True:
+        try:
+            return await app.start(workflow, *args, id=id)
+        except StoreUnavailable:
+            say("again", id)
+            await asyncio.sleep(PAUSE_S)
+
+
+async def wait_for(app: Outlive, run_id: str) -> None:
+    """Wait for the end of a run, whoever executes it in the end."""
+    while True:
+        try:
+            await (await app.get(run_id)).result()
+            return
+        except LeaseLost:
+            say("lost", run_id)
+        except RunCancelled:
+            return
+
+
+async def list_ids(app: Outlive) -> list[str]:
+    """List the runs until no new ones come: a run that is waited for may start others."""
+    return [info.id async for info in app.runs()]
+
+
+async def cancel_once(app: Outlive, run_id: str) -> None:
+    """Cancel a run, unless that was asked for before: two requests are two cancellations."""
+    run = await app.get(run_id)
+    open_requests = await asyncio.to_thread(databases.read, app_url(app), databases.REQUESTS)
+    if (run_id, "cancel") in open_requests or any(entry.kind == "cancel" for entry in await run.entries()):
+        return
+    await run.cancel("nobody wants it")
+
+
+async def hold_and_resume(app: Outlive, run_id: str) -> None:
+    """Pause a run and let it go on."""
+    run = await app.get(run_id)
+    await run.pause("for a while")
+    while True:
+        status = await run.status()
+        if status.final:
+            return
+        if status == Status.PAUSED and await run.resume():
+            return
+        await asyncio.sleep(PAUSE_S)
+
+
+async def start_by_connection(app: Outlive, url: str) -> None:
+    """Start a run in a transaction of the application's own connection, with the row that says that it was done."""
+    text = "started by a connection"
+    with closing(databases.connect(url)) as connection:
+        execute: Callable[..., Any] = connection.execute
+        await asyncio.to_thread(execute, databases.begin(url))  # may wait for a transaction of this very loop
+        if not list(execute(f"select 1 from bookings where label = '{text}'")):
+            execute(f"insert into bookings (label, cents) values ('{text}', 4)")
+            await app.start(errand, 8, id="from-connection", tx=connection)
+        execute("commit")
+
+
+def app_url(app: Outlive) -> str:
+    return app._url
+
+
+# -- a worker -----------------------------------------------------------------
+async def serve(url: str, lease_s: float) -> None:
+    """Work until stdin ends."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    threading.Thread(target=lambda: (_read_stdin(), loop.call_soon_threadsafe(ended.set)), daemon=True).start()
+    async with Outlive(url, lease=lease_s, include=["tests.crash.scenario", "tests.crash.bank"]) as app:
+        scenario.app = app
+        say("ready")
+        await ended.wait()
+
+
+def _end_with_parent() -> None:
+    _read_stdin()
+    os._exit(1)
+
+
+def _read_stdin() -> None:
+    """Read to the end; not through sys.stdin, whose lock must be free when the interpreter ends."""
+    while os.read(0, 1024):
+        pass
+
+
+def main() -> None:
+    """Run a role."""
+    role, url, ledger, lease_s = sys.argv[1:5]
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
+    residency.RESIDENT_IDLE_RUNS = 0  # waiting runs leave memory at once
+    scenario.ledger = bank.ledger = Path(ledger)
+    arm_from_environment()
+    if role == "serve":
+        asyncio.run(serve(url, float(lease_s)))
+    else:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        asyncio.run(drive(url, float(lease_s)))
+
+
+if __name__ == "__main__":
+    main()

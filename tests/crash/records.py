@@ -1,0 +1,94 @@
+"""What is left when everything has ended, in a form that two courses can be compared by."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.crash import databases
+
+RUNS = "select id, workflow, status, output, error, parent from outlive_runs"
+ENTRIES = "select run, seq, key, kind, name, outcome, value, error from outlive_entries"
+SETTLED = "select run, key from outlive_entries where outcome <> 'started'"
+BOOKINGS = "select label, cents from bookings"
+CHANCE = ("uuid", "random", "now")  # kinds of entries whose value differs from course to course
+SEVERAL_BRANCHES = {"branches": 3}  # by run: how many steps may be in flight at once
+
+Place = tuple[str, str]  # run and key
+
+
+@dataclass
+class Record:
+    """One course: the runs with their journals, and the user's table."""
+
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    bookings: list[tuple[str, int]] = field(default_factory=list)
+
+
+def read_record(url: str) -> Record:
+    """Read what a finished course has left; what is random is replaced by its name."""
+    record = Record(bookings=sorted((str(label), int(cents)) for label, cents in databases.read(url, BOOKINGS)))
+    for run_id, workflow, status, output, error, parent in databases.read(url, RUNS):
+        facts = json.loads(error) if error else {}
+        record.runs[run_id] = {
+            "workflow": workflow,
+            "status": status,
+            "output": output,
+            "error": (facts.get("type"), facts.get("text")),
+            "parent": parent,
+            "journal": {},
+        }
+    orders: dict[str, list[int | None]] = {run_id: [] for run_id in record.runs}
+    for run_id, seq, key, kind, name, outcome, value, error in databases.read(url, ENTRIES):
+        run = record.runs[run_id]
+        orders[run_id].append(seq)
+        if kind in CHANCE and value:
+            run["output"] = (run["output"] or "").replace(value.strip('"'), f"<{key}>")
+            value = f"<{key}>"
+        if kind == "start" and value:
+            value = json.loads(value)["run"]
+        run["journal"][key] = (kind, name, outcome, value, json.loads(error).get("type") if error else None)
+    for run_id, seqs in orders.items():
+        # a transaction's entry may be on disk before entries delivered earlier: a death then leaves a gap
+        assert None not in seqs and len(seqs) == len(set(seqs)), f"{run_id}: seq {seqs}"
+    return record
+
+
+def read_ledger(folder: Path) -> list[Place]:
+    """Read which step bodies were executed, in order."""
+    path = folder / "ledger"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(line["run"], line["key"]) for line in map(json.loads, lines)]
+
+
+def read_settled(url: str) -> set[Place]:
+    """Read which outcomes are on disk after a death."""
+    return {(run, key) for run, key in databases.read_untouched(url, SETTLED)}
+
+
+@dataclass
+class Moment:
+    """What stood in ledger and journal when a process died or was stopped."""
+
+    executed: int
+    settled: set[Place]
+
+
+def check_ledger(ledger: list[Place], moments: list[Moment], first_attempts: Counter[Place]) -> None:
+    """Check that a recorded step never executed again, and that only steps in flight at a death were repeated.
+
+    `first_attempts` counts the executions of an undisturbed course (a step that is retried has several).
+    """
+    for moment in moments:
+        again = moment.settled & set(ledger[moment.executed :])
+        assert not again, f"recorded before the death, executed after it: {sorted(again)}"
+    for place, count in Counter(ledger).items():
+        in_flight = sum(place in ledger[: moment.executed] and place not in moment.settled for moment in moments)
+        assert count <= first_attempts[place] + in_flight, f"{place} was executed {count} times"
+    for moment in moments:
+        open_now = Counter(run for run, key in set(ledger[: moment.executed]) - moment.settled)
+        for run, count in open_now.items():
+            assert count <= SEVERAL_BRANCHES.get(run, 1), f"{count} steps of {run} had executed and were not recorded"

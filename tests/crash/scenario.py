@@ -1,0 +1,144 @@
+"""What the crash suite runs: a few workflows that touch every commit site, with effects that can be counted.
+
+A step's effect is a line in a ledger file, written and synced by its body, so a
+second execution shows. A transaction's effect is a row of the user's table
+`bookings`, which nothing keeps from being doubled but the transaction itself.
+Results and journals are the same in every undisturbed course.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import outlive
+from outlive import Outlive, Retry, StepInfo, step, transaction, workflow
+
+TABLE = "create table if not exists bookings (label text not null, cents integer not null)"
+FINAL_ID = "after-all"
+
+app: Outlive  # the open app of this process, for starts inside transactions
+ledger: Path
+
+
+def executed() -> StepInfo:
+    """Write down that a body executes, on disk, before its effect counts."""
+    info = outlive.info()
+    assert isinstance(info, StepInfo)
+    line = {"run": info.run_id, "key": info.key, "attempt": info.attempt, "pid": os.getpid(), "at": time.time()}
+    descriptor = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(descriptor, (json.dumps(line) + "\n").encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return info
+
+
+@step
+async def label(text: str) -> str:
+    executed()
+    return f"<{text}>"
+
+
+@step(retry=Retry(attempts=9, first_delay=0.01))
+async def charge(cents: int) -> int:
+    if executed().attempt == 1:
+        raise ConnectionError("the first attempt always fails")
+    return cents
+
+
+@step
+def pack(item: str) -> str:
+    executed()
+    return f"packed {item}"
+
+
+@transaction
+async def book(tx: Any, text: str, cents: int) -> int:
+    executed()
+    await tx.execute("insert into bookings (label, cents) values ($1, $2)", text, cents)
+    return int(await tx.fetchval("select count(*) from bookings where label = $1", text))
+
+
+@transaction
+def book_plainly(tx: Any, text: str, cents: int) -> int:
+    executed()
+    tx.execute("insert into bookings (label, cents) values ($1, $2)", text, cents)
+    return int(tx.fetchval("select count(*) from bookings where label = $1", text))
+
+
+@transaction
+async def book_and_start(tx: Any, text: str, run_id: str) -> str:
+    executed()
+    await tx.execute("insert into bookings (label, cents) values ($1, $2)", text, 3)
+    run = await app.start(errand, 7, id=run_id, tx=tx)
+    return run.id
+
+
+@workflow
+async def order(item: str, cents: int) -> dict[str, Any]:
+    await label(f"reserve {item}")
+    paid = await charge(cents)
+    booked = await book(f"{item}, async", paid)
+    packed = await asyncio.to_thread(pack, item)
+    booked += await asyncio.to_thread(book_plainly, f"{item}, sync", paid)
+    number = outlive.uuid()
+    await label(f"send {item}")
+    return {"booked": booked, "packed": packed, "number": str(number)}
+
+
+@workflow
+async def branches(count: int) -> list[str]:
+    async def branch(number: int) -> str:
+        await outlive.sleep(0.01 * number)
+        booked = await book(f"branch {number}", number)
+        return await label(f"branch {number} of {booked}")
+
+    return await outlive.gather(*(branch(number) for number in range(count)))
+
+
+@workflow
+async def errand(number: int) -> str:
+    went = await label(f"errand {number}")
+    await outlive.sleep(0.02)
+    return went + await label("back")
+
+
+@workflow
+def plain_errand(text: str) -> str:
+    outlive.sync.sleep(0.01)
+    return pack(text) + pack("again")
+
+
+@workflow
+async def family() -> list[str]:
+    first = await errand(1)
+    sent = await outlive.start(errand, 2, parent_close="abandon")
+    doomed = await outlive.start(waits_for_ever, parent_close="cancel")
+    second = await asyncio.to_thread(plain_errand, "child")
+    return [first, sent.id, doomed.id, second]
+
+
+@workflow
+async def waits_for_ever() -> None:
+    try:
+        await outlive.sleep(hours=2)
+    finally:
+        await label("cleared up")
+
+
+@workflow
+async def starts_in_transaction() -> str:
+    return await book_and_start("started in a transaction", "from-transaction")
+
+
+@workflow
+async def can_be_held() -> list[str]:
+    before = await label("before")
+    await outlive.sleep(0.3)
+    return [before, await label("after")]

@@ -1,0 +1,43 @@
+"""Every commit site is a kill point: a process is killed before and after each, and another one finishes its work.
+
+What is left must equal an undisturbed course: statuses, results, journals, the
+user's table. Steps may be repeated only where they were in flight.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.crash.children import Child
+from tests.crash.conftest import LEASE_S, make_url
+from tests.crash.points import Case, list_cases
+from tests.crash.records import Moment, Place, Record, check_ledger, read_ledger, read_record, read_settled
+
+Undisturbed = Callable[[str], tuple[Record, Counter[Place]]]
+
+
+@pytest.mark.parametrize("case", list_cases("kill", passages=True), ids=str)
+def test_a_kill_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    expected, first_attempts = undisturbed(case.store)
+    url = make_url(case.store, tmp_path)
+    moments = []
+    for fault in (case.before, case.fault):
+        if fault is None:
+            continue
+        with Child("drive", url, tmp_path, lease_s=LEASE_S, fault=fault) as child:
+            child.wait_dead()
+        moments.append(Moment(len(read_ledger(tmp_path)), read_settled(url)))
+    with Child("drive", url, tmp_path, lease_s=LEASE_S) as child:
+        child.wait_done()
+    found = read_record(url)
+    assert found.bookings == expected.bookings
+    assert found.runs == expected.runs
+    check_ledger(read_ledger(tmp_path), moments, first_attempts)
+
+
+def test_undisturbed_courses_agree(undisturbed: Undisturbed) -> None:
+    assert undisturbed("sqlite")[0] == undisturbed("postgres")[0]

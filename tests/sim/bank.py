@@ -1,0 +1,140 @@
+"""The simulated workload: transfers, branches, children, timers, retries, cancellation, each with its own check."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import outlive
+from outlive import Outlive, Retry, step, transaction, workflow
+from outlive.errors import StoreError
+from outlive.testing import Simulation, SimWorld
+
+RUNS = 8
+world_of_test: SimWorld | None = None
+
+
+def _world() -> SimWorld:
+    assert world_of_test is not None
+    return world_of_test
+
+
+@step
+async def record(place: int, before: list[str]) -> int:
+    _world().body_begins(before)
+    await asyncio.sleep(_world().chance.expovariate(1 / 0.02))
+    return place
+
+
+@step(retry=Retry(attempts=4, first_delay=0.05))
+async def flaky(place: int, before: list[str]) -> int:
+    _world().body_begins(before)
+    info = outlive.info()
+    assert isinstance(info, outlive.StepInfo)
+    await asyncio.sleep(0.01)
+    if info.attempt < 2 and _world().chance.random() < 0.3:
+        raise ConnectionError("flaky")
+    return place
+
+
+@transaction
+async def book(tx: Any, run_id: str, cents: int) -> int:
+    _world().body_begins([])
+    await tx.execute("insert into bookings (run, cents) values ($1, $2)", run_id, cents)
+    return cents
+
+
+@workflow
+async def sequential(run_id: str) -> int:
+    total = 0
+    keys: list[str] = []
+    for place in range(4):
+        total += await record(place, keys)
+        keys.append(f"record#{place + 1}")
+    total += await book(run_id, 7)
+    total += await flaky(1, [*keys, "book#1"])
+    return total
+
+
+@workflow
+async def branched(run_id: str) -> list[int]:
+    order: list[int] = []
+
+    async def branch(number: int) -> None:
+        order.append(await record(number, []))
+        if number % 2:
+            await asyncio.sleep(0.03)
+        order.append(await record(number + 10, []))
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(3):
+            group.create_task(branch(number))
+    winner, _ = await outlive.race(record(1, []), outlive.sleep(0.02))
+    try:
+        async with asyncio.timeout(0.03):
+            await record(99, [])
+    except TimeoutError:
+        await book(run_id, winner + 1)
+    else:
+        await book(run_id, winner + 3)
+    return order
+
+
+@workflow
+async def family(run_id: str) -> int:
+    handle = await outlive.start(sequential, f"{run_id}/extra", id=f"{run_id}/extra", parent_close="abandon")
+    total = sum(await asyncio.gather(sequential(f"{run_id}/a"), sequential(f"{run_id}/b")))
+    await outlive.sleep(1.5)
+    return total + len(handle.id)
+
+
+@workflow
+async def sleeper(run_id: str) -> int:
+    await outlive.sleep(40)
+    return await book(run_id, 1)
+
+
+KINDS = (sequential, branched, family, sleeper)
+
+
+async def drive(app: Outlive, world: SimWorld) -> None:
+    for number in range(RUNS):
+        run_id = f"r{number}"
+        while True:
+            try:
+                await app.start(KINDS[number % len(KINDS)], run_id, id=run_id)
+            except StoreError:
+                await asyncio.sleep(0.2)
+            else:
+                break
+        await asyncio.sleep(world.chance.uniform(0, 0.1))
+
+
+def check(world: SimWorld, simulation: Simulation) -> None:
+    """Every run has succeeded with the value that only its own journal can give, and booked once."""
+    booked: dict[str, int] = {}
+    for run_id, count in _bookings(world):
+        booked[run_id] = count
+    assert all(run.status == "succeeded" for run in simulation.runs.values()), _failures(simulation.runs.values())
+    for run in simulation.runs.values():
+        own = run.input.split('"')[3]
+        if run.workflow != "family":
+            assert booked.get(own) == 1, f"{own} was booked {booked.get(own)} times"
+        if run.workflow == "sequential":
+            assert run.output == "14", f"{run.id} gave {run.output}"
+
+
+def _failures(runs: Any) -> str:
+    return "; ".join(f"{run.id} {run.status} {run.error}" for run in runs if run.status != "succeeded")
+
+
+def _bookings(world: SimWorld) -> Iterator[tuple[str, int]]:
+    yield from world.sql("select run, count(*) from bookings group by run")
+
+
+def prepare(world: SimWorld) -> None:
+    """Make the user's table, and let the step bodies know their world."""
+    global world_of_test
+    world_of_test = world
+    world.sql("create table bookings (run text, cents integer)")
