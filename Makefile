@@ -41,15 +41,15 @@ format: $(VENV)/.installed-test
 docs: $(VENV)/.installed-test
 	@$(py) -m pytest tests/house/test_docs.py $(ARGS)
 
-bench: $(VENV)/.installed-test
-	@$(py) -m bench $(ARGS)
+bench: $(VENV)/.installed-test $(VENV)-dbos/.installed
+	@$(py) -m bench --dbos-python $(VENV)-dbos/bin/python $(ARGS)
 
 soak: export OUTLIVE_TEST_SIZE = full
 soak: $(VENV)/.installed-test
 	@$(py) -m pytest -n $(JOBS) --dist worksteal --timeout 7200 $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-dbos build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(py):
@@ -69,3 +69,9 @@ $(VENV)/.installed-test: pyproject.toml | $(py)
 	@echo "Installing Outlive and its tests into $(VENV) ..."
 	@$(py) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@ $(VENV)/.installed
+
+$(VENV)-dbos/.installed: bench/dbos-requirements.txt | $(py)
+	@echo "Installing DBOS, which the benchmarks compare with, into $(VENV)-dbos ..."
+	@$(PYTHON) -m venv $(VENV)-dbos
+	@$(VENV)-dbos/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@

@@ -29,7 +29,8 @@ def main() -> int:
             f"{options.dbos_python} does not exist: `make bench` makes it, --without-dbos does without", file=sys.stderr
         )
         return 2
-    session = Session(sizes, systems, Interpreters(options.dbos_python), lambda line: print(line, flush=True))
+    python = options.dbos_python.absolute()  # not resolved: the link is what makes it a virtual environment
+    session = Session(sizes, systems, Interpreters(python), lambda line: print(line, flush=True))
     results = session.measure(cells)
     print(f"\n{table(results)}")
     _write(results, options, whole=not (options.quick or options.only or options.without_dbos))

@@ -30,12 +30,12 @@ class Sizes:
 
 
 FULL = Sizes(
-    rounds=5, slow_rounds=3, warm_s=1.5, window_s=4.0, alone_runs=250, messages=50, message_gap_s=0.1,
-    settle_s=2.0, idle_window_s=5.0, recovered_runs=1000,
+    rounds=5, slow_rounds=3, warm_s=1.0, window_s=3.0, alone_runs=250, messages=40, message_gap_s=0.1,
+    settle_s=1.5, idle_window_s=3.0, recovered_runs=1000,
 )  # fmt: skip
 QUICK = Sizes(
-    rounds=1, slow_rounds=1, warm_s=1.0, window_s=2.0, alone_runs=100, messages=25, message_gap_s=0.1,
-    settle_s=1.5, idle_window_s=2.5, recovered_runs=300,
+    rounds=1, slow_rounds=1, warm_s=0.7, window_s=1.5, alone_runs=80, messages=20, message_gap_s=0.1,
+    settle_s=1.5, idle_window_s=2.0, recovered_runs=300,
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ def facts() -> dict[str, str]:
         "processor": _first_value("/proc/cpuinfo", "model name") or platform.machine(),
         "cores": str(os.cpu_count()),
         "memory": _memory(),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "Python": platform.python_version(),
         "commit": _commit(),
         "day": time.strftime("%Y-%m-%d", time.gmtime()),

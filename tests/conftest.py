@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import random
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -64,6 +65,9 @@ async def _run_alone(test: Coroutine[Any, Any, None]) -> None:
     assert not left, f"tasks left behind: {left}"
 
 
+_seeds = itertools.count(7)  # two stores with the same chance would take each other for themselves
+
+
 @dataclass(frozen=True)
 class Database:
     """An empty database of one kind: `async with database.open() as store`, as often as wanted unless in memory."""
@@ -73,7 +77,7 @@ class Database:
 
     def make(self, **settings: Any) -> Store:
         """Give a store that is not open yet."""
-        random_source = random.Random(7)
+        random_source = random.Random(next(_seeds))
         if self.kind == "postgres":
             from outlive.store.postgres import PostgresStore
 

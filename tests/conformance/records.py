@@ -17,7 +17,13 @@ EXPIRED_S = -1.0  # a lease that has run out when it is given
 
 
 def new_run(run_id: str, row: int | None = None, **facts: Any) -> NewRun:
-    return NewRun(row=next(_numbers) if row is None else row, id=run_id, workflow=facts.pop("workflow", "ship"), input="[]", **facts)
+    return NewRun(
+        row=next(_numbers) if row is None else row,
+        id=run_id,
+        workflow=facts.pop("workflow", "ship"),
+        input="[]",
+        **facts,
+    )
 
 
 def new_entry(row: int, key: str = "/pay#1", **facts: Any) -> EntryWrite:

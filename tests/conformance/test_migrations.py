@@ -104,5 +104,5 @@ def test_pending_migrations_are_refused_with_the_command_to_run():
 
 @pytest.mark.parametrize("shipped", [["0002_a.sql"], ["0001_a.sql", "0003_b.sql"], ["first.sql"]])
 def test_files_that_are_not_numbered_are_a_bug(shipped):
-    with pytest.raises(ValueError, match="number|named"):
+    with pytest.raises(ValueError, match=r"number|named"):
         list_pending([], shipped, "db")

@@ -88,10 +88,10 @@ async def test_queries_give_rows_by_name_and_by_position(database):
 async def test_only_real_parameters_are_parameters(database):
     async with open_till(database) as till:
         tx = await till.store.begin(5.0)
-        sql = """select '$1' as "$2", $1 as a, /* $3 */ $2 as b, $1 as again -- $4
+        sql = """select '$1' as "$2", cast($1 as text) as a, /* $3 */ cast($2 as integer) as b, $1 as again -- $4
         """
         await tx.execute("insert into accounts values ($1, $2)", "x", 1)
-        row = await tx.fetchrow(sql.replace("$1 as a", "cast($1 as text) as a").replace("$2 as b", "cast($2 as integer) as b"), "one", 2)
+        row = await tx.fetchrow(sql, "one", 2)
         assert row is not None
         assert (row["$2"], row["a"], row["b"], row["again"]) == ("$1", "one", 2, "one")
         with pytest.raises(Exception, match=r"(?i)bind|argument"):
@@ -204,9 +204,9 @@ async def test_it_is_rolled_back_when_it_takes_too_long(database):
         await tx.execute("insert into accounts values ('ann', 7)")
         assert await till.accounts() == {}, "waits for the timeout, or sees nothing yet"
         await _until_ended(tx)
-        with pytest.raises(UsageError, match="timeout of 0.1 s"):
+        with pytest.raises(UsageError, match=r"timeout of 0\.1 s"):
             await tx.execute("insert into accounts values ('bob', 8)")
-        with pytest.raises(UsageError, match="timeout of 0.1 s"):
+        with pytest.raises(UsageError, match=r"timeout of 0\.1 s"):
             await tx.commit(till.fence, till.entry)
         await tx.rollback()
         assert await till.accounts() == {}

@@ -14,7 +14,7 @@ import psutil
 from outlive.testing.faults import VARIABLE, Fault
 from tests.house.source import ROOT, SRC
 
-PATIENCE_S = 40.0
+PATIENCE_S = 20.0
 
 
 class Child:

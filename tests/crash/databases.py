@@ -64,8 +64,11 @@ def create_table(url: str, sql: str) -> None:
         connection.close()
 
 
-def read_untouched(url: str, sql: str) -> list[tuple[Any, ...]]:
-    """Read what a dead process has left, without doing the next one's recovery for it; nothing if there is no schema."""
+def read_untouched(url: str, sql: str, *, alive: bool = False) -> list[tuple[Any, ...]]:
+    """Read what a dead process has left, without doing the next one's recovery for it; nothing if there is no schema.
+
+    One that is only stopped (`alive`) keeps its sessions.
+    """
     if is_sqlite(url):
         with tempfile.TemporaryDirectory() as folder:
             path = path_of(url)
@@ -76,19 +79,20 @@ def read_untouched(url: str, sql: str) -> list[tuple[Any, ...]]:
                 return read(f"sqlite:///{folder}/{path.name}", sql)
             except sqlite3.OperationalError:
                 return []
-    _await_sessions_gone(url)
+    _await_statements_done(url, alive=alive)
     try:
         return read(url, sql)
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         return []
 
 
-def _await_sessions_gone(url: str) -> None:
-    """Wait until the server has noticed that its clients are dead: what they had sent may still be executing."""
-    others = """select count(*) from pg_stat_activity
-        where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'"""
+def _await_statements_done(url: str, *, alive: bool) -> None:
+    """Wait until the server has done what its clients had sent before they died, and has noticed that they did."""
+    others = f"""select count(*) from pg_stat_activity
+        where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
+        and {"state = 'active'" if alive else "true"}"""
     for _ in range(1_000):
         if read(url, others) == [(0,)]:
             return
         read(url, "select pg_sleep(0.01)")
-    raise AssertionError("sessions of a dead process stay open")
+    raise AssertionError("statements of a dead process are still executing")

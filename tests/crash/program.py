@@ -122,6 +122,15 @@ async def start_by_connection(app: Outlive, url: str) -> None:
         execute("commit")
 
 
+# -- one run ------------------------------------------------------------------
+async def wait(url: str, lease_s: float) -> None:
+    """Start one run and wait for it."""
+    async with Outlive(url, lease=lease_s, include=["tests.crash.scenario"]) as app:
+        await start(app, order, "book", 500, id="order")
+        await wait_for(app, "order")
+        say("done")
+
+
 def app_url(app: Outlive) -> str:
     return app._url
 
@@ -160,7 +169,7 @@ def main() -> None:
         asyncio.run(serve(url, float(lease_s)))
     else:
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        asyncio.run(drive(url, float(lease_s)))
+        asyncio.run({"drive": drive, "wait": wait}[role](url, float(lease_s)))
 
 
 if __name__ == "__main__":

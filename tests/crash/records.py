@@ -64,9 +64,9 @@ def read_ledger(folder: Path) -> list[Place]:
     return [(line["run"], line["key"]) for line in map(json.loads, lines)]
 
 
-def read_settled(url: str) -> set[Place]:
-    """Read which outcomes are on disk after a death."""
-    return {(run, key) for run, key in databases.read_untouched(url, SETTLED)}
+def read_settled(url: str, *, alive: bool = False) -> set[Place]:
+    """Read which outcomes are on disk after a death, or while the process that wrote them is stopped."""
+    return {(run, key) for run, key in databases.read_untouched(url, SETTLED, alive=alive)}
 
 
 @dataclass

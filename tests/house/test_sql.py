@@ -22,7 +22,7 @@ ONE_SIDED = {
         find_row find_worker forget_workers insert_live list_awaited list_dead list_due list_held_cancels list_lanes
         list_newly_awaited list_requested list_suspects quarantine_owned read_claimable release_owned take_owned
     """,
-    "SQLite puts a listing together from blocks whose filters may be NULL; PostgreSQL writes only those that are set": """
+    "SQLite puts a listing together from blocks whose filters may be NULL, PostgreSQL from those that are set": """
         narrow_to_live narrow_to_unsuccessful order_newest where_id where_parent where_query
     """,
     "SQLite creates its first table itself and has a bug that concerns several processes on one file": """

@@ -16,6 +16,7 @@ import dataclasses
 import json
 import random
 import selectors
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -156,6 +157,7 @@ class Timeless(asyncio.SelectorEventLoop):
         selector = _Jumping()
         selector.loop = self
         super().__init__(selector)
+        self._clock_resolution = 5e-7  # a double of today's seconds has no finer one; asyncio compares with `<`
 
     def time(self) -> float:
         return self.instant
@@ -356,6 +358,7 @@ class Solo:
     def __init__(self) -> None:
         self.main = Timeless()
         self.main.is_computing = self._is_computing
+        self.main.set_exception_handler(self._fell_out)
         self.codec = JsonCodec()
         _playing.set(self)
         self.context = contextvars.copy_context()
@@ -374,7 +377,7 @@ class Solo:
         self.broken: list[str] = []
         self.suspending = False
         self.died = False
-        self.may_begin: Callable[[], bool] = lambda: True
+        self.may_begin: Callable[..., bool] = lambda *_: True
         self.commit_delay: Callable[[], float] = lambda: 0.0
         self.step_delay: Callable[[str], float] = lambda _key: 0.0
         self.children: dict[str, WorkflowSpec] = {}
@@ -519,6 +522,13 @@ class Solo:
 
     def kept(self, execution: Execution) -> Kept:
         return self.runs[execution.row]
+
+    def _fell_out(self, _loop: object, context: dict[str, Any]) -> None:
+        """Nothing of the engine may fail on the main loop: what fails there is lost."""
+        error = context.get("exception")
+        trace = "".join(traceback.format_exception(error)) if error is not None else ""
+        self.broken.append(f"{context['message']}\n{trace}")
+        self._end_play()
 
     def check(self, holds: bool, claim: str) -> None:
         if not holds:
@@ -704,3 +714,41 @@ async def pause() -> StepInfo:
         if delay_s > 0:
             await asyncio.sleep(delay_s)
     return info
+
+
+def delays(seed: Any, longest_s: float = 1.0) -> Callable[[str], float]:
+    """Give each step a duration of its own: by seed and key, a third of them none at all."""
+
+    def delay(key: str) -> float:
+        chance = random.Random(f"{seed} {key}")
+        return 0.0 if chance.random() < 1 / 3 else chance.random() * longest_s
+
+    return delay
+
+
+def check_replays(solo: Solo, workflow: Any, *args: Any, seed: Any = 0, **options: Any) -> Played:
+    """Play a run, then replay it from every prefix of its journal with other delays; give the first play.
+
+    The replayed journal begins with the prefix, no step of the prefix executes
+    again, and the whole journal gives the same end without executing anything.
+    """
+    first = solo.play(workflow, *args, seed=1, step_delay=delays(seed), **options)
+    options.pop("cancel_at", None)
+    options.pop("suspending", None)
+    assert first.status in ("succeeded", "failed", "cancelled"), first
+    count = len(first.settled)
+    for cut in range(count + 1):
+        prefix = first.prefix(cut)
+        litter = [object() for _ in range(cut % 7)]  # other addresses
+        again = solo.play(
+            workflow, *args, entries=prefix, seed=2 + cut, step_delay=delays((seed, cut)), **options
+        )
+        del litter
+        assert again.settled[:cut] == prefix, (first.keys, again.keys)
+        assert not {entry.key for entry in prefix} & set(again.executed)
+        assert again.status in ("succeeded", "failed", "cancelled"), (cut, again)
+        if cut == count:
+            assert again.executed == []
+            assert again.settled == prefix
+            assert again.outcome == first.outcome
+    return first

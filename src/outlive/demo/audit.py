@@ -125,8 +125,8 @@ class Audit:
             _line("deaths", f"{self.deaths} × SIGKILL" + self._resumed()),
             _line(
                 "trouble",
-                f"{self.provider_errors} errors and {self.provider_late} late answers of the provider, "
-                f"{self.repeated_requests} requests repeated",
+                f"the provider failed {self.provider_errors} × and was late {self.provider_late} ×; "
+                f"{self.repeated_requests} × a request was repeated",
             ),
         ]
 

@@ -22,6 +22,7 @@ class Claimer:
     def __init__(self, engine: Engine, chance: random.Random) -> None:
         self._engine = engine
         self._backoff = Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random)
+        self._strays = False  # whether the database may think that we own a run we do not know of
         self.looper = Looper("claimer", self.turn, engine.lease_lost)
 
     async def turn(self) -> float:
@@ -32,6 +33,9 @@ class Claimer:
         if free <= 0 or not names or not engine.lease.alive():
             return self._backoff.after(False)
         fence = engine.fence()
+        if self._strays:
+            await engine.committer.between(self._release_strays)
+        self._strays = True  # until all that is claimed is in memory
         claimed = await store.claim(fence, names, None, free)
         if not claimed and engine.quiet():
             claimed = await store.claim(fence, names, None, 1, suspect=True)
@@ -42,12 +46,20 @@ class Claimer:
             for run in claimed:
                 engine.execute(run, entries.get(run.row, []))
             engine.hear(requests)
+        self._strays = False
+        if claimed:
             return 0.0
         delay_s = self._backoff.after(False)
         due_at = await store.next_due()
         if due_at is not None:
             delay_s = min(delay_s, max(due_at - engine.clock.now(), POLL_BUSY_S))
         return delay_s
+
+
+    async def _release_strays(self) -> None:
+        """Let go of what a claim may have given to this process while its reply was lost."""
+        await self._engine.store.release_strays(self._engine.fence(), list(self._engine.executions))
+        self._strays = False
 
 
 class Requests:

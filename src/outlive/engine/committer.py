@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -125,6 +125,7 @@ class Committer:
         self._runs: dict[Execution, RunWrites] = {}
         self._work: asyncio.Task[None] | None = None
         self._closing = False
+        self._between: list[tuple[Callable[[], Awaitable[None]], asyncio.Future[None]]] = []
 
     # -- adding -------------------------------------------------------------
     async def start(self, run: NewRun) -> ExistingRun | None:
@@ -166,6 +167,13 @@ class Committer:
         """Add a request that an entry has answered."""
         self._of(execution).requests.append(request)
 
+    async def between(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Await `work()` while no batch is under way: what is in memory and in the database then agrees."""
+        done: asyncio.Future[None] = self._main.create_future()
+        self._between.append((work, done))
+        self._soon()
+        await done
+
     def _of(self, execution: Execution) -> RunWrites:
         writes = self._runs.get(execution)
         if writes is None:
@@ -185,7 +193,9 @@ class Committer:
 
     async def _commit_pending(self) -> None:
         try:
-            while self._starts or self._runs:
+            while self._starts or self._runs or self._between:
+                while self._between:
+                    await _settled(*self._between.pop(0))
                 await self._commit(self._take())
         finally:
             self._work = None
@@ -289,6 +299,17 @@ class Committer:
     def close(self) -> None:
         """Give up on a store that does not answer."""
         self._closing = True
+
+
+async def _settled(work: Callable[[], Awaitable[None]], done: asyncio.Future[None]) -> None:
+    try:
+        await work()
+    except Exception as error:
+        if not done.done():
+            done.set_exception(error)
+    else:
+        if not done.done():
+            done.set_result(None)
 
 
 def _fail_starts(load: Load, error: BaseException) -> None:

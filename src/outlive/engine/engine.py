@@ -83,7 +83,7 @@ class Engine:
         self._loose: set[asyncio.Task[Any]] = set()
         self.executions: dict[int, Execution] = {}
         self._lost_waits: dict[int, list[Callable[[LeaseLost], None]]] = {}
-        self.lease = Lease(store, self.clock, self.main, self._lease_s, self.lease_lost, threaded=threaded)
+        self.lease = Lease(store, self.clock, self.main, self._lease_s, self.lease_lost, self._go_on, threaded=threaded)
         self.committer = Committer(
             store, self.main, self._fence_or_none, self.lease_lost, self._write_failed, self._started, self._left
         )
@@ -307,8 +307,12 @@ class Engine:
         """The suspect has made progress, waits or has left: the other runs go on."""
         self._suspects -= 1
         if not self._suspects:
-            for execution in self.executions.values():
-                execution.wake()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """What had to wait before it began a step looks again."""
+        for execution in self.executions.values():
+            execution.wake()
 
     def mark(self, execution: Execution) -> None:
         """Write whether a run is in user code, if that is not what was written last."""

@@ -36,6 +36,7 @@ class Lease:
         main: asyncio.AbstractEventLoop,
         lease_s: float,
         on_lost: Callable[[], None],
+        on_regained: Callable[[], None],
         *,
         threaded: bool = True,
     ) -> None:
@@ -44,6 +45,7 @@ class Lease:
         self._main = main
         self._lease_s = lease_s
         self._on_lost = on_lost
+        self._on_regained = on_regained
         self._threaded = threaded
         self._deadline = 0.0
         self._turned_at = clock.steady()
@@ -90,7 +92,10 @@ class Lease:
         self.fence = None
 
     def _renewed(self, sent: float) -> None:
+        was_alive = self.alive()
         self._deadline = sent + self._lease_s * (1 - LEASE_MARGIN)
+        if not was_alive:
+            _post(self._main, self._on_regained)
 
     def _mark_turn(self) -> None:
         self._turned_at = self._clock.steady()

@@ -199,7 +199,7 @@ class RunLoop(asyncio.AbstractEventLoop):
             for task in reversed(self._tasks):
                 if not task.done():
                     task._log_destroy_pending = False  # type: ignore[attr-defined]
-                    _close(task.get_coro())  # type: ignore[arg-type]
+                    close_coroutine(task.get_coro())
         finally:
             asyncio._set_running_loop(outer)
         self._ready.clear()
@@ -343,7 +343,8 @@ def _ignore(_generator: object) -> None:
     """Stand in for asyncio's async generator hooks: a finaliser runs when the collector does, replay cannot."""
 
 
-def _close(coroutine: Coroutine[Any, Any, Any]) -> None:
+def close_coroutine(coroutine: Any) -> None:
+    """End a coroutine where it waits; one that awaits again in its `finally` is closed there too."""
     for _ in range(UNWIND_MAX_CLOSES):
         try:
             coroutine.close()

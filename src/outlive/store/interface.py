@@ -151,6 +151,9 @@ class Store(Protocol):
     ) -> list[Claimed]:
         """Take due runs of these workflows: by priority, then due time; suspects only if asked, one at a time."""
 
+    async def release_strays(self, fence: Fence, kept: Sequence[int]) -> int:
+        """Let go of every run that this worker owns but does not keep in memory: a claim whose reply was lost."""
+
     async def next_due(self) -> float | None:
         """Give the earliest time at which a run that nobody owns is due, None if there is none."""
 

@@ -10,9 +10,12 @@ import asyncio
 import contextvars
 import heapq
 import itertools
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+from outlive.engine.runloop import close_coroutine
 
 
 class SimLoop(asyncio.AbstractEventLoop):
@@ -26,6 +29,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._ready: deque[asyncio.Handle] = deque()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._count = itertools.count()
+        self._tasks: list[weakref.ref[asyncio.Task[Any]]] = []
 
     # -- for the world ------------------------------------------------------
     def has_work(self) -> bool:
@@ -59,6 +63,16 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.dead = True
         self._ready.clear()
         self._timers.clear()
+
+    def clear(self) -> None:
+        """Close what is left of a dead process, quietly."""
+        asyncio._set_running_loop(self)
+        for reference in self._tasks:
+            task = reference()
+            if task is not None and not task.done():
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                close_coroutine(task.get_coro())
+        asyncio._set_running_loop(None)
 
     # -- asyncio ------------------------------------------------------------
     def call_soon(self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None) -> Any:
@@ -94,7 +108,9 @@ class SimLoop(asyncio.AbstractEventLoop):
     def create_task(
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: contextvars.Context | None = None
     ) -> asyncio.Task[Any]:
-        return asyncio.Task(coro, loop=self, name=name, context=context)
+        task = asyncio.Task(coro, loop=self, name=name, context=context)
+        self._tasks.append(weakref.ref(task))
+        return task
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         """Run the function as one callback."""

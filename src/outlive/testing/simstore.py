@@ -98,9 +98,16 @@ class SimStore:
             tx = await self._world.store.begin(timeout_s)
             made = SimTransaction(self, tx)
             self._world.lock(self._process, made)
+            opened.append(made)
             return made
 
-        return await self._call("begin", run)  # type: ignore[no-any-return]
+        opened: list[SimTransaction] = []
+        try:
+            return await self._call("begin", run)  # type: ignore[no-any-return]
+        except StoreUnavailable:
+            for made in opened:  # the connection is gone, and the transaction with it
+                await made.rollback()
+            raise
 
     async def notify(self) -> None:
         """Hint to every other process, unless the world swallows it."""

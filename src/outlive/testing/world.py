@@ -167,6 +167,7 @@ class SimWorld:
             if process.app is not None and process.app._entered is not None:
                 for execution in process.app._entered.executions.values():
                     execution.loop.unwind()
+            process.loop.clear()
 
     def lock(self, process: SimProcess, tx: SimTransaction) -> None:
         """A transaction of the user is open: others wait."""

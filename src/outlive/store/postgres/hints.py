@@ -3,8 +3,8 @@
 Sends from a pool connection after a commit, at once and then at most one per
 10 ms, because NOTIFY takes a lock of the whole server when it commits. Listens
 on a connection of its own and opens it again when it is lost; where that is
-impossible (a pooler), waiting just times out. Invariant: the flag is cleared
-before its reader looks for work, so no hint is lost while it looks.
+impossible (a pooler), waiting just times out. Invariant: a hint that comes while
+nobody waits is kept for the next who does, so none is lost while he looks for work.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ log = logging.getLogger("outlive.hints")
 
 CHANNEL = "outlive"
 GAP_S = 0.01  # between two hints of one process
+FIRST_LISTEN_S = 2.0  # how long the first wait lets the listener connect
 KEEPALIVE_S = 20.0  # after which silence is tested: a dead peer sends nothing, not even an error
 RECONNECT_S = (0.1, 30.0)  # first and longest pause before listening again
 
@@ -38,24 +39,30 @@ class Hints:
         self._pool = pool
         self._clock = clock
         self._token = token
-        self._hinted = asyncio.Event()
+        self._kept = False
+        self._waiting: set[asyncio.Future[bool]] = set()
+        self._tried = asyncio.Event()
         self._sent_steady = float("-inf")
-        self._later: asyncio.Task[None] | None = None
+        self._due = False
+        self._sending: set[asyncio.Task[None]] = set()
         self._listening: asyncio.Task[None] | None = None
 
     async def send(self) -> None:
         """Send a hint now, or soon if one was sent just before."""
-        if self._later is not None:
+        if self._due:
             return
         wait_s = self._sent_steady + GAP_S - self._clock.steady()
         if wait_s <= 0:
             await self._send_now()
         else:
-            self._later = asyncio.create_task(self._send_later(wait_s), name="outlive-hint")
+            self._due = True
+            task = asyncio.create_task(self._send_later(wait_s), name="outlive-hint")
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
 
     async def _send_later(self, wait_s: float) -> None:
         await asyncio.sleep(wait_s)
-        self._later = None  # what is committed from here on needs another hint
+        self._due = False  # what is committed from here on needs another hint
         await self._send_now()
 
     async def _send_now(self) -> None:
@@ -70,12 +77,25 @@ class Hints:
         """Wait for a hint of another process; False if none came in time."""
         if self._listening is None:
             self._listening = asyncio.create_task(self._listen(), name="outlive-listener")
-        if not self._hinted.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hinted.wait(), timeout_s)
-        hinted = self._hinted.is_set()
-        self._hinted.clear()
-        return hinted
+            with contextlib.suppress(TimeoutError):  # a wait counts from when it can hear something
+                await asyncio.wait_for(self._tried.wait(), FIRST_LISTEN_S)
+        if self._kept:
+            self._kept = False
+            return True
+        told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.add(told)
+        try:
+            return await asyncio.wait_for(told, timeout_s)
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting.discard(told)
+
+    def _tell(self) -> None:
+        self._kept = not self._waiting
+        for told in self._waiting:
+            if not told.done():
+                told.set_result(True)
 
     async def _listen(self) -> None:
         pause_s, again = RECONNECT_S[0], False
@@ -85,6 +105,7 @@ class Hints:
                 pause_s = RECONNECT_S[0]
             except OutliveError as error:
                 log.debug("listening for hints failed, polling goes on: %s", error)
+                self._tried.set()
             again = True
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, RECONNECT_S[1])
@@ -97,7 +118,8 @@ class Hints:
         try:
             await connection.add_listener(CHANNEL, self._receive)
             if again:
-                self._hinted.set()  # hints may have passed while nobody listened
+                self._tell()  # hints may have passed while nobody listened
+            self._tried.set()
             while not lost.is_set():
                 try:
                     await asyncio.wait_for(lost.wait(), KEEPALIVE_S)
@@ -113,12 +135,12 @@ class Hints:
 
     def _receive(self, _connection: Any, _pid: int, _channel: str, payload: Any) -> None:
         if payload != self._token:
-            self._hinted.set()
+            self._tell()
 
     async def close(self) -> None:
-        """Stop both tasks."""
-        tasks = [task for task in (self._later, self._listening) if task is not None]
-        self._later = self._listening = None
+        """Stop listening and sending."""
+        tasks = [*self._sending, *([self._listening] if self._listening else [])]
+        self._listening, self._due = None, False
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -103,6 +103,19 @@ forgotten as (
   delete from outlive.requests q where q.row in (select x.row from ended x)
 )
 
+-- name: release_strays
+-- Lets go of runs that a living worker does not know of, since the reply to its claim was lost; read committed.
+with fence as materialized (
+  select 1 from outlive.workers where worker = :worker and epoch = :epoch for key share
+),
+strayed as (
+  update outlive.live l set owner = null, wake_at = now(), in_user_code = false, alone = false
+  from fence
+  where l.owner = :worker and l.row <> all (cast(:kept as bigint[]))
+  returning l.row
+)
+select (select count(*) from fence) as stands, (select count(*) from strayed) as released
+
 -- name: release_run
 -- Lets go of runs that the worker still owns under this claim; a held one is not claimable.
 released as (

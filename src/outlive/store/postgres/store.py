@@ -161,6 +161,13 @@ class PostgresStore:
     async def list_workers(self) -> list[WorkerRow]:
         return [WorkerRow(**row) for row in await self._read("list_workers")]
 
+    @hooks.commit_site("release_strays")
+    async def release_strays(self, fence: Fence, kept: Sequence[int]) -> int:
+        (row,) = await self._write("release_strays", worker=fence.worker, epoch=fence.epoch, kept=list(kept))
+        if not row["stands"]:
+            raise FenceLost
+        return int(row["released"])
+
     @hooks.commit_site("take_over")
     async def take_over(self, dead: Sequence[int]) -> TakenOver:
         (row,) = await self._write("take_over", dead=list(dead))

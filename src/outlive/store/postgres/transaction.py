@@ -17,7 +17,7 @@ from outlive import hooks
 from outlive.errors import StoreUnavailable, UsageError
 from outlive.model.writes import EntryWrite, Fence
 from outlive.store.interface import EntrySettled, FenceLost, RolledBack, Row
-from outlive.store.postgres.connect import SESSION_SQL, load_driver
+from outlive.store.postgres.connect import PLANNER, SESSION_SQL, load_driver
 from outlive.store.postgres.statements import statement
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ _RESET = (
     "; close all; set session authorization default; reset all; unlisten *; select pg_advisory_unlock_all(); "
     + SESSION_SQL
 )
+_PLANNER_BACK = "".join(f"; set local {name} to default" for name in PLANNER)
 _RETRY = ("40001", "40P01")  # serialization failure, deadlock
 _CANCELLED, _ABORTED = "57014", "25P02"
 
@@ -70,7 +71,7 @@ class PostgresTransaction:
             await transaction._connection.execute(
                 f"begin isolation level {isolation or 'read committed'}; set local statement_timeout = {millis}; "
                 f"set local idle_in_transaction_session_timeout = {millis}; "
-                f"set local outlive.transaction = '{transaction._token}'"
+                f"set local outlive.transaction = '{transaction._token}'" + _PLANNER_BACK
             )
         except BaseException as error:
             transaction._abandon("it never began")

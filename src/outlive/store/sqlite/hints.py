@@ -10,17 +10,21 @@ a hint that comes while nobody waits is kept for the next who does.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from outlive.store.sqlite.drivers import Connection
 
 BUSY_S, REST_S, BUSY_FOR_S = 0.002, 0.05, 0.1  # between two looks: after a change, at rest; how long a change counts
 _GROWTH = 1.5
-_NAME_MAX_BYTES = 100  # of a socket's path; the kernel takes 108, 104 on macOS
+_numbers = itertools.count()  # of the sockets of this process
+_FOLDER_MAX_BYTES = 70  # longer ones are reached through /proc: with the name, a socket's path has 104 to 108 bytes
 
 
 class Hints:
@@ -28,7 +32,7 @@ class Hints:
 
     def __init__(self, path: str, chance: random.Random) -> None:
         self._folder = Path(path + "-outlive")
-        self._name = self._folder / f"{os.getpid()}-{chance.getrandbits(32):08x}.sock"
+        self._name = self._folder / f"{os.getpid()}-{next(_numbers)}-{chance.getrandbits(32):08x}.sock"
         self._socket: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[asyncio.Future[bool]] = set()
@@ -58,13 +62,14 @@ class Hints:
             self._socket = bound
 
     def _bind(self) -> socket.socket | None:
-        if not hasattr(socket, "AF_UNIX") or len(os.fsencode(self._name)) > _NAME_MAX_BYTES:
+        if not hasattr(socket, "AF_UNIX"):
             return None
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | getattr(socket, "SOCK_CLOEXEC", 0))
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             made.setblocking(False)
             self._folder.mkdir(exist_ok=True)
-            made.bind(os.fspath(self._name))
+            with _short(self._folder) as folder:
+                made.bind(f"{folder}/{self._name.name}")
         except OSError:
             made.close()
             return None
@@ -123,15 +128,14 @@ class Hints:
     # -- telling ----------------------------------------------------------------
     def tell(self) -> None:
         """Send a datagram to every peer; one whose process is dead loses its name."""
-        if not self._folder.is_dir():
+        peers = [peer for peer in self._folder.glob("*.sock") if peer != self._name]
+        if not peers:
             return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        with _short(self._folder) as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
-            for peer in self._folder.glob("*.sock"):
-                if peer == self._name:
-                    continue
+            for peer in peers:
                 try:
-                    sender.sendto(b"!", os.fspath(peer))
+                    sender.sendto(b"!", f"{folder}/{peer.name}")
                 except (ConnectionRefusedError, FileNotFoundError):
                     peer.unlink(missing_ok=True)
                 except OSError:
@@ -150,6 +154,19 @@ class Hints:
             self._folder.rmdir()
         except OSError:
             pass  # a peer is still there
+
+
+@contextmanager
+def _short(folder: Path) -> Iterator[str]:
+    """Give a name of a folder that leaves room for a socket's name, where the system has one."""
+    if len(os.fsencode(folder)) <= _FOLDER_MAX_BYTES or not Path("/proc/self/fd").is_dir():
+        yield str(folder)
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
 def _give_up(future: asyncio.Future[bool]) -> None:

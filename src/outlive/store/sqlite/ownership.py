@@ -49,6 +49,12 @@ def unregister(db: Connection, fence: Fence, now: float) -> None:
     db.run(SQL["delete_worker"], (fence.worker,))
 
 
+def release_strays(db: Connection, fence: Fence, kept: Sequence[int], now: float) -> int:
+    """Let go of the runs that a worker owns but does not keep in memory."""
+    check_fence(db, fence)
+    return db.run(SQL["release_strays"], (now, fence.worker, _json(kept)))
+
+
 def list_dead(db: Connection, dead: Sequence[int], now: float) -> list[int]:
     """Give the workers that a takeover would take over."""
     return [worker for (worker,) in db.rows(SQL["list_dead"], (now, _json(dead)))]
@@ -111,7 +117,7 @@ def claim(db: Connection, fence: Fence, choice: Choice, now: float) -> list[Clai
     rows = _json(choice.rows(db, now))
     found = db.rows(SQL["read_claimable"], (rows, now))
     db.run(SQL["claim_runs"], (fence.worker, choice.suspect, now, rows))
-    return [Claimed(*facts[:8], bool(facts[8]), choice.suspect, *facts[9:]) for facts in found]
+    return [Claimed(*(*facts[:8], bool(facts[8]), choice.suspect, *facts[9:])) for facts in found]
 
 
 def wake(db: Connection, rows: Iterable[int], now: float) -> int:

@@ -129,6 +129,11 @@ DELETE FROM ol_workers WHERE worker = ?
 -- Runs of a worker that leaves in good order: nobody died.
 UPDATE ol_live SET owner = NULL, in_user_code = 0, alone = 0, wake_at = ?1 WHERE owner = ?2
 
+-- name: release_strays
+-- Runs of a living worker that does not know of them: the reply to its claim was lost.
+UPDATE ol_live SET owner = NULL, in_user_code = 0, alone = 0, wake_at = ?1
+WHERE owner = ?2 AND row NOT IN (SELECT value FROM json_each(?3))
+
 -- name: list_dead
 -- Workers whose lease has expired, or who are listed; without a beat row one has been taken over already.
 SELECT b.worker FROM ol_worker_beats b

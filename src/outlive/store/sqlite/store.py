@@ -183,6 +183,11 @@ class SqliteStore:
         """Delete the worker's beat and fence rows; runs that it still owns are released."""
         await self._write(lambda db, now: ownership.unregister(db, fence, now))
 
+    @commit_site("release_strays")
+    async def release_strays(self, fence: Fence, kept: Sequence[int]) -> int:
+        """Let go of the runs that a worker owns but does not keep in memory; give how many."""
+        return await self._write(lambda db, now: ownership.release_strays(db, fence, kept, now))
+
     @commit_site("take_over")
     async def take_over(self, dead: Sequence[int]) -> TakenOver:
         """Fence out workers that are dead and release their runs."""

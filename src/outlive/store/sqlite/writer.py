@@ -134,7 +134,7 @@ class Lane:
         if connection is not None:
             try:
                 connection.close()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - it is given up, whatever its driver says
                 log.warning("%s: a connection could not be closed: %s", self._where, error)
 
 
@@ -216,7 +216,9 @@ class ThreadLane(Lane):
         """Execute what was submitted, close the connection and end the thread."""
         if self._closed:
             return
-        await self.run(lambda _: self._close())
+        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.submit(Call(self._close, closed))
+        await closed
         self._thread.join()
 
     def _close(self) -> None:
@@ -278,7 +280,7 @@ class InlineLane(Lane):
         while self._waiting and not self._held:
             self._waiting.popleft()(self._connection)  # type: ignore[arg-type]
 
-    def watch(self, watch: Watch) -> None:  # noqa: ARG002 - nobody is idle on a lane without a thread
+    def watch(self, watch: Watch) -> None:
         """Never looks."""
 
     def start(self) -> None:
