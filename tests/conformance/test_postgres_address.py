@@ -232,3 +232,29 @@ async def test_text_that_postgresql_cannot_store_is_refused_and_nothing_is_writt
     assert await store.list_entries("order-1") == []
     assert await store.find_run("order-2") is None
     await store.close()
+
+
+async def test_a_batch_too_large_for_one_statement_is_refused_so_that_it_is_split(url, monkeypatch):
+    monkeypatch.setattr("outlive.store.postgres.commit.STATEMENT_MAX_CHARS", 1_000)
+    store = make(url)
+    await store.open(migrate=True)
+    fence = await register(store)
+    (run,) = await start_owned(store, fence, "order-1")
+    entries = [new_entry(run.row, f"/a#{number}", seq=number, value=f'"{"x" * 600}"') for number in range(2)]
+    with pytest.raises(WriteRefused, match="split"):
+        await store.commit(Batch(entries=entries), fence)
+    for entry in entries:
+        await store.commit(Batch(entries=[entry]), fence)
+    await store.close()
+
+
+async def test_the_largest_payloads_go_through(url):
+    store = make(url)
+    await store.open(migrate=True)
+    fence = await register(store)
+    (run,) = await start_owned(store, fence, "order-1")
+    large = f'"{"ž" * (16 * 1024 * 1024)}"'  # 32 MB
+    entries = [new_entry(run.row, f"/a#{number}", seq=number, value=large) for number in range(2)]
+    await store.commit(Batch(entries=entries), fence)
+    assert [entry.value == large for entry in (await store.load_entries([run.row]))[run.row]] == [True, True]
+    await store.close()

@@ -18,16 +18,21 @@ from outlive.store.postgres.reading import compose_list
 from outlive.store.postgres.statements import statement
 from tests.support.postgres import shared_server
 
-BLOCKS = """claim_runs find_taken insert_request list_ended list_entries list_requests load_entries next_due resume_run
-    settle_entry start_run sweep_runs wake_requested wake_run""".split()
+# fmt: off
+BLOCKS = (
+    "claim_runs", "find_taken", "insert_request", "list_ended", "list_entries", "list_requests", "load_entries",
+    "next_due", "resume_run", "settle_entry", "start_run", "sweep_runs", "wake_requested", "wake_run",
+)
+# fmt: on
 PARTS = ("insert_runs", "finish_run", "release_run", "mark_run", "delete_request")
 LISTS = {
-    "find": compose_list(RunQuery(limit=1), run_id="x"),
-    "children": compose_list(RunQuery(limit=0), parent_row=1, unfinished=True),
+    "find": compose_list(RunQuery(), run_id="x"),
+    "children": compose_list(RunQuery(), parent_row=1, unfinished=True),
+    "running": compose_list(RunQuery(statuses=("running",))),
 }
 WHOLE = re.compile(
     r"Seq Scan on (?:live|runs|entries)\b.*"
-    r"|Index(?: Only)? Scan (?:Backward )?using (?:live|runs|entries)_(?:pkey|id_key|owner|parent) .*\n(?!.*Index Cond)"
+    r"|Index(?: Only)? Scan (?:Backward )?using (?:live|runs|entries)_(?:pkey|id_key|parent) .*\n(?!.*Index Cond)"
 )
 
 

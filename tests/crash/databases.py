@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -88,11 +89,12 @@ def read_untouched(url: str, sql: str, *, alive: bool = False) -> list[tuple[Any
 
 def _await_statements_done(url: str, *, alive: bool) -> None:
     """Wait until the server has done what its clients had sent before they died, and has noticed that they did."""
-    others = f"""select count(*) from pg_stat_activity
+    others = f"""select state, wait_event_type, query from pg_stat_activity
         where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
-        and {"state = 'active'" if alive else "true"}"""
-    for _ in range(1_000):
-        if read(url, others) == [(0,)]:
+        and {"state = 'active' and wait_event_type is distinct from 'Client'" if alive else "true"}"""
+    for _ in range(500):
+        left = read(url, others)
+        if not left:
             return
-        read(url, "select pg_sleep(0.01)")
-    raise AssertionError("statements of a dead process are still executing")
+        time.sleep(0.01)
+    raise AssertionError(f"still executing: {left}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +41,7 @@ async def flaky(place: int, before: list[str]) -> int:
 
 @transaction
 async def book(tx: Any, run_id: str, cents: int) -> int:
-    _world().body_begins([])
+    _world().body_begins([], repeatable=True)
     await tx.execute("insert into bookings (run, cents) values ($1, $2)", run_id, cents)
     return cents
 
@@ -121,6 +122,10 @@ def check(world: SimWorld, simulation: Simulation) -> None:
         own = run.input.split('"')[3]
         if run.workflow != "family":
             assert booked.get(own) == 1, f"{own} was booked {booked.get(own)} times"
+        if run.workflow == "branched":
+            entries = simulation.entries[run.id]
+            recorded = [entry.value for entry in entries if entry.name == "record" and entry.key[0] in "123"]
+            assert json.loads(run.output or "")[:6] == [int(value or 0) for value in recorded[:6]], "delivery order"
         if run.workflow == "sequential":
             assert run.output == "14", f"{run.id} gave {run.output}"
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from outlive.testing import simulate
+from outlive.testing import Simulation, simulate
 from tests.sim import bank
 from tests.support.size import pick
 
 SEEDS = pick(small=60, full=2_000)
 
 
-def play(seed: int):
+def play(seed: int, limit_s: float = 3_000.0) -> Simulation:
+    """Play the bank in the world of one seed."""
     return simulate(
-        bank.drive, include=list(bank.KINDS), seed=seed, prepare=bank.prepare, check=bank.check, limit_s=20_000.0
+        bank.drive, include=list(bank.KINDS), seed=seed, prepare=bank.prepare, check=bank.check, limit_s=limit_s
     )
 
 

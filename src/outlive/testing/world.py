@@ -108,6 +108,7 @@ class SimWorld:
             "sqlite://", clock=self, chance=random.Random(seed), inline=True, wall=self.database_now
         )
         self.ids: dict[int, str] = {}  # run ids by row
+        self.begun: set[tuple[str, str, int, str, int]] = set()  # bodies, by process, run, claim, key, attempt
         self.durable: set[tuple[str, str]] = set()  # settled entries: run id and key
         self.events = 0
         self.calls = 0
@@ -246,11 +247,18 @@ class SimWorld:
                 self.log(f"durable {place[0]} {entry.key} seq {entry.seq} by {process.name}")
                 self.durable.add(place)
 
-    def body_begins(self, before: list[str]) -> None:
-        """A step body calls this first: its own entry may not be durable yet, the keys `before` it have to be."""
+    def body_begins(self, before: list[str], *, repeatable: bool = False) -> None:
+        """A step body calls this first: its own entry may not be durable yet, the keys `before` it have to be.
+
+        `repeatable`: a transaction, whose body runs again after a rollback.
+        """
         info = current_step.get()
         assert info is not None
         self.log(f"body {info.run_id} {info.key} attempt {info.attempt}")
+        begun = (asyncio.get_running_loop().name, info.run_id, info.fencing_token, info.key, info.attempt)  # type: ignore[attr-defined]
+        if begun in self.begun and not repeatable:
+            self.problem(f"double dispatch: {info.run_id} {info.key} begins twice under one claim")
+        self.begun.add(begun)
         if (info.run_id, info.key) in self.durable:
             self.problem(f"G2: {info.run_id} {info.key} executes although its outcome is on disk")
         for earlier in before:

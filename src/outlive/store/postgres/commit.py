@@ -29,8 +29,11 @@ from outlive.store.postgres.statements import Statement, named_block, number_par
 Values = dict[str, Any]
 _FINISH = ("row", "claim", "status", "output", "error", "started_at")
 _RELEASE = ("row", "claim", "wake_at", "hold", "hold_reason")
+_PAYLOADS = ("entry_value", "entry_error", "run_input", "finish_output", "finish_error")
+STATEMENT_MAX_CHARS = 200 * 1024 * 1024  # a message of PostgreSQL has at most 1 GB, and a character up to 4 bytes
 _MARK = ("row", "claim", "in_user_code", "clear_crashes")
 _ARRAYS = re.compile(r"unnest\(((?:\s*cast\(:\w+ as \w+\[\]\),?\s*)+)\)")
+_KEYS = re.compile(r"any \(cast\(:(\w+) as (\w+)\[\]\)\)")
 _FINAL = "select (select count(*) from fence) as fenced, array(select r.row from refused r) as refused"
 
 
@@ -44,6 +47,7 @@ def assemble(parts: tuple[str, ...], single: bool) -> Statement:
     text = "with " + ",\n".join(named_block(part) for part in parts) + "\n" + final
     if single:
         text = _ARRAYS.sub(lambda found: f"(values ({found[1].replace('[]', '')}))", text)
+        text = _KEYS.sub(r"any (array[cast(:\1 as \2)])", text)
     return number_parameters(text)
 
 
@@ -76,12 +80,20 @@ def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
     if batch.handled_requests:
         parts.append("delete_request")
         values["request"] = batch.handled_requests
+    _check_size(values)
     rows: tuple[Sized, ...] = (batch.starts, batch.entries, batch.finishes, batch.releases, batch.marks)
     single = max(map(len, rows)) < 2 and len(batch.handled_requests) < 2
     if single:
         values = {name: _only(value) for name, value in values.items()}
     made = assemble(tuple(parts), single)
     return made, made.arguments(values)
+
+
+def _check_size(values: Values) -> None:
+    """Refuse what the protocol cannot carry: the server would hang up, as if it were gone."""
+    chars = sum(len(text) for name in _PAYLOADS for text in values.get(name, ()) if text)
+    if chars > STATEMENT_MAX_CHARS:
+        raise WriteRefused(f"a batch of {chars:,} characters is too large for one statement; split it")
 
 
 def _only(value: Any) -> Any:

@@ -1,6 +1,7 @@
 -- The statements of the PostgreSQL store; `:name` marks a parameter. Each counts on READ COMMITTED.
 -- The first blocks are parts of one statement, WITH … SELECT, which commit.py puts together from what a batch holds;
--- all parts read one snapshot, and each column list is the order in which commit.py gives the arrays.
+-- all parts read one snapshot. A plan is made once and kept, so its cost may not depend on how full the tables were then:
+-- a table that grows is reached by keys, `= any (array)` or a lateral lookup, and joined to nothing as a whole.
 
 -- name: lock_fence
 -- Locks the worker's fence row; waits for a takeover that is under way and is then empty, as all that derives from it.
@@ -85,9 +86,11 @@ placed as (
 -- Ends runs that the worker still owns under this claim: deletes their live rows and requests, sets status and value.
 ended as (
   delete from outlive.live l
-  using unnest(cast(:finish_row as bigint[]), cast(:finish_claim as integer[])) as g (row, claim), fence
-  where l.row = g.row and l.owner = :worker and l.claim = g.claim
-    and g.row <> all (array(select r.row from refused r))
+  where l.row = any (cast(:finish_row as bigint[])) and l.owner = cast(:worker as bigint)
+    and exists (select from fence) and l.row <> all (array(select r.row from refused r))
+    and ((l.row, l.claim) in (
+      select g.row, g.claim
+      from unnest(cast(:finish_row as bigint[]), cast(:finish_claim as integer[])) as g (row, claim))) is true
   returning l.row
 ),
 closed as (
@@ -97,10 +100,10 @@ closed as (
     cast(:finish_row as bigint[]), cast(:finish_status as text[]), cast(:finish_output as text[]),
     cast(:finish_error as text[]), cast(:finish_started_at as float8[])
   ) as g (row, status, output, error, started_at)
-  where r.row = g.row and (g.row in (select x.row from ended x)) is true
+  where r.row = any (array(select x.row from ended x)) and r.row = g.row
 ),
 forgotten as (
-  delete from outlive.requests q where q.row in (select x.row from ended x)
+  delete from outlive.requests q where q.row = any (array(select x.row from ended x))
 )
 
 -- name: release_strays
@@ -124,9 +127,10 @@ released as (
   from unnest(
     cast(:release_row as bigint[]), cast(:release_claim as integer[]), cast(:release_wake_at as float8[]),
     cast(:release_hold as text[]), cast(:release_hold_reason as text[])
-  ) as g (row, claim, wake_at, hold, hold_reason), fence
-  where l.row = g.row and l.owner = :worker and l.claim = g.claim
-    and g.row <> all (array(select r.row from refused r))
+  ) as g (row, claim, wake_at, hold, hold_reason)
+  where l.row = any (cast(:release_row as bigint[])) and l.owner = cast(:worker as bigint)
+    and l.row = g.row and l.claim = g.claim
+    and exists (select from fence) and l.row <> all (array(select r.row from refused r))
 )
 
 -- name: mark_run
@@ -137,22 +141,21 @@ marked as (
   from unnest(
     cast(:mark_row as bigint[]), cast(:mark_claim as integer[]), cast(:mark_in_user_code as boolean[]),
     cast(:mark_clear_crashes as boolean[])
-  ) as g (row, claim, in_user_code, clear_crashes), fence
-  where l.row = g.row and l.owner = :worker and l.claim = g.claim
+  ) as g (row, claim, in_user_code, clear_crashes)
+  where l.row = any (cast(:mark_row as bigint[])) and l.owner = cast(:worker as bigint)
+    and l.row = g.row and l.claim = g.claim and exists (select from fence)
 )
 
 -- name: delete_request
 -- Deletes requests that have been executed.
 handled as (
-  delete from outlive.requests q using unnest(cast(:request as bigint[])) as g (request), fence
-  where q.request = g.request
+  delete from outlive.requests q where q.request = any (cast(:request as bigint[])) and exists (select from fence)
 )
 
 -- name: find_taken
 -- Reads, after a batch, who has the ids and row numbers of its starts; needs a snapshot after that of the batch.
-select distinct r.row, r.id, r.workflow
-from unnest(cast(:run_row as bigint[]), cast(:run_id as text[])) as g (row, id)
-join outlive.runs r on r.id = g.id or r.row = g.row
+select r.row, r.id, r.workflow from outlive.runs r
+where r.id = any (cast(:run_id as text[])) or r.row = any (cast(:run_row as bigint[]))
 
 -- name: start_run
 -- Inserts one run, not owned, in the transaction of a user's connection; empty if id or row number is taken.
@@ -261,12 +264,13 @@ due as materialized (
   select * from (
     select c.row, c.due_at from (
       select l.row, cast('-infinity' as timestamptz) as due_at
-      from outlive.requests q join outlive.live l on l.row = q.row
-      where q.kind = 'cancel' and l.owner is null and l.hold is not null
+      from outlive.live l
+      where l.row = any (array(select q.row from outlive.requests q where q.kind = 'cancel'))
+        and l.owner is null and l.hold is not null
         and l.workflow = any (cast(:workflows as text[]))
         and (cast(:queues as text[]) is null or l.queue = any (cast(:queues as text[])))
         and (l.crashes >= cast(:suspect_crashes as integer)) = cast(:suspect as boolean)
-      order by l.priority, q.request
+      order by l.priority, l.row
       limit cast(:limit as integer)
       for update of l skip locked
     ) c
@@ -293,8 +297,8 @@ fence as materialized (
 taken as (
   update outlive.live l set owner = :worker, claim = l.claim + 1, wake_at = null, hold = null, hold_reason = null,
     alone = :suspect, in_user_code = true, started_at = coalesce(l.started_at, now())
-  from due d, fence
-  where l.row = d.row
+  from due d
+  where l.row = any (array(select x.row from due x)) and l.row = d.row and exists (select from fence)
   returning l.row, l.claim, l.crashes, l.alone, l.started_at, d.due_at
 ),
 stands as (
@@ -304,7 +308,8 @@ stands as (
 select s.stands, t.row, r.id, r.workflow, r.version, r.input, r.codec, t.claim, t.crashes, t.claim = 1 as fresh, t.alone,
   extract(epoch from t.started_at)::float8 as started_at, extract(epoch from r.deadline_at)::float8 as deadline_at,
   r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes
-from stands s left join (taken t join outlive.runs r on r.row = t.row) on true
+from stands s left join (
+  taken t join outlive.runs r on r.row = any (array(select x.row from taken x)) and r.row = t.row) on true
 order by t.due_at = '-infinity' desc, r.priority, t.due_at, t.row
 
 -- name: next_due
@@ -337,7 +342,7 @@ order by e.row, e.seq nulls last, e.started_at, e.key
 select e.row, e.key, e.seq, e.kind, e.name, e.digest, e.outcome, e.value, e.error, e.attempts,
   extract(epoch from e.started_at)::float8 as started_at, extract(epoch from e.finished_at)::float8 as finished_at,
   e.noted_version
-from outlive.entries e join outlive.runs r on r.row = e.row where r.id = :id
+from outlive.entries e where e.row = (select r.row from outlive.runs r where r.id = :id)
 order by e.seq nulls last, e.started_at, e.key
 
 -- name: insert_request
@@ -356,11 +361,12 @@ update outlive.live set wake_at = now()
 where row = :row and owner is null and hold is null and (wake_at is null or wake_at > now())
 
 -- name: list_requests
--- Reads the open requests for a worker's runs; empty only if its fence is lost.
+-- Reads the open requests for a worker's runs, through the few open ones; empty only if its fence is lost.
 select q.request, q.row, q.kind, q.payload
-from outlive.workers w
-left join (outlive.live l join outlive.requests q on q.row = l.row) on l.owner = w.worker
-where w.worker = :worker and w.epoch = :epoch
+from outlive.workers w left join (
+  select q.* from outlive.requests q
+  where (select l.owner from outlive.live l where l.row = q.row) = cast(:worker as bigint)) q on true
+where w.worker = cast(:worker as bigint) and w.epoch = :epoch
 order by q.request
 
 -- name: resume_run
@@ -368,11 +374,11 @@ order by q.request
 with run as (select r.row from outlive.runs r where r.id = :id),
 resumed as (
   update outlive.live l set hold = null, hold_reason = null, crashes = 0, wake_at = now()
-  from run where l.row = run.row and l.hold is not null and l.owner is null
+  where l.row = (select run.row from run) and l.hold is not null and l.owner is null
   returning l.row
 ),
 dropped as (
-  delete from outlive.requests q using resumed where q.row = resumed.row and q.kind = 'pause'
+  delete from outlive.requests q where q.row = (select resumed.row from resumed) and q.kind = 'pause'
 )
 select exists (select from resumed) as resumed from run
 
@@ -384,14 +390,14 @@ with waiting as (
     and (l.wake_at is null or l.wake_at > now())
   order by l.row for update
 )
-update outlive.live l set wake_at = now() from waiting w where l.row = w.row
+update outlive.live l set wake_at = now() where l.row = any (array(select w.row from waiting w))
 
 -- name: sweep_runs
 -- Makes due what a process that died in between has not woken; drops requests that came as their run ended.
 with awaited as (
   select e.row from outlive.entries e
-  join outlive.runs c on c.parent = e.row and c.parent_key = e.key
-  where e.outcome = 'started' and c.status is not null
+  where e.outcome = 'started' and (
+    select c.status from outlive.runs c where c.parent = e.row and c.parent_key = e.key limit 1) is not null
 ),
 stalled as (
   select l.row from outlive.live l
@@ -400,23 +406,38 @@ stalled as (
   order by l.row for update of l skip locked
 ),
 orphans as (
-  delete from outlive.requests q where not exists (select from outlive.live l where l.row = q.row)
+  delete from outlive.requests q where (select l.row from outlive.live l where l.row = q.row) is null
 )
-update outlive.live l set wake_at = now() from stalled s where l.row = s.row returning l.row
+update outlive.live l set wake_at = now() where l.row = any (array(select s.row from stalled s)) returning l.row
 
 -- name: select_runs
 -- Reads runs as anyone may see them; the conditions, order and limit follow.
-select row, id, workflow, version, status, queue, priority, key, attributes, input, output, error, codec,
-  parent as parent_id, parent_close, extract(epoch from created_at)::float8 as created_at, extract(epoch from started_at)::float8 as started_at,
-  extract(epoch from finished_at)::float8 as finished_at, hold_reason, worker, crashes,
-  extract(epoch from wake_at)::float8 as wake_at
-from outlive.outlive_runs
+select v.* from (
+  select
+    r.row, r.id, r.workflow, r.version,
+    case
+      when r.status is not null then r.status
+      when l.hold is not null then l.hold
+      when l.owner is not null then 'running'
+      when l.started_at is not null then 'suspended'
+      when l.wake_at > now() then 'scheduled'
+      else 'queued'
+    end as status,
+    r.queue, r.priority, r.key, r.attributes, r.input, r.output, r.error, r.codec,
+    (select p.id from outlive.runs p where p.row = r.parent) as parent_id, r.parent_close,
+    extract(epoch from r.created_at)::float8 as created_at,
+    extract(epoch from coalesce(r.started_at, l.started_at))::float8 as started_at,
+    extract(epoch from r.finished_at)::float8 as finished_at, l.hold_reason, l.owner as worker,
+    coalesce(l.crashes, 0) as crashes, extract(epoch from l.wake_at)::float8 as wake_at
+  from outlive.runs r
+  left join lateral (select * from outlive.live n where n.row = r.row offset 0) l on true
 
 -- name: list_ended
 -- Reads those of some runs that have ended or are held.
 select r.row, r.id, r.workflow, coalesce(r.status, l.hold) as status, r.output, coalesce(r.error, l.hold_reason) as error,
   r.codec
-from outlive.runs r left join outlive.live l on l.row = r.row
+from outlive.runs r
+left join outlive.live l on l.row = r.row and l.row = any (cast(:rows as bigint[]))
 where r.row = any (cast(:rows as bigint[])) and (r.status is not null or l.hold is not null)
 
 -- name: send_hint

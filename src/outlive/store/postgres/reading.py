@@ -12,7 +12,7 @@ from outlive.model.reads import Claimed, EntryRow, RunQuery, RunRow
 from outlive.model.status import Status
 from outlive.store.postgres.statements import named_block
 
-# What a live row of a derived status looks like; the view tests the status itself again.
+# What a live row of a derived status looks like; the status itself is tested again.
 _LIVE = {
     Status.PAUSED: "l.hold = 'paused'",
     Status.QUARANTINED: "l.hold = 'quarantined'",
@@ -27,7 +27,10 @@ _UNSUCCESSFUL = {Status.FAILED, Status.CANCELLED}
 def compose_list(
     query: RunQuery, run_id: str | None = None, parent_row: int | None = None, unfinished: bool = False
 ) -> tuple[str, list[Any]]:
-    """Give the statement that lists runs by these filters, and its arguments. A limit of 0 is none."""
+    """Give the statement that lists runs by these filters, newest first, and its arguments.
+
+    The run of an id, and the children of a run, come all and in no order.
+    """
     conditions: list[str] = []
     arguments: list[Any] = []
 
@@ -36,34 +39,33 @@ def compose_list(
         conditions.append(condition.format(f"${len(arguments)}"))
 
     if run_id is not None:
-        add("id = {}", run_id)
+        add("r.id = {}", run_id)
     if parent_row is not None:
-        add("parent_row = {}", parent_row)
-    if query.statuses:
-        add("status = any ({}::text[])", list(query.statuses))
+        add("r.parent = {}", parent_row)
     if unfinished:
-        conditions.append("row in (select l.row from outlive.live l)")
+        conditions.append("r.status is null")
     if narrower := _narrow(query.statuses):
         conditions.append(narrower)
     if query.workflow is not None:
-        add("workflow = {}", query.workflow)
+        add("r.workflow = {}", query.workflow)
     if query.queue is not None:
-        add("queue = {}", query.queue)
+        add("r.queue = {}", query.queue)
     if query.id_prefix:
-        add("starts_with(id, {})", query.id_prefix)
+        add("starts_with(r.id, {})", query.id_prefix)
     if query.created_after is not None:
-        add("created_at >= to_timestamp({}::float8)", query.created_after)
+        add("r.created_at >= to_timestamp({}::float8)", query.created_after)
     if query.created_before is not None:
-        add("created_at < to_timestamp({}::float8)", query.created_before)
+        add("r.created_at < to_timestamp({}::float8)", query.created_before)
     if query.after is not None:
-        add("row < {}", query.after)
-    where = f" where {' and '.join(conditions)}" if conditions else ""
-    # children in the order of their start, lists for people newest first
-    order = " order by row" + ("" if parent_row is not None else " desc")
-    if query.limit:
+        add("r.row < {}", query.after)
+    head = named_block("select_runs") + (f" where {' and '.join(conditions)}" if conditions else "") + ") v"
+    if query.statuses:
+        arguments.append(list(query.statuses))
+        head += f" where v.status = any (${len(arguments)}::text[])"
+    if run_id is None and parent_row is None:  # those are few: to order them by an index would read all of it
         arguments.append(query.limit)
-        order += f" limit ${len(arguments)}"
-    return named_block("select_runs") + where + order, arguments
+        head += f" order by v.row desc limit ${len(arguments)}"
+    return head, arguments
 
 
 def _narrow(statuses: tuple[str, ...]) -> str | None:
@@ -71,9 +73,9 @@ def _narrow(statuses: tuple[str, ...]) -> str | None:
     wanted: set[str] = set(statuses)
     if wanted and wanted <= _LIVE.keys():
         looks = " or ".join(f"({look})" for status, look in _LIVE.items() if status in wanted)
-        return f"row in (select l.row from outlive.live l where {looks})"
+        return f"r.row = any (array(select l.row from outlive.live l where {looks}))"
     if wanted and wanted <= _UNSUCCESSFUL:
-        return "row in (select f.row from outlive.runs f where f.status in ('failed', 'cancelled'))"
+        return "r.status in ('failed', 'cancelled')"
     return None
 
 

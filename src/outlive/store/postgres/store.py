@@ -236,15 +236,15 @@ class PostgresStore:
 
     # -- reading ------------------------------------------------------------
     async def find_run(self, run_id: str) -> RunRow | None:
-        rows = await self.list_runs(RunQuery(limit=1), run_id=run_id)
+        rows = await self._list(*compose_list(RunQuery(), run_id=run_id))
         return rows[0] if rows else None
 
-    async def list_runs(
-        self, query: RunQuery, *, run_id: str | None = None, parent_row: int | None = None, unfinished: bool = False
-    ) -> list[RunRow]:
-        made, arguments = compose_list(query, run_id, parent_row, unfinished)
+    async def list_runs(self, query: RunQuery) -> list[RunRow]:
+        return await self._list(*compose_list(query))
+
+    async def _list(self, text: str, arguments: list[Any]) -> list[RunRow]:
         async with self._pool.lend(writing=False) as connection:
-            return [to_run(row) for row in await connection.fetch(made, *arguments)]
+            return [to_run(row) for row in await connection.fetch(text, *arguments)]
 
     async def list_entries(self, run_id: str) -> list[EntryRow]:
         return [to_entry(record) for record in await self._read("list_entries", id=run_id)]
@@ -253,7 +253,8 @@ class PostgresStore:
         return [EndedRun(**row) for row in await self._read("list_ended", rows=list(rows))]
 
     async def list_children(self, row: int, *, unfinished: bool) -> list[RunRow]:
-        return await self.list_runs(RunQuery(limit=0), parent_row=row, unfinished=unfinished)
+        children = await self._list(*compose_list(RunQuery(), parent_row=row, unfinished=unfinished))
+        return sorted(children, key=lambda child: child.row)
 
     # -- hints --------------------------------------------------------------
     async def notify(self) -> None:

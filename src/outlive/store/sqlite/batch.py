@@ -162,7 +162,16 @@ def _write_ends(db: Connection, batch: Batch, fence: Fence, refused: set[int], n
     if batch.marks:
         db.many(
             SQL["mark_run"],
-            [(mark.in_user_code, mark.clear_crashes, mark.row, worker, mark.claim) for mark in batch.marks],
+            [
+                {
+                    "in_user_code": m.in_user_code,
+                    "clear_crashes": m.clear_crashes,
+                    "row": m.row,
+                    "worker": worker,
+                    "claim": m.claim,
+                }
+                for m in batch.marks
+            ],
         )
     if batch.handled_requests:
         db.many(SQL["delete_request"], [(request,) for request in batch.handled_requests])

@@ -53,7 +53,7 @@ class Connection(Protocol):
     def run(self, sql: str, parameters: Parameters = ()) -> int:
         """Execute a statement without a result; give how many rows it changed."""
 
-    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
+    def many(self, sql: str, rows: Iterable[Parameters]) -> int:
         """Execute a statement for each row of parameters; give how many rows were changed."""
 
     def query(self, sql: str, parameters: Parameters) -> tuple[tuple[str, ...], list[Any], int]:
@@ -85,7 +85,7 @@ class StdlibConnection:
     def run(self, sql: str, parameters: Parameters = ()) -> int:
         return max(self._cursor.execute(sql, parameters).rowcount, 0)
 
-    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
+    def many(self, sql: str, rows: Iterable[Parameters]) -> int:
         return max(self._cursor.executemany(sql, rows).rowcount, 0)
 
     def query(self, sql: str, parameters: Parameters) -> tuple[tuple[str, ...], list[Any], int]:
@@ -215,7 +215,7 @@ class ApswConnection:
         changed: int = self.raw.total_changes() - before
         return changed
 
-    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
+    def many(self, sql: str, rows: Iterable[Parameters]) -> int:
         before = self.raw.total_changes()
         self._cursor.executemany(sql, rows)
         changed: int = self.raw.total_changes() - before

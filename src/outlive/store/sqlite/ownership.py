@@ -30,14 +30,14 @@ def register(db: Connection, worker: WorkerRow, lease_s: float, now: float) -> F
     db.run(SQL["insert_worker"], (worker.worker, *facts, now))
     if db.rows(SQL["find_worker"], (worker.worker,)) != [facts]:
         raise WriteRefused(f"worker id {worker.worker} is taken by another process; draw another")
-    db.run(SQL["put_beat"], (worker.worker, now, now + lease_s))
+    db.run(SQL["put_beat"], {"worker": worker.worker, "now": now, "expires_at": now + lease_s})
     return Fence(worker.worker, worker.epoch)
 
 
 def beat(db: Connection, fence: Fence, lease_s: float, now: float) -> float:
     """Renew a lease; give the time of the beat."""
     check_fence(db, fence)
-    db.run(SQL["put_beat"], (fence.worker, now, now + lease_s))
+    db.run(SQL["put_beat"], {"worker": fence.worker, "now": now, "expires_at": now + lease_s})
     return now
 
 
@@ -77,20 +77,19 @@ class Choice:
     """Which rows a claim would take: by priority, then due time; a suspect alone and only if asked."""
 
     def __init__(self, workflows: Sequence[str], queues: Sequence[str] | None, limit: int, *, suspect: bool) -> None:
-        self._workflows = _json(workflows)
-        self._wanted = None if queues is None else set(queues)
-        self._queues = None if queues is None else _json(queues)
-        self._limit = 1 if suspect else limit
         self.suspect = suspect
+        self._limit = 1 if suspect else limit
+        self._served = None if queues is None else set(queues)
+        self._filters = {"workflows": _json(workflows), "queues": None if queues is None else _json(queues)}
 
     def rows(self, db: Connection, now: float) -> list[int]:
         """Give the rows in the order in which they would be taken."""
         if self._limit <= 0:
             return []
-        held = db.rows(SQL["list_held_cancels"], (self.suspect, self._workflows, self._queues, self._limit))
+        held = db.rows(SQL["list_held_cancels"], {**self._filters, "suspect": self.suspect, "limit": self._limit})
         rows = [row for (row,) in held]
         if self.suspect and not rows:
-            return [row for (row,) in db.rows(SQL["list_suspects"], (now, self._workflows, self._queues))]
+            return [row for (row,) in db.rows(SQL["list_suspects"], {**self._filters, "now": now})]
         if not self.suspect:
             rows += islice(self._due(db, now), self._limit - len(rows))
         return rows
@@ -100,8 +99,8 @@ class Choice:
         for priority, same in groupby(lanes, key=lambda lane: lane[1]):
             due = []
             for queue, _ in same:
-                if self._wanted is None or queue in self._wanted:
-                    due += db.rows(SQL["list_due"], (queue, priority, now, self._workflows, self._limit))
+                if self._served is None or queue in self._served:
+                    due += db.rows(SQL["list_due"], (queue, priority, now, self._filters["workflows"], self._limit))
             yield from (row for _, row in sorted(due))
 
 
@@ -115,19 +114,19 @@ def claim(db: Connection, fence: Fence, choice: Choice, now: float) -> list[Clai
     """Give the chosen rows to a worker."""
     check_fence(db, fence)
     rows = _json(choice.rows(db, now))
-    found = db.rows(SQL["read_claimable"], (rows, now))
+    found = db.rows(SQL["read_claimable"], (now, rows))
     db.run(SQL["claim_runs"], (fence.worker, choice.suspect, now, rows))
     return [Claimed(*(*facts[:8], bool(facts[8]), choice.suspect, *facts[9:])) for facts in found]
 
 
 def wake(db: Connection, rows: Iterable[int], now: float) -> int:
     """Make waiting runs due; give how many were."""
-    return sum(db.run(SQL["wake_run"], (now, row)) for row in rows)
+    return sum(db.run(SQL["wake_run"], {"now": now, "row": row}) for row in rows)
 
 
 def wake_requested(db: Connection, rows: Iterable[int], now: float) -> int:
     """Make due what waits, delayed starts included; give how many were."""
-    return sum(db.run(SQL["wake_requested"], (now, row)) for row in rows)
+    return sum(db.run(SQL["wake_requested"], {"now": now, "row": row}) for row in rows)
 
 
 def find_unfinished(db: Connection, run_id: str) -> int | None:
@@ -164,7 +163,7 @@ def list_forgotten(db: Connection, now: float, since: float | None) -> list[int]
     if since is None:
         rows.update(row for (row,) in db.rows(SQL["list_awaited"], (now,)))
     else:
-        rows.update(row for (row,) in db.rows(SQL["list_newly_awaited"], (now, since)))
+        rows.update(row for (row,) in db.rows(SQL["list_newly_awaited"], (since, now)))
     return sorted(rows)
 
 

@@ -88,10 +88,10 @@ WHERE row = ? AND owner = ? AND claim = ?
 -- name: mark_run
 -- What a takeover will count; progress also ends the run's time as a suspect.
 UPDATE ol_live
-SET in_user_code = ?1,
-    crashes = CASE WHEN ?2 THEN 0 ELSE crashes END,
-    alone = CASE WHEN ?2 THEN 0 ELSE alone END
-WHERE row = ?3 AND owner = ?4 AND claim = ?5
+SET in_user_code = :in_user_code,
+    crashes = CASE WHEN :clear_crashes THEN 0 ELSE crashes END,
+    alone = CASE WHEN :clear_crashes THEN 0 ELSE alone END
+WHERE row = :row AND owner = :worker AND claim = :claim
 
 -- name: delete_request
 -- A request that its owner has executed.
@@ -108,8 +108,8 @@ SELECT epoch, host, pid, name, lock_path FROM ol_workers WHERE worker = ?
 
 -- name: put_beat
 -- Renews a lease; the caller has checked the fence.
-INSERT INTO ol_worker_beats (worker, beat_at, expires_at) VALUES (?1, ?2, ?3)
-ON CONFLICT (worker) DO UPDATE SET beat_at = ?2, expires_at = ?3
+INSERT INTO ol_worker_beats (worker, beat_at, expires_at) VALUES (:worker, :now, :expires_at)
+ON CONFLICT (worker) DO UPDATE SET beat_at = :now, expires_at = :expires_at
 
 -- name: list_workers
 -- The incarnations that hold a lease, or held one that nobody has taken over yet. One snapshot.
@@ -127,17 +127,17 @@ DELETE FROM ol_workers WHERE worker = ?
 
 -- name: release_owned
 -- Runs of a worker that leaves in good order: nobody died.
-UPDATE ol_live SET owner = NULL, in_user_code = 0, alone = 0, wake_at = ?1 WHERE owner = ?2
+UPDATE ol_live SET owner = NULL, in_user_code = 0, alone = 0, wake_at = ? WHERE owner = ?
 
 -- name: release_strays
 -- Runs of a living worker that does not know of them: the reply to its claim was lost.
-UPDATE ol_live SET owner = NULL, in_user_code = 0, alone = 0, wake_at = ?1
-WHERE owner = ?2 AND row NOT IN (SELECT value FROM json_each(?3))
+UPDATE ol_live SET owner = NULL, in_user_code = 0, alone = 0, wake_at = ?
+WHERE owner = ? AND row NOT IN (SELECT value FROM json_each(?))
 
 -- name: list_dead
 -- Workers whose lease has expired, or who are listed; without a beat row one has been taken over already.
 SELECT b.worker FROM ol_worker_beats b
-WHERE b.expires_at < ?1 OR b.worker IN (SELECT value FROM json_each(?2))
+WHERE b.expires_at < ? OR b.worker IN (SELECT value FROM json_each(?))
 
 -- name: bump_epoch
 -- Fences a dead worker out for ever.
@@ -155,8 +155,8 @@ RETURNING (SELECT r.id FROM ol_runs r WHERE r.row = ol_live.row)
 -- name: take_owned
 -- The other runs of a dead worker: due now, one crash more for those in user code.
 UPDATE ol_live
-SET owner = NULL, alone = 0, crashes = crashes + in_user_code, in_user_code = 0, wake_at = ?1
-WHERE owner = ?2
+SET owner = NULL, alone = 0, crashes = crashes + in_user_code, in_user_code = 0, wake_at = ?
+WHERE owner = ?
 
 -- name: forget_workers
 -- Fence rows of workers taken over long ago: without the row their batches fail just as well.
@@ -191,34 +191,34 @@ WHERE owner IS NULL AND hold IS NULL AND crashes < 2 AND wake_at IS NOT NULL
 ORDER BY wake_at, row LIMIT ?
 
 -- name: list_suspects
--- The first due suspect. ?3 NULL: of any queue.
+-- The first due suspect; without a list of queues, of any queue.
 SELECT row FROM ol_live
 WHERE owner IS NULL AND hold IS NULL AND crashes >= 2 AND wake_at IS NOT NULL
-    AND wake_at <= ?1 AND workflow IN (SELECT value FROM json_each(?2))
-    AND (?3 IS NULL OR queue IN (SELECT value FROM json_each(?3)))
+    AND wake_at <= :now AND workflow IN (SELECT value FROM json_each(:workflows))
+    AND (:queues IS NULL OR queue IN (SELECT value FROM json_each(:queues)))
 ORDER BY priority, wake_at, row LIMIT 1
 
 -- name: list_held_cancels
 -- Held runs that somebody has asked to cancel; the table of open requests is small, so it leads.
 SELECT l.row FROM ol_requests q CROSS JOIN ol_live l ON l.row = q.row
-WHERE q.kind = 'cancel' AND l.owner IS NULL AND l.hold IS NOT NULL AND (l.crashes >= 2) = ?1
-    AND l.workflow IN (SELECT value FROM json_each(?2))
-    AND (?3 IS NULL OR l.queue IN (SELECT value FROM json_each(?3)))
-ORDER BY l.priority, q.request LIMIT ?4
+WHERE q.kind = 'cancel' AND l.owner IS NULL AND l.hold IS NOT NULL AND (l.crashes >= 2) = :suspect
+    AND l.workflow IN (SELECT value FROM json_each(:workflows))
+    AND (:queues IS NULL OR l.queue IN (SELECT value FROM json_each(:queues)))
+ORDER BY l.priority, q.request LIMIT :limit
 
 -- name: read_claimable
 -- What a claimer needs of the rows it is about to take; under the write lock.
 SELECT r.row, r.id, r.workflow, r.version, r.input, r.codec, l.claim + 1, l.crashes, l.started_at IS NULL,
-    coalesce(l.started_at, ?2), r.deadline_at, r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes
-FROM json_each(?1) want CROSS JOIN ol_live l ON l.row = want.value CROSS JOIN ol_runs r ON r.row = l.row
+    coalesce(l.started_at, ?), r.deadline_at, r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes
+FROM json_each(?) want CROSS JOIN ol_live l ON l.row = want.value CROSS JOIN ol_runs r ON r.row = l.row
 ORDER BY want.id
 
 -- name: claim_runs
 -- Gives rows, chosen in this transaction, to a worker.
 UPDATE ol_live
-SET owner = ?1, claim = claim + 1, wake_at = NULL, hold = NULL, hold_reason = NULL, in_user_code = 1, alone = ?2,
-    started_at = coalesce(started_at, ?3)
-WHERE row IN (SELECT value FROM json_each(?4))
+SET owner = ?, claim = claim + 1, wake_at = NULL, hold = NULL, hold_reason = NULL, in_user_code = 1, alone = ?,
+    started_at = coalesce(started_at, ?)
+WHERE row IN (SELECT value FROM json_each(?))
 
 -- name: next_due
 -- The earliest wake time of all lanes and of the suspects. One snapshot.
@@ -266,12 +266,12 @@ INSERT INTO ol_requests (row, kind, payload, created_at) VALUES (?, ?, ?, ?) ON 
 
 -- name: wake_run
 -- Makes a waiting run due; one that is owned, held or due already stays as it is, and so does one whose start is delayed.
-UPDATE ol_live SET wake_at = ?1
-WHERE row = ?2 AND owner IS NULL AND hold IS NULL AND started_at IS NOT NULL AND (wake_at IS NULL OR wake_at > ?1)
+UPDATE ol_live SET wake_at = :now
+WHERE row = :row AND owner IS NULL AND hold IS NULL AND started_at IS NOT NULL AND (wake_at IS NULL OR wake_at > :now)
 
 -- name: wake_requested
 -- The same for a run that has a request, which concerns a delayed start too.
-UPDATE ol_live SET wake_at = ?1 WHERE row = ?2 AND owner IS NULL AND hold IS NULL AND (wake_at IS NULL OR wake_at > ?1)
+UPDATE ol_live SET wake_at = :now WHERE row = :row AND owner IS NULL AND hold IS NULL AND (wake_at IS NULL OR wake_at > :now)
 
 -- name: list_requests
 -- Open requests for the runs of one worker. One snapshot.
@@ -282,8 +282,8 @@ WHERE l.owner = ? ORDER BY q.request
 -- name: resume_run
 -- A person lets a held run go on, with a clean slate.
 UPDATE ol_live
-SET hold = NULL, hold_reason = NULL, crashes = 0, alone = 0, wake_at = ?1
-WHERE row = ?2 AND owner IS NULL AND hold IS NOT NULL
+SET hold = NULL, hold_reason = NULL, crashes = 0, alone = 0, wake_at = ?
+WHERE row = ? AND owner IS NULL AND hold IS NOT NULL
 
 -- name: delete_pauses
 -- A pause that was asked for before the run is resumed is over.
@@ -307,8 +307,8 @@ WHERE l.owner IS NULL AND l.hold IS NULL AND (l.wake_at IS NULL OR l.wake_at > ?
 SELECT DISTINCT l.row
 FROM ol_runs c CROSS JOIN ol_live l ON l.row = c.parent
 CROSS JOIN ol_entries e ON e.row = c.parent AND e.key = c.parent_key
-WHERE c.parent IS NOT NULL AND c.finished_at IS NOT NULL AND c.finished_at >= ?2
-    AND l.owner IS NULL AND l.hold IS NULL AND (l.wake_at IS NULL OR l.wake_at > ?1)
+WHERE c.parent IS NOT NULL AND c.finished_at IS NOT NULL AND c.finished_at >= ?
+    AND l.owner IS NULL AND l.hold IS NULL AND (l.wake_at IS NULL OR l.wake_at > ?)
     AND e.outcome = 'started'
 
 -- name: select_runs
@@ -377,4 +377,4 @@ ORDER BY want.id
 -- name: count_other_processes
 -- How many other processes hold a lease on this file.
 SELECT count(*) FROM ol_workers w JOIN ol_worker_beats b ON b.worker = w.worker
-WHERE b.expires_at > ?1 AND NOT (w.host = ?2 AND w.pid = ?3)
+WHERE b.expires_at > ? AND NOT (w.host = ? AND w.pid = ?)

@@ -8,22 +8,51 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+from outlive.errors import UsageError
 
 _TOKEN = re.compile(
     r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*` | \[[^\]]*\]   # literals and quoted names
       | --[^\n]* | /\*.*?(?:\*/|\Z)                                     # comments
       | [^\W\d][\w$]*                                                   # identifiers may hold a dollar sign
-      | \$(\d+)""",
+      | \$([1-9]\d*)""",
     re.VERBOSE | re.DOTALL,
 )
 
 
+@dataclass(frozen=True)
+class Statement:
+    """A statement as SQLite takes it, and which argument goes into each of its parameters."""
+
+    sql: str
+    order: tuple[int, ...]
+
+    def arrange(self, args: Sequence[Any]) -> Sequence[Any]:
+        """Give the arguments in the order of the parameters; one without `$n` takes them as they are."""
+        if not self.order:
+            return args
+        if max(self.order) + 1 != len(args):
+            raise UsageError(
+                f"the statement expects {max(self.order) + 1} arguments, {len(args)} were given: {self.sql!r}"
+            )
+        return [args[place] for place in self.order]
+
+
 @lru_cache(maxsize=1024)
-def convert_parameters(sql: str) -> str:
-    """Write `$1` the way SQLite does, `?1`."""
-    return _TOKEN.sub(lambda token: f"?{token[1]}" if token[1] else token[0], sql)
+def convert(sql: str) -> Statement:
+    """Write each `$n` as `?`: some versions of Python warn of numbered parameters."""
+    order: list[int] = []
+
+    def replace(token: re.Match[str]) -> str:
+        if token[1] is None:
+            return token[0]
+        order.append(int(token[1]) - 1)
+        return "?"
+
+    return Statement(_TOKEN.sub(replace, sql), tuple(order))
 
 
 class Record(Sequence[Any]):

@@ -26,7 +26,7 @@ from outlive.store.interface import EntrySettled
 from outlive.store.sqlite.batch import check_fence, find_outcome, write_entries
 from outlive.store.sqlite.drivers import Connection
 from outlive.store.sqlite.failures import extended_code, translate
-from outlive.store.sqlite.statements import Record, convert_parameters
+from outlive.store.sqlite.statements import Record, convert
 from outlive.store.sqlite.writer import BEGIN, COMMIT, Call, InlineLane, ThreadLane, deliver, roll_back
 
 T = TypeVar("T")
@@ -248,11 +248,14 @@ class SqliteTransaction:
 
     async def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
         """Run a statement for each row of parameters; give the number of rows changed."""
-        parameters = list(rows)
-        return await self._do(lambda db: db.many(convert_parameters(sql), parameters))
+        statement = convert(sql)
+        arranged = [statement.arrange(args) for args in rows]
+        return await self._do(lambda db: db.many(statement.sql, arranged))
 
     async def _query(self, sql: str, args: tuple[Any, ...]) -> tuple[tuple[str, ...], list[Any], int]:
-        return await self._do(lambda db: db.query(convert_parameters(sql), args))
+        statement = convert(sql)
+        arranged = statement.arrange(args)
+        return await self._do(lambda db: db.query(statement.sql, arranged))
 
     async def within(self, work: Callable[[Connection], T]) -> T:
         """Execute work of the store itself within the transaction."""

@@ -1,0 +1,113 @@
+"""The simulator earns its trust: engine bugs planted one at a time are all found, each within a few seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from outlive.engine import calls, claimer, engine, execution, journal, transactions
+from outlive.store.sqlite import batch
+from outlive.testing import SimulationFailed
+from tests.sim.test_simulation import play
+
+SEEDS = 300
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def _missing_barrier(patch: pytest.MonkeyPatch) -> None:
+    def _await(self: Any, call: Any) -> None:
+        self._waiting[call.key] = call
+        self._unbegun.append((0, call))
+
+    patch.setattr(execution.Execution, "_await", _await)
+
+
+def _double_dispatch(patch: pytest.MonkeyPatch) -> None:
+    begin = calls.StepCall.begin
+
+    def twice(self: Any) -> None:
+        begin(self)
+        begin(self)
+
+    patch.setattr(calls.StepCall, "begin", twice)
+
+
+def _delivery_out_of_order(patch: pytest.MonkeyPatch) -> None:
+    def next_of(self: Any, waiting: Any) -> Any:
+        for key in reversed(list(self._unread)):
+            if key in waiting:
+                return self._unread.pop(key)
+        return None
+
+    patch.setattr(journal.Journal, "next_of", next_of)
+
+
+def _lost_fence(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(batch, "check_fence", lambda db, fence: None)
+
+
+def _lost_wake_up(patch: pytest.MonkeyPatch) -> None:
+    async def nothing(self: Any, *_: Any) -> float:
+        return 1.0
+
+    patch.setattr(engine.Engine, "_wake_parent", nothing)
+    patch.setattr(claimer.Sweep, "turn", nothing)
+
+
+def _commit_reply_taken_for_failure(patch: pytest.MonkeyPatch) -> None:
+    async def no(self: Any, entry: Any) -> bool:
+        return False
+
+    patch.setattr(transactions.Transactions, "_was_committed", no)
+
+
+def _steps_begin_without_lease(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(engine.Engine, "may_begin", lambda self, run: True)
+
+
+def _strays_kept(patch: pytest.MonkeyPatch) -> None:
+    async def nothing(self: Any) -> None:
+        self._strays = False
+
+    patch.setattr(claimer.Claimer, "_release_strays", nothing)
+
+
+def _innocent_quarantined(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(engine.Engine, "mark", lambda self, run: None)
+    patch.setattr("outlive.store.sqlite.ownership.SUSPECT_CRASHES", 1)
+
+
+def _attempts_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(execution.Execution, "_compare", lambda *_: None)
+    patch.setattr(journal.Journal, "take", lambda self, key: None)
+    patch.setattr(journal.Journal, "next_of", lambda self, waiting: None)
+    patch.setattr(journal.Journal, "stuck", lambda self, waiting: None)
+
+
+BUGS: dict[str, Patch] = {
+    "missing barrier": _missing_barrier,
+    "double dispatch": _double_dispatch,
+    "delivery out of order": _delivery_out_of_order,
+    "lost fence": _lost_fence,
+    "lost wake-up": _lost_wake_up,
+    "commit reply taken for a failure": _commit_reply_taken_for_failure,
+    "steps begin without a lease": _steps_begin_without_lease,
+    "strays kept": _strays_kept,
+    "innocent quarantined": _innocent_quarantined,
+    "journal ignored": _attempts_forgotten,
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    BUGS[bug](monkeypatch)
+    for seed in range(SEEDS):
+        try:
+            play(seed, limit_s=300.0)
+        except SimulationFailed as failed:
+            assert failed.problem
+            return
+    pytest.fail(f"{SEEDS} seeds did not find the planted bug: {bug}")
