@@ -27,6 +27,7 @@ UNWIND_MAX_CLOSES = 50  # how often a coroutine that swallows its own end is clo
 TRANSACTION_TIMEOUT_S = 5.0  # of a user's transaction
 
 SUSPECT_CRASHES = 2  # after so many crashes a run executes alone
+QUARANTINE_CRASHES = 5  # a run that dies alone is quarantined at this one: three in a row, alone, are no accident
 SUSPECT_QUIET_S = 1.0  # how long other runs may be held up for a suspect
 
 LOOP_LAG_WARN_S = 0.25  # a blocked main loop is reported with its stack

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from outlive.model.writes import Batch
+from outlive.store.interface import FenceLost
 from tests.conformance.records import (
     LEASE_S,
     claim_all,
@@ -159,6 +162,21 @@ async def test_a_held_run_is_claimed_to_be_cancelled(database):
         assert found is not None
         assert (found.status, found.hold_reason) == ("running", None)
         assert await status(store, "two") == "paused"
+
+
+async def test_strays_are_let_go(database):
+    async with database.open() as store:
+        fence, peer = await register(store), await register(store)
+        kept, *_ = await start_owned(store, fence, "kept", "stray-1", "stray-2")
+        await start_owned(store, peer, "theirs")
+        assert await store.release_strays(fence, [kept.row]) == 2
+        assert await store.release_strays(fence, [kept.row]) == 0
+        claimed = await store.claim(peer, ["ship"], None, 10)
+        assert {run.id: (run.crashes, run.fresh) for run in claimed} == {"stray-1": (0, False), "stray-2": (0, False)}
+        assert await store.release_strays(fence, []) == 1
+        await store.take_over([fence.worker])
+        with pytest.raises(FenceLost):
+            await store.release_strays(fence, [])
 
 
 async def test_next_due_is_the_earliest_of_all(database):

@@ -491,6 +491,19 @@ async def test_a_beat_comes_from_another_threads_loop(sqlite_file):
         assert await asyncio.to_thread(lambda: asyncio.run(beat())) > 0
 
 
+@pytest.mark.parametrize("replaced", [True, False])
+async def test_a_file_that_is_gone_gets_no_beats(sqlite_file, replaced):
+    async with sqlite_file.open() as store:
+        fence = await register(store)
+        channel = await store.side_channel()
+        await channel.beat(fence, LEASE_S)
+        await asyncio.to_thread(os.rename, file_of(sqlite_file), file_of(sqlite_file) + ".old")
+        if replaced:
+            sqlite3.connect(file_of(sqlite_file)).close()
+        with pytest.raises(StoreUnavailable, match="deleted or replaced"):
+            await channel.beat(fence, LEASE_S)
+
+
 async def test_a_loop_that_is_gone_harms_nobody(sqlite_file):
     async with sqlite_file.open() as store:
         holder = sqlite3.connect(file_of(sqlite_file), isolation_level=None)

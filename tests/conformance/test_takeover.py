@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from outlive.limits import QUARANTINE_CRASHES, SUSPECT_CRASHES
 from outlive.model.writes import Batch
 from tests.conformance.records import (
     EXPIRED_S,
@@ -67,10 +68,10 @@ async def test_progress_clears_the_crashes(database):
 async def test_who_dies_alone_as_a_suspect_is_quarantined(database):
     async with database.open() as store:
         await start(store, "poison")
-        for _ in range(2):
+        for number in range(QUARANTINE_CRASHES - 1):
             fence = await register(store)
-            assert await claim_all(store, fence) == ["poison"]
-            await store.take_over([fence.worker])
+            assert await claim_all(store, fence, suspect=number >= SUSPECT_CRASHES) == ["poison"]
+            assert (await store.take_over([fence.worker])).quarantined == []
         last = await register(store)
         await start_owned(store, last, "bystander")
         assert await claim_all(store, last) == []
@@ -79,11 +80,11 @@ async def test_who_dies_alone_as_a_suspect_is_quarantined(database):
         assert (taken.workers, taken.released, taken.quarantined) == ([last.worker], 1, ["poison"])
         found = await store.find_run("poison")
         assert found is not None
-        assert (found.status, found.crashes, found.worker) == ("quarantined", 3, None)
+        assert (found.status, found.crashes, found.worker) == ("quarantined", QUARANTINE_CRASHES, None)
         assert found.hold_reason is not None
         reason = json.loads(found.hold_reason)
         assert reason["type"] == "Quarantined"
-        assert "3" in reason["text"]
+        assert str(QUARANTINE_CRASHES) in reason["text"]
         live = await register(store)
         assert await claim_all(store, live) == ["bystander"]
         assert await claim_all(store, live, suspect=True) == []
@@ -107,9 +108,9 @@ async def test_a_suspect_that_has_made_progress_is_none_any_more(database):
 async def test_a_quarantined_run_goes_on_when_a_person_says_so(database):
     async with database.open() as store:
         await start(store, "poison")
-        for suspect in (False, False, True):
+        for number in range(QUARANTINE_CRASHES):
             fence = await register(store)
-            assert await claim_all(store, fence, suspect=suspect) == ["poison"]
+            assert await claim_all(store, fence, suspect=number >= SUSPECT_CRASHES) == ["poison"]
             await store.take_over([fence.worker])
         assert await status(store, "poison") == "quarantined"
         assert await store.resume("poison")
@@ -120,9 +121,9 @@ async def test_a_quarantined_run_goes_on_when_a_person_says_so(database):
 async def test_a_quarantined_run_can_be_cancelled_by_a_claimer_of_suspects(database):
     async with database.open() as store:
         await start(store, "poison")
-        for suspect in (False, False, True):
+        for number in range(QUARANTINE_CRASHES):
             fence = await register(store)
-            assert await claim_all(store, fence, suspect=suspect) == ["poison"]
+            assert await claim_all(store, fence, suspect=number >= SUSPECT_CRASHES) == ["poison"]
             await store.take_over([fence.worker])
         assert await store.add_request("poison", "cancel", None)
         fence = await register(store)

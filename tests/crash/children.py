@@ -106,4 +106,6 @@ class Child:
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
+            os.kill(self.pid, signal.SIGUSR1)  # it writes down where it hangs
+            time.sleep(0.5)
             return None

@@ -8,8 +8,10 @@ plain worker. Both end when their stdin does, so that none outlives its parent.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -164,6 +166,7 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
     residency.RESIDENT_IDLE_RUNS = 0  # waiting runs leave memory at once
     scenario.ledger = bank.ledger = Path(ledger)
+    faulthandler.register(signal.SIGUSR1)  # the parent asks where a child hangs
     arm_from_environment()
     if role == "serve":
         asyncio.run(serve(url, float(lease_s)))

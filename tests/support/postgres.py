@@ -380,9 +380,9 @@ def _wait_gone(pids: list[int]) -> None:
 
 
 def main() -> None:
-    """Run a server until the input ends: `python -m tests.support.postgres` prints its URL."""
+    """Run a server until the input ends: `python -m tests.support.postgres` prints a URL, the pid and the directory."""
     with PostgresServer() as server:
-        print(server.fresh_database(), flush=True)
+        print(server.fresh_database(), server.pid, server.base, sep="\n", flush=True)
         sys.stdin.read()
 
 

@@ -75,7 +75,7 @@ class Bodies:
         spec, execution = call.spec, call.execution
         while True:
             while not execution.engine.may_begin(execution):
-                await asyncio.sleep(_NOT_NOW_S)
+                await self.rest(_NOT_NOW_S)
             current_step.set(describe(call))
             try:
                 if spec.transactional:
@@ -107,8 +107,16 @@ class Bodies:
                 delay_s = max(delay_s, seconds(failure.delay))
             del failure
             execution.record_attempt(call, record)
-            await asyncio.sleep(delay_s)
+            await self.rest(delay_s)
             call.attempts += 1
+
+    async def rest(self, delay_s: float) -> None:
+        """Wait between attempts: nothing executes meanwhile, so a process that ends does not wait for it."""
+        self.in_flight -= 1
+        try:
+            await asyncio.sleep(delay_s)
+        finally:
+            self.in_flight += 1
 
     async def _limited(self, call: StepCall, function: Any) -> Any:
         """One attempt within its time limit."""

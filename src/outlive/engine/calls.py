@@ -45,6 +45,8 @@ class Call(RunFuture):
         self.began_at = execution.loop.time()
         self.begun = False
         self.cancel_requested = False
+        self._task = asyncio.current_task(execution.loop)
+        self._cancels_before: int | None = None  # of the task that awaits this, when its cancellation came here
         self.attempts = 1
         self.work: asyncio.Task[Any] | None = None  # what cancel() has to end
         self.committing = False  # a transaction past the point of cancellation
@@ -65,18 +67,34 @@ class Call(RunFuture):
             self.set_result(value)
         elif error == CANCELLED:
             super().cancel()
+            return
         else:
             rebuilt = rebuild_error(error or "{}")
             self.set_exception(RuntimeError(str(rebuilt)) if isinstance(rebuilt, StopIteration) else rebuilt)
+        if self._cancels_before is not None:
+            self.execution.loop.call_soon(self._cancel_next)
+
+    def _cancel_next(self) -> None:
+        """Cancel the task where it waits next: its cancellation came here, but the work had an outcome all the same."""
+        task = self._task
+        if task is not None and not task.done() and task.cancelling() > (self._cancels_before or 0):
+            task.uncancel()
+            task.cancel()
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Ask the work to end; the branch goes on when the outcome is delivered."""
+        """Ask the work to end; the branch goes on when the outcome is delivered.
+
+        If that is a value after all, the branch gets it, and its CancelledError at its next await.
+        """
         if self.done():
             return False
         if self.execution.loop.unwinding:
             return super().cancel(msg)
         if not self.cancel_requested:
             self.cancel_requested = True
+            task = self._task
+            if task is not None and task._fut_waiter is self:  # type: ignore[attr-defined]
+                self._cancels_before = task.cancelling() - 1
             self.execution.cancel_call(self)
         return True
 

@@ -43,6 +43,8 @@ class Claimer:
             recovered = [run.row for run in claimed if not run.fresh]
             entries = await store.load_entries(recovered) if recovered else {}
             requests = await store.list_requests(fence)
+            if engine.lease.fence is not fence:
+                return 0.0  # the lease was lost meanwhile: peers have these runs
             for run in claimed:
                 engine.execute(run, entries.get(run.row, []))
             engine.hear(requests)

@@ -65,6 +65,7 @@ class Load:
 
     starts: list[Start]
     runs: list[RunWrites]
+    fence: Fence | None = None  # under which it was sent
 
     def batch(self) -> Batch:
         """Assemble what is to be sent; entries of runs that are disowned meanwhile are not."""
@@ -111,7 +112,7 @@ class Committer:
         fence: Callable[[], Fence | None],
         on_lease_lost: Callable[[], None],
         on_failed: Callable[[Execution, BaseException], None],
-        on_started: Callable[[NewRun], None],
+        on_started: Callable[[NewRun, Fence | None], None],
         on_left: Callable[[Execution, Finish | Release], None],
     ) -> None:
         self._store = store
@@ -232,7 +233,8 @@ class Committer:
         batch = load.batch()
         while len(batch):
             try:
-                return await self._store.commit(batch, self._fence())
+                load.fence = self._fence()
+                return await self._store.commit(batch, load.fence)
             except StoreUnavailable as error:
                 _fail_starts(load, error)
                 if not error.outcome_unknown:  # else it is sent again as it is: a start may have taken effect
@@ -268,16 +270,16 @@ class Committer:
             for start in load.starts:
                 existing = committed.existing.get(start.run.row)
                 if existing is None:
-                    self._on_started(start.run)
+                    self._on_started(start.run, load.fence)
                 if not start.done.done():
                     start.done.set_result(existing)
             for writes in load.runs:
-                self._settle_run(writes, committed)
+                self._settle_run(load, writes, committed)
         finally:
             if not settled.done():
                 settled.set_result(None)
 
-    def _settle_run(self, writes: RunWrites, committed: Committed) -> None:
+    def _settle_run(self, load: Load, writes: RunWrites, committed: Committed) -> None:
         execution = writes.execution
         if execution.disowned:
             return
@@ -287,7 +289,7 @@ class Committer:
             return
         for child in writes.children:
             if child.row not in committed.existing:
-                self._on_started(child)
+                self._on_started(child, load.fence)
         for on_durable in writes.on_durable:
             on_durable(committed)
         end = writes.finish or writes.release

@@ -72,7 +72,7 @@ class Engine:
         self.find_workflow = find_workflow
         self.workflow_names = workflow_names
         self.is_worker = worker
-        self._lease_s = max(lease_s, LEASE_MIN_S)
+        self.lease_s = max(lease_s, LEASE_MIN_S)
         self._grace_s = grace_s
         self._max_running = max_running
         self.locks = locks
@@ -83,7 +83,7 @@ class Engine:
         self._loose: set[asyncio.Task[Any]] = set()
         self.executions: dict[int, Execution] = {}
         self._lost_waits: dict[int, list[Callable[[LeaseLost], None]]] = {}
-        self.lease = Lease(store, self.clock, self.main, self._lease_s, self.lease_lost, self._go_on, threaded=threaded)
+        self.lease = Lease(store, self.clock, self.main, self.lease_s, self.lease_lost, self._go_on, threaded=threaded)
         self.committer = Committer(
             store, self.main, self._fence_or_none, self.lease_lost, self._write_failed, self._started, self._left
         )
@@ -263,9 +263,9 @@ class Engine:
         self._loose.add(task)
         task.add_done_callback(self._loose.discard)
 
-    def _started(self, run: NewRun) -> None:
-        """A run is on disk: execute it, if it is ours."""
-        if not run.owned or self.lease.fence is None:
+    def _started(self, run: NewRun, fence: Fence | None) -> None:
+        """A run is on disk, written under a fence: execute it, if it is ours and the lease was not lost meanwhile."""
+        if not run.owned or fence is None or fence is not self.lease.fence:
             return
         now = self.clock.now()
         self.execute(
@@ -324,7 +324,7 @@ class Engine:
     async def _mark_all(self) -> float:
         for execution in list(self.executions.values()):
             self.mark(execution)
-        return self._lease_s / BEATS_PER_LEASE
+        return self.lease_s / BEATS_PER_LEASE
 
     def execute(self, claimed: Claimed, entries: list[EntryRow]) -> None:
         """Take a run that this process owns into memory and let it run."""

@@ -18,16 +18,17 @@ import asyncio
 import copy
 import functools
 import heapq
+import math
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal
 
 from outlive.codec.failure import record_error
 from outlive.codec.payload import digest, digest_arguments, encode_arguments
 from outlive.engine.calls import CANCELLED, BarrierCall, Call, ChildCall, StartCall, StepCall, child_id, child_reference
-from outlive.engine.journal import Divergence, Journal, compare
+from outlive.engine.journal import Divergence, Journal, compare, describe
 from outlive.engine.runloop import RunLoop, RunTimer, Unwound
-from outlive.errors import JournalMismatch, OutliveError, UsageError
+from outlive.errors import JournalMismatch, UsageError
 from outlive.model.definition import StepSpec, WorkflowSpec
 from outlive.model.reads import Claimed, EntryRow
 from outlive.model.status import Status
@@ -101,8 +102,11 @@ class Execution:
         self.engine.main.call_soon(self._pump)
 
     # -- durable calls, from the workflow's body ----------------------------
-    async def call_step(self, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Journal one call of a step or transaction."""
+    def call_step(self, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
+        """Journal one call of a step or transaction, once it is awaited."""
+        return self.loop.refuse_call() if self.loop.unwinding else self._run_step(spec, args, kwargs)
+
+    async def _run_step(self, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return await self._step_call(spec, args, kwargs)
 
     def _step_call(self, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepCall:
@@ -114,8 +118,11 @@ class Execution:
         self._await(call)
         return call
 
-    async def call_child(self, spec: WorkflowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Start a child run and wait for its result."""
+    def call_child(self, spec: WorkflowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
+        """Start a child run and wait for its result, once this is awaited."""
+        return self.loop.refuse_call() if self.loop.unwinding else self._run_child(spec, args, kwargs)
+
+    async def _run_child(self, spec: WorkflowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return await self._child_call(spec, args, kwargs)
 
     def _child_call(self, spec: WorkflowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ChildCall:
@@ -135,7 +142,8 @@ class Execution:
         make_handle: Callable[[str, int], Any],
     ) -> Any:
         """Start a child run without waiting for its result."""
-        self.check_alive()
+        if self.loop.unwinding:
+            return await self.loop.refuse_call()
         run, args_digest = self._new_child(spec, args, kwargs, parent_close)
         for name, value in options.items():
             setattr(run, name, value)
@@ -158,7 +166,8 @@ class Execution:
 
     async def durable(self) -> None:
         """Wait until all that was recorded so far is on disk."""
-        self.check_alive()
+        if self.loop.unwinding:
+            await self.loop.refuse_call()
         call = BarrierCall(self, self.loop.branch().key("durable"), "durable", None)
         self._await(call)
         await call
@@ -167,6 +176,9 @@ class Execution:
         """Journal a value that is made at once: `now`, `random`, `uuid`, `patched`."""
         self.check_alive()
         key = self.loop.branch().key(kind)
+        misplaced = self.journal.misplaced(key, kind)
+        if misplaced is not None:
+            self._diverge(misplaced)
         entry = self.journal.take(key)
         if entry is not None:
             self._compare(entry, kind, kind, None)
@@ -190,11 +202,14 @@ class Execution:
         )
 
     def check_alive(self) -> None:
-        """Raise Unwound where the run has left memory."""
-        if self.closed:
+        """Raise Unwound where the run leaves memory."""
+        if self.closed or self.loop.unwinding:
             raise Unwound
 
     def _await(self, call: Call) -> None:
+        started = self.journal.ask(call.key)
+        if started is not None:
+            self._compare(started, call.kind, call.name, call.digest)
         self._waiting[call.key] = call
         self._unbegun.append((self._appended, call))
 
@@ -225,7 +240,10 @@ class Execution:
                 self.loop.turn()
                 if self._doom is not None:
                     raise Unwound
-                if self.closed or self.thread_busy:
+                if self.closed:
+                    return
+                if self.thread_busy:
+                    self._busy_again()  # a timer may have woken it from its rest
                     return
                 if self._task.done() and self._ended():
                     return
@@ -234,7 +252,7 @@ class Execution:
         except Unwound:
             self.engine.abandon(self, self._doom)
             return
-        except OutliveError as error:
+        except Exception as error:  # of the engine, a codec, a record: it stops this run only
             self.engine.abandon(self, error)
             return
         except KeyboardInterrupt:
@@ -278,6 +296,8 @@ class Execution:
             waiting.fire()
         else:
             self._compare(entry, waiting.kind, waiting.name, waiting.digest)
+            if entry.error == CANCELLED and not waiting.cancel_requested:
+                self._diverge(Divergence(f"the cancellation of {describe(entry)}", "the call uncancelled", entry.key))
             value = waiting.decode(entry.value or "null") if entry.outcome == "ok" else None
             waiting.deliver(entry.outcome, value, entry.error)
 
@@ -288,7 +308,7 @@ class Execution:
 
     def _fire(self, timer: RunTimer) -> None:
         del self._waiting[timer.key]
-        at = max(self.engine.clock.now(), timer.when())
+        at = _microseconds(max(self.engine.clock.now(), timer.when()))
         self.loop.advance(at)
         self._append(self._entry(timer.key, "timer", timer.name, None, "ok", "null", None, 1, timer.began_at, at))
         timer.fire()
@@ -366,7 +386,7 @@ class Execution:
         """Deliver a durable request to cancel, in its turn."""
 
         def deliver() -> bool:
-            at = self.engine.clock.now()
+            at = self._now()
             self.loop.advance(at)
             value = self.codec.encode(reason, where="reason of cancel")
             entry = self._entry(self.loop.root.key("cancel"), "cancel", "cancel", None, "ok", value, None, 1, at, at)
@@ -396,11 +416,15 @@ class Execution:
         finished_at: float | None = None,
     ) -> EntryWrite:
         if finished_at is None:
-            finished_at = max(self.engine.clock.now(), self.loop.time())
+            finished_at = self._now()
         return EntryWrite(
             self.row, key, None, kind, name, digest, outcome, value, error, attempts, started_at, finished_at,
             self.noted_version,
         )  # fmt: skip
+
+    def _now(self) -> float:
+        """Give the time of a delivery that is due now."""
+        return max(_microseconds(self.engine.clock.now()), self.loop.time())
 
     def _append(self, entry: EntryWrite) -> None:
         self._seq += 1
@@ -550,6 +574,8 @@ class Execution:
                     task.cancel()
                 self.loop.turn()
                 left = self.loop.unfinished_tasks()
+            if self._doom is not None:
+                raise Unwound
             if left:
                 return False
         difference = self.journal.left()
@@ -602,6 +628,11 @@ class Execution:
         timer = self._next_timer()
         self.unwind()
         return Release(self.row, self.claim, wake_at=timer.when() if timer is not None else None)
+
+
+def _microseconds(at: float) -> float:
+    """Round up to what both databases keep: what the run sees as its time has to be what its replay will see."""
+    return math.ceil(at * 1e6) / 1e6
 
 
 _SCALARS = frozenset({str, int, float, bool, type(None), bytes})

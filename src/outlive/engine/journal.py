@@ -34,12 +34,18 @@ class Journal:
         self.last_seq = 0
         self._unread: dict[str, EntryRow] = {}  # by key, in order of seq
         self._started: dict[str, EntryRow] = {}
+        self._before: dict[str, str] = {}  # the entry before each cancellation
+        last = ""
         for entry in entries:
             if entry.seq is None:
                 self._started[entry.key] = entry
-            else:
-                self._unread[entry.key] = entry
-                self.last_seq = max(self.last_seq, entry.seq)
+                continue
+            if entry.kind == "cancel":
+                self._before[entry.key] = last
+            last = entry.key
+            self._unread[entry.key] = entry
+            self.last_seq = max(self.last_seq, entry.seq)
+        self._unasked = dict(self._started)
 
     @property
     def exhausted(self) -> bool:
@@ -47,9 +53,12 @@ class Journal:
         return not self._unread
 
     def next_of(self, waiting: Container[str]) -> EntryRow | None:
-        """Read the recorded outcome that is due, given the keys the code waits for."""
+        """Read the recorded outcome that is due, given the keys the code waits for.
+
+        A cancellation is due when what was delivered just before it has been read.
+        """
         for key, entry in self._unread.items():
-            if key in waiting or entry.kind == "cancel":
+            if key in waiting or (entry.kind == "cancel" and self._before[key] not in self._unread):
                 del self._unread[key]
                 return entry
             if self.same_version:
@@ -60,13 +69,29 @@ class Journal:
         """Read the entry of a call that answers at once, out of turn."""
         return self._unread.pop(key, None)
 
+    def misplaced(self, key: str, kind: str) -> Divergence | None:
+        """Judge a call that answers at once: its entry is the very next one, or there is none left."""
+        if self.exhausted or not self.same_version:
+            return None
+        entry = next(iter(self._unread.values()))
+        return Divergence(describe(entry), f"{kind} ({key})", entry.key) if entry.key != key else None
+
+    def ask(self, key: str) -> EntryRow | None:
+        """Give the entry of a call that had begun but has no outcome, and note that the code makes this call."""
+        self._unasked.pop(key, None)
+        return self._started.get(key)
+
     def started(self, key: str) -> EntryRow | None:
         """Give the entry of a call that had begun but has no outcome."""
         return self._started.get(key)
 
     def stuck(self, waiting: Sequence[str]) -> Divergence | None:
-        """Judge a run whose branches are all blocked while no recorded outcome can be delivered."""
-        if self.exhausted or not self.same_version:
+        """Judge a run whose branches are all blocked while no recorded outcome can be delivered.
+
+        Across versions that is an edit, unless a cancellation is among what is
+        unread: nobody can say whether the code is still before it or has passed it.
+        """
+        if self.exhausted or not (self.same_version or self._before.keys() & self._unread.keys()):
             return None
         entry = next(iter(self._unread.values()))
         fresh = [key for key in waiting if key not in self._unread] or list(waiting)
@@ -74,9 +99,9 @@ class Journal:
 
     def left(self) -> Divergence | None:
         """Judge a run that has returned."""
-        if self.exhausted or not self.same_version:
+        if not self.same_version or not (self._unread or self._unasked):
             return None
-        entry = next(iter(self._unread.values()))
+        entry = next(iter((self._unread or self._unasked).values()))
         return Divergence(describe(entry), "the end of the workflow", entry.key)
 
 

@@ -73,9 +73,10 @@ class RunFuture(_Ordered, asyncio.Future[Any]):
 
 
 class RunTask(_Ordered, asyncio.Task[Any]):
-    """A task of a run loop, with its branch."""
+    """A task of a run loop, with its branch and the context that it runs in."""
 
     branch: Branch
+    context: contextvars.Context
 
 
 class Handle:
@@ -146,6 +147,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._tasks_kept = 64
         self._salt = salt * 1_000_003
         self._hashes = 0
+        self._refused = 0  # durable calls made while the run leaves memory
 
     # -- turning ------------------------------------------------------------
     def turn(self) -> None:
@@ -188,22 +190,47 @@ class RunLoop(asyncio.AbstractEventLoop):
     def unwind(self) -> None:
         """Take the run out of memory: nothing of it runs on but the `finally` blocks of its coroutines.
 
-        Durable calls in those raise Unwound at once. A coroutine that awaits
-        again instead of ending is closed repeatedly, then left to the collector.
+        Durable calls in those raise Unwound at once. What asyncio itself makes
+        there (tasks, futures, timers) never runs or fires: a coroutine that
+        awaits it is closed at that place too.
         """
         self.unwinding = True
         self._ready.clear()
         outer = asyncio._get_running_loop()
         asyncio._set_running_loop(self)
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(firstiter=_ignore, finalizer=_ignore)
         try:
             for task in reversed(self._tasks):
                 if not task.done():
                     task._log_destroy_pending = False  # type: ignore[attr-defined]
-                    close_coroutine(task.get_coro())
+                    task.context.run(self._close, task)
         finally:
+            sys.set_asyncgen_hooks(*hooks)
             asyncio._set_running_loop(outer)
         self._ready.clear()
         self._tasks.clear()
+
+    def _close(self, task: RunTask) -> None:
+        """Close a task's coroutine as that task, so that its `finally` blocks see what they always see."""
+        asyncio.tasks._enter_task(self, task)
+        try:
+            if not close_coroutine(task.get_coro()):
+                # At collection it would run on with no run around it, and its steps as plain functions.
+                _undying.append(task.get_coro())
+                log.warning("task %r keeps on awaiting while its run leaves memory; it stays where it is", task)
+        finally:
+            asyncio.tasks._leave_task(self, task)
+
+    def refuse_call(self) -> RunFuture:
+        """Answer a durable call of a run that leaves memory: Unwound, or a future that never ends.
+
+        The latter for code that catches everything in a loop: only where it awaits can it be closed.
+        """
+        self._refused += 1
+        if self._refused <= UNWIND_MAX_CLOSES:
+            raise Unwound
+        return RunFuture(loop=self)
 
     # -- time ---------------------------------------------------------------
     def time(self) -> float:
@@ -222,9 +249,9 @@ class RunLoop(asyncio.AbstractEventLoop):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
-        if self.unwinding:
-            raise Unwound
         name = "sleep" if callback is _set_sleep_result else "timer"
+        if self.unwinding:
+            return RunTimer(when, callback, args, self, context, "", name)
         timer = RunTimer(when, callback, args, self, context, self.branch().key(name), name)
         self.execution.add_timer(timer)
         return timer
@@ -242,23 +269,24 @@ class RunLoop(asyncio.AbstractEventLoop):
         return handle
 
     def create_future(self) -> RunFuture:
-        if self.unwinding:
-            raise Unwound
         return RunFuture(loop=self)
 
     def create_task(  # type: ignore[override]
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: contextvars.Context | None = None
     ) -> RunTask:
-        if self.unwinding:
-            coro.close()
-            raise Unwound
+        if context is None:
+            context = contextvars.copy_context()
         try:
-            branch = self._branch_of_new_task()
+            branch = self._branch_of_new_task() if not self.unwinding else self.root
         except UsageError:
             coro.close()
             raise
         task = RunTask(coro, loop=self, name=name, context=context)
-        task.branch = branch
+        task.branch, task.context = branch, context
+        if self.unwinding:
+            coro.close()
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            return task
         if len(self._tasks) >= self._tasks_kept:
             self._tasks = [task for task in self._tasks if not task.done()]
             self._tasks_kept = max(64, 2 * len(self._tasks))
@@ -268,7 +296,7 @@ class RunLoop(asyncio.AbstractEventLoop):
     def create_root_task(self, coro: Coroutine[Any, Any, Any], name: str, context: contextvars.Context) -> RunTask:
         """Make the task of the workflow itself, whose scope is empty."""
         task = RunTask(coro, loop=self, name=name, context=context)
-        task.branch = self.root
+        task.branch, task.context = self.root, context
         self._tasks.append(task)
         return task
 
@@ -279,7 +307,11 @@ class RunLoop(asyncio.AbstractEventLoop):
     def branch(self) -> Branch:
         """Give the branch that is executing; callbacks outside every task count in the root."""
         task = asyncio.current_task(self)
-        return task.branch if task is not None else self.root  # type: ignore[attr-defined]
+        if task is None:
+            return self.root
+        if type(task) is not RunTask:
+            raise UsageError("a workflow body makes its tasks with asyncio.create_task or a group, not as asyncio.Task")
+        return task.branch
 
     def _branch_of_new_task(self) -> Branch:
         """Open a branch, unless the task is only `wait_for`'s way to wait (Python 3.11): it adds no scope."""
@@ -309,7 +341,7 @@ class RunLoop(asyncio.AbstractEventLoop):
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         """Serve `asyncio.to_thread(definition, …)`: a durable call. Everything else is refused."""
         if self.unwinding:
-            raise Unwound
+            return self.refuse_call()
         keywords: dict[str, Any] = {}
         if isinstance(func, functools.partial):
             args, keywords, func = (*func.args, *args), func.keywords, func.func
@@ -336,15 +368,16 @@ class RunLoop(asyncio.AbstractEventLoop):
 
 
 _TASKS_FILE = asyncio.tasks.__file__
-_WAIT_FOR = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
+_WAIT_FOR = asyncio.wait_for.__code__
+_undying: list[Any] = []  # coroutines that cannot be closed; one that was collected would run on
 
 
 def _ignore(_generator: object) -> None:
     """Stand in for asyncio's async generator hooks: a finaliser runs when the collector does, replay cannot."""
 
 
-def close_coroutine(coroutine: Any) -> None:
-    """End a coroutine where it waits; one that awaits again in its `finally` is closed there too."""
+def close_coroutine(coroutine: Any) -> bool:
+    """End a coroutine where it waits; one that awaits again in its `finally` is closed there too. False if it lives."""
     for _ in range(UNWIND_MAX_CLOSES):
         try:
             coroutine.close()
@@ -352,7 +385,8 @@ def close_coroutine(coroutine: Any) -> None:
             continue
         except BaseException as error:
             log.debug("ignored while a run left memory: %r", error)
-        return
+        return True
+    return False
 
 
 def _refuse(name: str) -> Callable[..., Any]:
@@ -366,6 +400,19 @@ def _refuse(name: str) -> Callable[..., Any]:
 
     return refused
 
+
+def _hash_gathering(gathering: Any) -> int:
+    loop = gathering.get_loop()
+    if type(loop) is not RunLoop:
+        return object.__hash__(gathering)
+    order: int = vars(gathering).setdefault("_order", 0) or loop.next_hash()
+    gathering._order = order
+    return order
+
+
+# asyncio.gather makes its future by itself. It cannot be another class, so it is told how to hash on a run loop;
+# else `asyncio.wait` over two of them would give sets in the order of their addresses.
+asyncio.tasks._GatheringFuture.__hash__ = _hash_gathering  # type: ignore[attr-defined]
 
 _ALLOWED = set(vars(RunLoop)) | {"set_debug"}
 for _name, _value in list(vars(asyncio.AbstractEventLoop).items()):

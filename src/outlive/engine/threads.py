@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from outlive.engine.runloop import RunFuture, Unwound
-from outlive.limits import WORKFLOW_THREADS
+from outlive.limits import UNWIND_MAX_CLOSES, WORKFLOW_THREADS
 
 if TYPE_CHECKING:
     from outlive.engine.execution import Execution
 
+_UNDYING_PAUSE_S = 1.0
 current_body: contextvars.ContextVar[ThreadBody | None] = contextvars.ContextVar("outlive_thread_body", default=None)
 
 
@@ -67,6 +69,7 @@ class ThreadBody:
         self._kwargs = kwargs
         self._threads = threads
         self._unwound = False
+        self._refused = 0
         self._request: Future[Any] | None = None
         self._arrival: RunFuture | None = None
         self.execution: Execution
@@ -82,8 +85,7 @@ class ThreadBody:
         self._threads.submit(lambda: self._context.run(self._run, main), main)
         try:
             while True:
-                self._arrival = loop.create_future()
-                make, reply = await self._arrival
+                make, reply = await self._arrived_call(loop)
                 if reply is None:
                     return make()
                 self._request = reply
@@ -99,6 +101,22 @@ class ThreadBody:
             self._unwound = True
             if self._request is not None and not self._request.done():
                 self._request.set_exception(Unwound())
+
+    async def _arrived_call(self, loop: Any) -> tuple[Callable[[], Any], Future[Any] | None]:
+        """Wait for what the body does next; a cancellation that comes meanwhile hits the call that it makes next."""
+        task = asyncio.current_task()
+        is_cancelled = False
+        while True:
+            self._arrival = loop.create_future()
+            try:
+                make, reply = await self._arrival
+            except asyncio.CancelledError:
+                is_cancelled = True
+                continue
+            if is_cancelled and task is not None and reply is not None:
+                task.uncancel()
+                task.cancel()
+            return make, reply
 
     def _answer(self, settle: Callable[[Any], None], value: Any) -> None:
         self.execution.thread_busy = True
@@ -137,6 +155,9 @@ class ThreadBody:
     def call(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Make a durable call from the body's thread and wait for its outcome."""
         if self._unwound:
+            self._refused += 1
+            if self._refused > UNWIND_MAX_CLOSES:  # it catches everything in a loop: it shall not burn a core
+                time.sleep(_UNDYING_PAUSE_S)
             raise Unwound
         reply: Future[Any] = Future()
         if not _post(self._main, self._arrived, make, reply):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("outlive.transaction")
 
 _SERIALIZATION_TRIES = 10
+_OVERDUE_TRIES = 3
 _UNAVAILABLE_S = 0.2
 Run = Callable[[Any, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 
@@ -41,10 +42,16 @@ class Transactions:
 
         A database that does not answer is no error of the body: it is waited for, as the committer does.
         """
-        tried = 0
+        tried = overdue = 0
+        clock, limit_s = self._engine.clock, self._limit_s(call)
         while True:
+            began = clock.steady()
             try:
-                return await self._once(call, run)
+                return await self._once(call, run, limit_s)
+            except UsageError:
+                overdue += 1  # perhaps not the body is slow: this process may have stood still
+                if clock.steady() - began < limit_s or overdue == _OVERDUE_TRIES:
+                    raise
             except RolledBack:
                 tried += 1
                 if tried == _SERIALIZATION_TRIES:
@@ -52,11 +59,15 @@ class Transactions:
                 await asyncio.sleep(0.002 * 2**tried)
             except StoreUnavailable as error:
                 log.warning("transaction %s of run %r waits for the store: %s", call.key, call.execution.id, error)
-                await asyncio.sleep(_UNAVAILABLE_S)
+                await self._engine.bodies.rest(_UNAVAILABLE_S)
 
-    async def _once(self, call: StepCall, run: Run) -> None:
+    def _limit_s(self, call: StepCall) -> float:
+        """How long a transaction may be open: on SQLite no beat of this process gets through meanwhile."""
+        return min(call.spec.timeout_s or TRANSACTION_TIMEOUT_S, self._engine.lease_s / 3)
+
+    async def _once(self, call: StepCall, run: Run, limit_s: float) -> None:
         execution, spec = call.execution, call.spec
-        tx = await self._engine.store.begin(spec.timeout_s or TRANSACTION_TIMEOUT_S)
+        tx = await self._engine.store.begin(limit_s)
         if not self._engine.may_begin(execution):
             await _undisturbed(tx.rollback())
             raise StoreUnavailable("the lease has run out")

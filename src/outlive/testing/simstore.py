@@ -49,6 +49,8 @@ class SimStore:
         if process.loop.dead:
             await process.nothing()
         result = await run()
+        if name in ("beat", "register"):
+            process.outrun = False
         if kind == "kill_after":
             world.kill(process)
             await process.nothing()

@@ -118,6 +118,17 @@ def _read_mounts() -> str:
         return ""
 
 
+def identify_file(location: Location) -> tuple[int, int] | None:
+    """Give what tells a file from another one that has taken its name; None if there is none."""
+    if location.path is None:
+        return None
+    try:
+        found = Path(location.path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def enter_file(location: Location) -> None:
     """Note that this process opens the file; refuse it if it is open through the other SQLite library."""
     if location.path is None:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Sequence
 from itertools import groupby, islice
 
-from outlive.limits import SUSPECT_CRASHES
+from outlive.limits import QUARANTINE_CRASHES, SUSPECT_CRASHES
 from outlive.model.reads import Claimed, TakenOver, WorkerRow
 from outlive.model.writes import Fence
 from outlive.store.interface import WriteRefused
@@ -66,7 +66,7 @@ def take_over(db: Connection, dead: Sequence[int], now: float) -> TakenOver:
     for worker in taken.workers:
         db.run(SQL["bump_epoch"], (worker,))
         db.run(SQL["delete_beat"], (worker,))
-        taken.quarantined += [run_id for (run_id,) in db.rows(SQL["quarantine_owned"], (worker,))]
+        taken.quarantined += [run_id for (run_id,) in db.rows(SQL["quarantine_owned"], (worker, QUARANTINE_CRASHES))]
         taken.released += db.run(SQL["take_owned"], (now, worker))
     if taken.workers:
         db.run(SQL["forget_workers"], (now - FORGET_WORKER_S,))

@@ -144,12 +144,12 @@ WHERE b.expires_at < ? OR b.worker IN (SELECT value FROM json_each(?))
 UPDATE ol_workers SET epoch = epoch + 1 WHERE worker = ?
 
 -- name: quarantine_owned
--- A run that died while it alone was in user code has killed its worker.
+-- A run that died, not for the first time, while it alone was in user code has killed its worker.
 UPDATE ol_live
 SET owner = NULL, alone = 0, in_user_code = 0, crashes = crashes + 1, wake_at = NULL, hold = 'quarantined',
     hold_reason = json_object('type', 'Quarantined', 'text',
         'its worker died ' || (crashes + 1) || ' times while this run was in user code, the last time with no other run')
-WHERE owner = ? AND alone = 1 AND in_user_code = 1
+WHERE owner = ? AND alone = 1 AND in_user_code = 1 AND crashes + 1 >= ?
 RETURNING (SELECT r.id FROM ol_runs r WHERE r.row = ol_live.row)
 
 -- name: take_owned

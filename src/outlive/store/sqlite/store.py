@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from outlive import hooks
 from outlive.clock import Clock
+from outlive.errors import StoreUnavailable
 from outlive.hooks import commit_site
 from outlive.model.reads import Claimed, EndedRun, EntryRow, RequestRow, RunQuery, RunRow, TakenOver, WorkerRow
 from outlive.model.writes import Batch, Committed, ExistingRun, Fence, NewRun
@@ -29,6 +30,7 @@ from outlive.store.sqlite.connect import (
     check_file,
     connect,
     enter_file,
+    identify_file,
     leave_file,
     library_version,
     parse_url,
@@ -77,6 +79,7 @@ class SqliteStore:
             self._reader = lane("outlive-reader", place.where, read, chance, patience_s)
         self._hints = None if place.path is None or inline else Hints(place.path, chance)
         self._transactions: weakref.WeakSet[SqliteTransaction] = weakref.WeakSet()
+        self._file: tuple[int, int] | None = None
         self._sweeps = 0
         self._swept_at = 0.0
         self._warned = False
@@ -100,6 +103,7 @@ class SqliteStore:
             if migrate and not await self._writer.run(lambda db: schema.is_current(db, where)):
                 await self._migrate()
             await self._writer.run(lambda db: schema.check(db, where))
+            self._file = identify_file(self._place)
             return await self._reader.run(lambda _: self._wall())
         except BaseException:
             await self.close()
@@ -176,6 +180,11 @@ class SqliteStore:
 
     async def beat(self, fence: Fence, lease_s: float) -> float:
         """Renew a lease; give the database's time."""
+        if identify_file(self._place) != self._file:
+            raise StoreUnavailable(
+                f"{self._place.where} was deleted or replaced while it was open: what this process writes is lost to "
+                "all others; restart it"
+            )
         return await self._write(lambda db, now: ownership.beat(db, fence, lease_s, now))
 
     @commit_site("unregister")
@@ -295,7 +304,7 @@ class SqliteStore:
             return
         self._warned = True
         log.warning(
-            "%d other processes use %s, and the SQLite library of this one is %s: before %s two processes that write "
+            "other processes (%d) use %s, and the SQLite library of this one is %s: before %s two processes that write "
             "at the same moment may damage the file; pip install 'outlive[apsw]' and add ?driver=apsw to the URL",
             others, self._place.where, ".".join(map(str, version)), ".".join(map(str, FIRST_SAFE_LIBRARY)),
         )  # fmt: skip

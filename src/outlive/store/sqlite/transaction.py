@@ -58,7 +58,7 @@ class SqliteTransaction:
         """Wait for the writer and begin."""
         hooks.point("transaction.before")
         begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._lane.submit(lambda _: self._serve(begun))
+        self._lane.submit(partial(self._serve, begun))
         try:
             await begun
         except asyncio.CancelledError:

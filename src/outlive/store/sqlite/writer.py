@@ -27,7 +27,7 @@ log = logging.getLogger("outlive.store")
 
 T = TypeVar("T")
 Job = Callable[[Connection], T]
-Item = Callable[[Connection], None]
+Item = Callable[[], None]
 
 # A driver keeps prepared statements by their text, and one that is kept is not authorized again: a user's COMMIT must
 # not have the text of ours.
@@ -108,7 +108,10 @@ class Lane:
             except Exception as error:
                 self._check_connection(error)
                 if waited_s >= self._patience_s or not is_busy(error):
-                    raise translate(error, self._where) from error
+                    translated = translate(error, self._where)
+                    if translated is error:
+                        raise
+                    raise translated from error
             pause_s = self._chance.uniform(_PAUSE_MIN_S, ceiling_s)
             ceiling_s = min(ceiling_s * _PAUSE_GROWTH, _PAUSE_MAX_S)
             time.sleep(pause_s)
@@ -147,7 +150,7 @@ class Call:
         self._execute = execute
         self._future: asyncio.Future[Any] = future
 
-    def __call__(self, _: Connection | None = None) -> None:
+    def __call__(self) -> None:
         if self._future.cancelled():
             return
         result, error = None, None
@@ -228,7 +231,7 @@ class ThreadLane(Lane):
 
     def _work(self) -> None:
         while (item := self._next()) is not None:
-            item(self._connection)  # type: ignore[arg-type]
+            item()
         while not self._items.empty():  # submitted by another thread while the lane was closed
             late = self._items.get()
             if isinstance(late, Call):
@@ -238,13 +241,19 @@ class ThreadLane(Lane):
         while self._watch is not None and self._connection is not None:
             pause_s = self._watch.pause_s()
             if pause_s <= 0:
-                self._watch.look(self._connection)
+                self._look(self._watch, self._connection)
                 continue
             try:
                 return self._items.get(timeout=pause_s)
             except queue.Empty:
                 continue
         return self._items.get()
+
+    def _look(self, watch: Watch, connection: Connection) -> None:
+        try:
+            watch.look(connection)
+        except Exception as error:  # noqa: BLE001 - the next job meets it again, and tells whoever asked
+            log.debug("%s: a look at it failed: %s", self._where, error)
 
 
 class InlineLane(Lane):
@@ -268,7 +277,7 @@ class InlineLane(Lane):
         if self._held:
             self._waiting.append(item)
         else:
-            item(self._connection)  # type: ignore[arg-type]
+            item()
 
     def hold(self) -> None:
         """Let everything wait: a transaction is open."""
@@ -278,7 +287,7 @@ class InlineLane(Lane):
         """Execute what waits, until one of them holds the lane again."""
         self._held = False
         while self._waiting and not self._held:
-            self._waiting.popleft()(self._connection)  # type: ignore[arg-type]
+            self._waiting.popleft()()
 
     def watch(self, watch: Watch) -> None:
         """Never looks."""
@@ -291,5 +300,5 @@ class InlineLane(Lane):
         self.disconnect()
 
 
-def _nothing(_: Connection | None) -> None:
+def _nothing() -> None:
     """Wake the thread."""
