@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 import os
 from typing import Any
 
@@ -16,8 +17,9 @@ LEASE_S = 60.0
 EXPIRED_S = -1.0  # a lease that has run out when it is given
 
 
-def new_run(run_id: str, row: int | None = None, **facts: Any) -> NewRun:
+def new_run(run_id: str, row: int | None = None, *, owned: bool = False, **facts: Any) -> NewRun:
     return NewRun(
+        started_at=time.time() if owned else None,
         row=next(_numbers) if row is None else row,
         id=run_id,
         workflow=facts.pop("workflow", "ship"),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -21,14 +22,14 @@ class Child:
     """One process of `tests.crash.program`; a context that kills it at the end, however the test went."""
 
     def __init__(
-        self, role: str, url: str, folder: Path, *, lease_s: float, fault: Fault | None = None, options: str = ""
+        self, role: str, url: str, folder: Path, *, lease_s: float, faults: Sequence[Fault] = (), options: str = ""
     ) -> None:
-        self.fault = fault
+        self.fault = faults[-1] if faults else None
         self._said = folder / f"{role}-{len(list(folder.glob('*.txt')))}.txt"
         environment = {**os.environ, "PYTHONPATH": f"{SRC}:{ROOT}", "PYTHONUNBUFFERED": "1"}
         environment.pop(VARIABLE, None)
-        if fault is not None:
-            environment[VARIABLE] = str(fault)
+        if faults:
+            environment[VARIABLE] = ",".join(map(str, faults))
         with self._said.open("wb") as out:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.crash.program", role, url, str(folder / "ledger"), str(lease_s), options],

@@ -41,6 +41,9 @@ BEFORE = {
     "sweep": Fault("wake.before", "kill", 1),  # a wake-up that was lost
 }
 
+# What happens earlier in the same process, for the same reason.
+FIRST = {"release_strays": Fault("claim.after", "lost", 1)}
+
 
 def _load_all() -> None:
     for module in pkgutil.walk_packages(outlive.__path__, "outlive."):
@@ -55,14 +58,27 @@ COVERED = frozenset(hooks.SITES)
 
 @dataclass(frozen=True)
 class Case:
-    """One death: where, in which store, and what died before it."""
+    """One fault: where, in which store, and what comes before it."""
 
     store: str
     fault: Fault
-    before: Fault | None
 
     def __str__(self) -> str:
         return f"{self.store}-{self.fault.point}-{self.fault.passage}"
+
+    @property
+    def site(self) -> str:
+        return self.fault.point.rpartition(".")[0]
+
+    @property
+    def before(self) -> Fault | None:
+        return BEFORE.get(self.site)
+
+    @property
+    def faults(self) -> list[Fault]:
+        """All faults of the process that is to meet this one."""
+        first = FIRST.get(self.site)
+        return [self.fault] if first is None else [first, self.fault]
 
 
 def list_points(store: str) -> list[str]:
@@ -79,5 +95,5 @@ def list_cases(action: str, *, passages: bool) -> list[Case]:
         for point in list_points(store):
             site = point.rpartition(".")[0]
             more = (PASSAGES_FULL if FULL else PASSAGES).get(site, PASSAGES.get(site, ())) if passages else ()
-            cases += [Case(store, Fault(point, action, passage), BEFORE.get(site)) for passage in (1, *more)]
+            cases += [Case(store, Fault(point, action, passage)) for passage in (1, *more)]
     return cases

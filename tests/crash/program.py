@@ -14,16 +14,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from outlive import LeaseLost, Outlive, Run, RunCancelled, Status, StoreUnavailable
 from outlive.engine import residency
 from outlive.testing.faults import arm_from_environment
 from tests.crash import bank, databases, scenario
 from tests.crash.scenario import branches, can_be_held, errand, family, order, starts_in_transaction, waits_for_ever
+
+T = TypeVar("T")
 
 PAUSE_S = 0.01  # between two looks at a run
 STAGE_ONE = ("order", "branches")  # the first app is closed when these have ended; the rest is still going
@@ -34,19 +36,45 @@ def say(*words: str) -> None:
     os.write(1, (" ".join(words) + "\n").encode())
 
 
+# -- what an application does about a database that does not answer -------------
+async def insist(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask again until the database answers: starting with the same id, or asking for the same, is safe to repeat."""
+    while True:
+        try:
+            return await ask()
+        except StoreUnavailable:
+            say("again")
+            await asyncio.sleep(PAUSE_S)
+
+
+@asynccontextmanager
+async def opened(url: str, **settings: Any) -> AsyncIterator[Outlive]:
+    """Open an app on the scenario, as soon as the database answers."""
+    app = Outlive(url, include=["tests.crash.scenario"], **settings)
+    await insist(app.open)
+    scenario.app = app
+    try:
+        yield app
+    finally:
+        await app.close()
+
+
 # -- the scenario -------------------------------------------------------------
 async def drive(url: str, lease_s: float) -> None:
     """Start everything, wait for everything; each part may have been done by a process that died."""
-    async with Outlive(url, worker=False) as client:
+    async with opened(url, worker=False) as client:
         await start(client, errand, 0, id="by-client")
     for stage in (STAGE_ONE, None):
-        async with Outlive(url, lease=lease_s, include=["tests.crash.scenario"]) as app:
-            scenario.app = app
+        async with opened(url, lease=lease_s) as app:
             await start_all(app)
-            await asyncio.gather(cancel_once(app, "victim"), hold_and_resume(app, "held"), start_by_connection(app, url))
+            await asyncio.gather(
+                insist(lambda: cancel_once(app, "victim", url)),  # noqa: B023 - awaited at once
+                insist(lambda: hold_and_resume(app, "held")),  # noqa: B023
+                insist(lambda: start_by_connection(app, url)),  # noqa: B023
+            )
             for run_id in stage or await list_ids(app):
                 await wait_for(app, run_id)
-    async with Outlive(url, lease=lease_s, include=["tests.crash.scenario"]) as app:
+    async with opened(url, lease=lease_s) as app:
         await start(app, errand, 99, id=scenario.FINAL_ID)
         await wait_for(app, scenario.FINAL_ID)
     say("done")
@@ -64,13 +92,7 @@ async def start_all(app: Outlive) -> None:
 
 
 async def start(app: Outlive, workflow: Any, *args: Any, id: str) -> Run:
-    """Start a run as an application would: again, with the same id, until it is known to be on disk."""
-    while True:
-        try:
-            return await app.start(workflow, *args, id=id)
-        except StoreUnavailable:
-            say("again", id)
-            await asyncio.sleep(PAUSE_S)
+    return await insist(lambda: app.start(workflow, *args, id=id))
 
 
 async def wait_for(app: Outlive, run_id: str) -> None:
@@ -86,14 +108,19 @@ async def wait_for(app: Outlive, run_id: str) -> None:
 
 
 async def list_ids(app: Outlive) -> list[str]:
-    """List the runs until no new ones come: a run that is waited for may start others."""
-    return [info.id async for info in app.runs()]
+    """List the runs; those that `family` starts are there when it has ended, and it is waited for before them."""
+    return ["family", *[info.id async for info in app.runs() if info.parent is None], *await children_of(app)]
 
 
-async def cancel_once(app: Outlive, run_id: str) -> None:
+async def children_of(app: Outlive) -> list[str]:
+    await wait_for(app, "family")
+    return [info.id async for info in app.runs() if info.parent is not None]
+
+
+async def cancel_once(app: Outlive, run_id: str, url: str) -> None:
     """Cancel a run, unless that was asked for before: two requests are two cancellations."""
     run = await app.get(run_id)
-    open_requests = await asyncio.to_thread(databases.read, app_url(app), databases.REQUESTS)
+    open_requests = await asyncio.to_thread(databases.read, url, databases.REQUESTS)
     if (run_id, "cancel") in open_requests or any(entry.kind == "cancel" for entry in await run.entries()):
         return
     await run.cancel("nobody wants it")
@@ -127,14 +154,10 @@ async def start_by_connection(app: Outlive, url: str) -> None:
 # -- one run ------------------------------------------------------------------
 async def wait(url: str, lease_s: float) -> None:
     """Start one run and wait for it."""
-    async with Outlive(url, lease=lease_s, include=["tests.crash.scenario"]) as app:
+    async with opened(url, lease=lease_s) as app:
         await start(app, order, "book", 500, id="order")
         await wait_for(app, "order")
         say("done")
-
-
-def app_url(app: Outlive) -> str:
-    return app._url
 
 
 # -- a worker -----------------------------------------------------------------

@@ -25,10 +25,10 @@ def test_a_kill_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_path: 
     expected, first_attempts = undisturbed(case.store)
     url = make_url(case.store, tmp_path)
     moments = []
-    for fault in (case.before, case.fault):
-        if fault is None:
+    for faults in ([case.before] if case.before else [], case.faults):
+        if not faults:
             continue
-        with Child("drive", url, tmp_path, lease_s=LEASE_S, fault=fault) as child:
+        with Child("drive", url, tmp_path, lease_s=LEASE_S, faults=faults) as child:
             child.wait_dead()
         moments.append(Moment(len(read_ledger(tmp_path)), read_settled(url)))
     with Child("drive", url, tmp_path, lease_s=LEASE_S) as child:

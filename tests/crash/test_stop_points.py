@@ -32,10 +32,10 @@ def test_a_stop_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_path: 
     url = make_url(case.store, tmp_path, several=True)
     moments = []
     if case.before is not None:
-        with Child("drive", url, tmp_path, lease_s=LEASE_S, fault=case.before) as dead:
+        with Child("drive", url, tmp_path, lease_s=LEASE_S, faults=[case.before]) as dead:
             dead.wait_dead()
         moments.append(Moment(len(read_ledger(tmp_path)), read_settled(url)))
-    with Child("drive", url, tmp_path, lease_s=LEASE_S, fault=case.fault) as sleeper:
+    with Child("drive", url, tmp_path, lease_s=LEASE_S, faults=case.faults) as sleeper:
         sleeper.wait_stopped()
         stopped_at = time.monotonic()
         moments.append(Moment(len(read_ledger(tmp_path)), read_settled(url, alive=True)))
@@ -56,7 +56,7 @@ def test_a_stop_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_path: 
 @pytest.mark.parametrize("store", STORES)
 def test_a_handle_of_a_stale_process_says_lease_lost(store: str, tmp_path: Path) -> None:
     url = make_url(store, tmp_path, several=True)
-    with Child("wait", url, tmp_path, lease_s=LEASE_S, fault=Fault("commit.after", "stop", 3)) as sleeper:
+    with Child("wait", url, tmp_path, lease_s=LEASE_S, faults=[Fault("commit.after", "stop", 3)]) as sleeper:
         sleeper.wait_stopped()
         with Child("serve", url, tmp_path, lease_s=LEASE_S) as peer:
             peer.wait_for("took over")
@@ -71,7 +71,7 @@ def test_a_handle_of_a_stale_process_says_lease_lost(store: str, tmp_path: Path)
 @pytest.mark.parametrize("store", STORES)
 def test_a_stopped_process_without_a_peer_goes_on(store: str, passage: int, tmp_path: Path) -> None:
     url = make_url(store, tmp_path)
-    with Child("wait", url, tmp_path, lease_s=LEASE_S, fault=Fault("commit.after", "stop", passage)) as sleeper:
+    with Child("wait", url, tmp_path, lease_s=LEASE_S, faults=[Fault("commit.after", "stop", passage)]) as sleeper:
         sleeper.wait_stopped()
         time.sleep(2 * LEASE_S)
         sleeper.go_on()

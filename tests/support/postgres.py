@@ -43,13 +43,18 @@ host all {LOCKED_ROLE} 127.0.0.1/32 scram-sha-256
 host all all 127.0.0.1/32 trust
 """
 
-# Reads until the writing end of the pipe is gone, then ends the server whose pid the lock file still names.
+# Reads until the writing end of the pipe is gone, then ends the server of this directory and removes it. The lock file
+# of a killed server may name a process that is somebody else's by now, so its command line has to name the directory.
 _WATCH = """cat >/dev/null
-if [ "$(head -n 1 "$2/data/postmaster.pid" 2>/dev/null)" = "$1" ]; then
-  kill -QUIT "$1"
-  n=0; while kill -0 "$1" 2>/dev/null && [ $n -lt 100 ]; do sleep 0.1; n=$((n+1)); done
+pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
+if [ -n "$pid" ]; then
+  args=$(tr '\\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" || ps -o args= -p "$pid" 2>/dev/null)
+  case "$args" in *"$1"*)
+    kill -QUIT "$pid"
+    n=0; while kill -0 "$pid" 2>/dev/null && [ $n -lt 100 ]; do sleep 0.1; n=$((n+1)); done
+  esac
 fi
-rm -rf "$2"
+n=0; while [ -e "$1" ] && [ $n -lt 50 ]; do rm -rf "$1"; [ $n = 0 ] || sleep 0.1; n=$((n+1)); done
 """
 
 
@@ -130,7 +135,6 @@ class PostgresServer:
             process.wait(STOP_TIMEOUT_S)
         self._process = None
         _wait_gone(children)
-        self._end_watch()
 
     def kill(self) -> None:
         """Kill the postmaster and all its processes at once, as a power loss of the process would."""
@@ -158,6 +162,7 @@ class PostgresServer:
         if self._base is not None:
             self._remove_shared_memory()
             shutil.rmtree(self._base, ignore_errors=True)
+            self._end_watch()
             self._base = None
 
     def __enter__(self) -> PostgresServer:
@@ -195,6 +200,14 @@ class PostgresServer:
 
     def _create(self) -> None:
         self._base = Path(tempfile.mkdtemp(prefix="olpg-", dir=_open_folder()))
+        self._watch = subprocess.Popen(
+            ["/bin/sh", "-c", _WATCH, "watch", str(self._base)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+        )
         self._base.chmod(0o755)
         self._bin = self._reachable(_find_binaries())
         self.port = _free_port()
@@ -230,14 +243,6 @@ class PostgresServer:
                 start_new_session=True,  # a Ctrl-C of the test run is not for the server
                 **self._account(),
             )
-        self._watch = subprocess.Popen(
-            ["/bin/sh", "-c", _WATCH, "watch", str(self._process.pid), str(self.base)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd="/",
-        )
         self._await_answer()
         self._create_locked_role()
 

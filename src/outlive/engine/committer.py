@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from outlive.engine.calls import child_reference
 from outlive.errors import JournalCorrupt, StoreError, StoreUnavailable
 from outlive.limits import BATCH_MAX_ROWS
 from outlive.model.writes import (
@@ -28,7 +29,7 @@ from outlive.model.writes import (
     NewRun,
     Release,
 )
-from outlive.store.interface import FenceLost, Store, WriteRefused
+from outlive.store.interface import FenceLost, RowTaken, Store, WriteRefused
 
 if TYPE_CHECKING:
     from outlive.engine.execution import Execution
@@ -114,6 +115,7 @@ class Committer:
         on_failed: Callable[[Execution, BaseException], None],
         on_started: Callable[[NewRun, Fence | None], None],
         on_left: Callable[[Execution, Finish | Release], None],
+        new_row: Callable[[], int],
     ) -> None:
         self._store = store
         self._main = main
@@ -122,6 +124,7 @@ class Committer:
         self._on_failed = on_failed
         self._on_started = on_started
         self._on_left = on_left
+        self._new_row = new_row
         self._starts: list[Start] = []
         self._runs: dict[Execution, RunWrites] = {}
         self._work: asyncio.Task[None] | None = None
@@ -218,6 +221,10 @@ class Committer:
             self._on_lease_lost()
             self._starts[:0] = load.starts
             return
+        except RowTaken as error:
+            self._renumber(load, error.rows)
+            await self._commit(load)
+            return
         except WriteRefused as error:
             await self._split(load, error)
             return
@@ -244,11 +251,22 @@ class Committer:
                 if self._closing and not error.outcome_unknown:
                     return None
                 await asyncio.sleep(0.1)
-            except (FenceLost, WriteRefused):
+            except (FenceLost, WriteRefused, RowTaken):
                 raise
             except StoreError as error:
                 raise WriteRefused(str(error)) from error
         return None
+
+    def _renumber(self, load: Load, taken: Collection[int]) -> None:
+        """Give other row numbers to runs whose numbers another process has drawn too."""
+        for start in load.starts:
+            if start.run.row in taken:
+                start.run.row = self._new_row()
+        for writes in load.runs:
+            for child in writes.children:
+                if child.row in taken:
+                    child.row = self._new_row()
+                    writes.entries[child.parent_key or ""].value = child_reference(child)
 
     async def _split(self, load: Load, error: BaseException) -> None:
         halves = load.halves()

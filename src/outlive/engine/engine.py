@@ -85,7 +85,14 @@ class Engine:
         self._lost_waits: dict[int, list[Callable[[LeaseLost], None]]] = {}
         self.lease = Lease(store, self.clock, self.main, self.lease_s, self.lease_lost, self._go_on, threaded=threaded)
         self.committer = Committer(
-            store, self.main, self._fence_or_none, self.lease_lost, self._write_failed, self._started, self._left
+            store,
+            self.main,
+            self._fence_or_none,
+            self.lease_lost,
+            self._write_failed,
+            self._started,
+            self._left,
+            lambda: self.ids.row_id(self.clock.now()),
         )
         self.bodies = Bodies(self.main, Transactions(self), chance, self.context)
         self.residency = Residency(self.clock, self.suspend)
@@ -244,7 +251,7 @@ class Engine:
 
     async def start(self, run: NewRun) -> ExistingRun | None:
         """Write a run; give the run that already has its id, or None. RunExists if that is of another workflow."""
-        run.owned = self.may_own(run)
+        run.started_at = self.clock.now() if self.may_own(run) else None
         existing = await self.committer.start(run)
         if existing is not None and existing.workflow != run.workflow:
             raise RunExists(run.id, existing.workflow, run.workflow)
@@ -267,7 +274,6 @@ class Engine:
         """A run is on disk, written under a fence: execute it, if it is ours and the lease was not lost meanwhile."""
         if not run.owned or fence is None or fence is not self.lease.fence:
             return
-        now = self.clock.now()
         self.execute(
             Claimed(
                 row=run.row,
@@ -280,7 +286,7 @@ class Engine:
                 crashes=0,
                 fresh=True,
                 alone=False,
-                started_at=now,
+                started_at=run.started_at or 0.0,
                 deadline_at=run.deadline_at,
                 parent=run.parent,
                 parent_key=run.parent_key,

@@ -436,7 +436,7 @@ class Execution:
     def start_child(self, call: ChildCall | StartCall, run: NewRun) -> None:
         """Write the child's run together with the entry that says it was started."""
         self.has_children = True
-        run.owned = self.engine.may_own(run)
+        run.started_at = self.engine.clock.now() if self.engine.may_own(run) else None
         entry = self._entry(
             call.key, call.kind, call.name, call.digest, "started", child_reference(run), None, 1, call.began_at
         )

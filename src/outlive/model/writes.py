@@ -27,8 +27,9 @@ class Fence:
 class NewRun:
     """One run to insert, with its live row, unless its id is taken.
 
-    `owned` gives it to the writing worker in the same insert (claim 1, started
-    now), which needs a fence. With `parent` the insert derives from the insert
+    `started_at` gives it to the writing worker in the same insert (claim 1,
+    started then, by the worker's estimate of the database's clock), which needs
+    a fence; None leaves it to be claimed. With `parent` the insert derives from the insert
     of the parent's entry `parent_key` in the same batch: no new entry, no run.
     """
 
@@ -47,7 +48,12 @@ class NewRun:
     parent: int | None = None
     parent_key: str | None = None
     parent_close: Literal["cancel", "abandon"] | None = None
-    owned: bool = False
+    started_at: float | None = None
+
+    @property
+    def owned(self) -> bool:
+        """Whether the writing worker owns it from the start."""
+        return self.started_at is not None
 
 
 @dataclass(slots=True)

@@ -1,10 +1,11 @@
-"""Kills or stops this process at a fault point that its environment names.
+"""Lets this process meet faults that its environment names, at fault points of the library.
 
 `OUTLIVE_FAULT=commit.before:kill:3` ends the process with SIGKILL when it passes
-`commit.before` for the third time; with `stop` it gets SIGSTOP there and goes on
-after a SIGCONT. What happens is told on stderr first, so that whoever waits for
-the death knows that the point was reached. Passages count from the call of
-`arm_from_environment`, over all threads.
+`commit.before` for the third time. With `stop` it gets SIGSTOP there and goes on
+after a SIGCONT; with `down` the database seems not to answer, with `lost` it
+seems to have died before its reply. Several faults are separated by commas. What
+happens is told on stderr first, so that whoever waits for it knows that the
+point was reached. Passages count from the arming on, over all threads.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from outlive import hooks
-from outlive.errors import UsageError
+from outlive.errors import StoreUnavailable, UsageError
 
 VARIABLE = "OUTLIVE_FAULT"
 
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+_ERRORS = {"down": False, "lost": True}  # whether the outcome is unknown
 
 
 @dataclass(frozen=True)
@@ -39,35 +42,45 @@ class Fault:
         return f"fault {self}"
 
 
-def parse_fault(text: str) -> Fault:
-    """Read `point:action:passage`; the passage may be left out."""
+def parse_faults(text: str) -> list[Fault]:
+    """Read `point:action:passage,…`; a passage may be left out."""
+    return [_parse_fault(part) for part in text.split(",")]
+
+
+def _parse_fault(text: str) -> Fault:
     point, action, passage = (*text.split(":"), "1", "1")[:3]
-    if not point or action not in _SIGNALS or not passage.isdigit() or int(passage) < 1:
-        raise UsageError(f"{VARIABLE}={text!r} is not point:kill:passage or point:stop:passage")
+    if not point or action not in {**_SIGNALS, **_ERRORS} or not passage.isdigit() or int(passage) < 1:
+        raise UsageError(f"{VARIABLE}: {text!r} is not point:action:passage with kill, stop, down or lost as action")
     return Fault(point, action, int(passage))
 
 
 def arm_from_environment() -> None:
-    """Arm the fault that the environment names, if it names one."""
+    """Arm the faults that the environment names, if it names any."""
     text = os.environ.get(VARIABLE)
     if text:
-        arm_fault(parse_fault(text))
+        arm_faults(parse_faults(text))
 
 
-def arm_fault(fault: Fault) -> None:
-    """Let this process meet a fault."""
+def arm_faults(faults: Iterable[Fault]) -> None:
+    """Let this process meet faults."""
     lock = threading.Lock()
-    left = fault.passage
+    left = {fault: fault.passage for fault in faults}
 
     def fire(name: str) -> None:
-        nonlocal left
-        if name != fault.point:
-            return
         with lock:
-            left -= 1
-            due = left == 0
-        if due:
-            os.write(2, f"{fault.notice}\n".encode())
-            os.kill(os.getpid(), _SIGNALS[fault.action])
+            passed = [fault for fault in left if fault.point == name]
+            for fault in passed:
+                left[fault] -= 1
+            due = [fault for fault in passed if left[fault] == 0]
+        for fault in due:
+            _meet(fault)
 
     hooks.arm(fire)
+
+
+def _meet(fault: Fault) -> None:
+    os.write(2, f"{fault.notice}\n".encode())
+    if fault.action in _SIGNALS:
+        os.kill(os.getpid(), _SIGNALS[fault.action])
+    else:
+        raise StoreUnavailable(f"the database is gone ({fault})", outcome_unknown=_ERRORS[fault.action])

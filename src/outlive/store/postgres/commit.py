@@ -153,9 +153,9 @@ def _settle_within(entries: list[EntryWrite]) -> list[EntryWrite]:
 
 def _add_starts(values: Values, runs: list[NewRun]) -> None:
     runs = sorted(runs, key=lambda run: run.id)  # two batches that insert the same ids wait in the same order
-    for name in ("row", "id", "workflow", "codec", "queue", "priority", "input", "owned"):
+    for name in ("row", "id", "workflow", "codec", "queue", "priority", "input"):
         values["run_" + name] = [getattr(run, name) for run in runs]
-    for name in ("version", "key", "attributes", "parent", "parent_key", "parent_close", "deadline_at"):
+    for name in ("version", "key", "attributes", "parent", "parent_key", "parent_close", "deadline_at", "started_at"):
         values["run_" + name] = _column(runs, attrgetter(name))
     values["run_delay_s"] = _column(runs, lambda run: run.delay_s, 0)
 

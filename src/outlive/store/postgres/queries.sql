@@ -57,17 +57,17 @@ given_runs as materialized (
     cast(:run_codec as text[]), cast(:run_queue as text[]), cast(:run_priority as integer[]), cast(:run_key as text[]),
     cast(:run_attributes as text[]), cast(:run_input as text[]), cast(:run_parent as bigint[]),
     cast(:run_parent_key as text[]), cast(:run_parent_close as text[]), cast(:run_deadline_at as float8[]),
-    cast(:run_delay_s as float8[]), cast(:run_owned as boolean[])
+    cast(:run_delay_s as float8[]), cast(:run_started_at as float8[])
   ) as g (
     row, id, workflow, version, codec, queue, priority, key, attributes, input, parent, parent_key, parent_close,
-    deadline_at, delay_s, owned)
+    deadline_at, delay_s, started_at)
 ),
 started as (
   insert into outlive.runs (
     row, id, workflow, version, codec, queue, priority, key, attributes, input, parent, parent_key, parent_close,
     deadline_at, created_at)
   select g.row, g.id, g.workflow, g.version, g.codec, g.queue, g.priority, g.key, g.attributes, g.input, g.parent,
-    g.parent_key, g.parent_close, to_timestamp(g.deadline_at), now()
+    g.parent_key, g.parent_close, to_timestamp(g.deadline_at), least(now(), to_timestamp(g.started_at))
   from given_runs g, fence
   where g.parent is null or (g.parent, g.parent_key) in (select w.row, w.key from written w where w.is_new)
   on conflict (id) do nothing
@@ -75,9 +75,10 @@ started as (
 ),
 placed as (
   insert into outlive.live (row, workflow, queue, priority, owner, claim, wake_at, in_user_code, started_at)
-  select g.row, g.workflow, g.queue, g.priority, case when g.owned then cast(:worker as bigint) end, g.owned::integer,
-    case when not g.owned then now() + make_interval(secs => coalesce(g.delay_s, 0)) end, g.owned,
-    case when g.owned then now() end
+  select g.row, g.workflow, g.queue, g.priority, case when g.started_at is not null then cast(:worker as bigint) end,
+    (g.started_at is not null)::integer,
+    case when g.started_at is null then now() + make_interval(secs => coalesce(g.delay_s, 0)) end,
+    g.started_at is not null, to_timestamp(g.started_at)
   from given_runs g
   where (g.row in (select s.row from started s)) is true  -- as a test of a value it is hashed, whatever the estimate
 )
@@ -95,7 +96,7 @@ ended as (
 ),
 closed as (
   update outlive.runs r set status = g.status, output = g.output, error = g.error,
-    started_at = to_timestamp(g.started_at), finished_at = now()
+    started_at = to_timestamp(g.started_at), finished_at = greatest(now(), to_timestamp(g.started_at))
   from unnest(
     cast(:finish_row as bigint[]), cast(:finish_status as text[]), cast(:finish_output as text[]),
     cast(:finish_error as text[]), cast(:finish_started_at as float8[])

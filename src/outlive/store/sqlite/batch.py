@@ -87,13 +87,13 @@ def _insert_runs(db: Connection, runs: Iterable[NewRun], fence: Fence | None, no
 def run_values(run: NewRun, now: float) -> tuple[Any, ...]:
     return (
         run.row, run.id, run.workflow, run.version, run.codec, run.queue, run.priority, run.key, run.parent,
-        run.parent_key, run.parent_close, now, run.deadline_at, run.attributes, run.input,
+        run.parent_key, run.parent_close, min(now, run.started_at or now), run.deadline_at, run.attributes, run.input,
     )  # fmt: skip
 
 
 def live_values(run: NewRun, fence: Fence | None, now: float) -> tuple[Any, ...]:
     if run.owned and fence is not None:
-        return (run.row, run.workflow, run.queue, run.priority, fence.worker, 1, None, 1, now)
+        return (run.row, run.workflow, run.queue, run.priority, fence.worker, 1, None, 1, run.started_at)
     return (run.row, run.workflow, run.queue, run.priority, None, 0, now + run.delay_s, 0, None)
 
 
@@ -148,7 +148,7 @@ def _write_ends(db: Connection, batch: Batch, fence: Fence, refused: set[int], n
     if finishes:
         db.many(
             SQL["finish_run"],
-            [(f.status, f.output, f.error, f.started_at, now, f.row, worker, f.claim) for f in finishes],
+            [(f.status, f.output, f.error, f.started_at, max(now, f.started_at), f.row, worker, f.claim) for f in finishes],
         )
         db.many(SQL["delete_live"], [(f.row, worker, f.claim) for f in finishes])
         if db.rows(SQL["any_request"]):

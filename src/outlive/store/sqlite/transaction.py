@@ -34,7 +34,7 @@ T = TypeVar("T")
 log = logging.getLogger("outlive.store")
 
 _SITE = hooks.declare_site("transaction")
-_INTERRUPT_S = 0.01  # between two attempts to stop a statement: one that has not begun yet is not stopped
+_INTERRUPT_S = 0.01  # between two attempts to stop a statement
 
 
 class SqliteTransaction:
@@ -71,6 +71,8 @@ class SqliteTransaction:
         if begun.cancelled():
             return
         try:
+            if self._ended is not None:
+                raise UsageError(self._ended)
             self._lane.patiently(self._open)
         except BaseException as error:  # noqa: BLE001 - whoever asked gets it
             deliver(begun, None, error)
@@ -83,7 +85,7 @@ class SqliteTransaction:
         deliver(begun, None, None)
         while self._ended is None:
             try:
-                self._calls.get(timeout=max(0.0, self._deadline - self._clock.steady()))()
+                self._calls.get(timeout=self._left_s())()
             except queue.Empty:
                 self._expire()
         while not self._calls.empty():
@@ -115,11 +117,22 @@ class SqliteTransaction:
             if self._ended is not None:
                 raise UsageError(self._ended)
             self._calls.put(Call(execute, future))
-        timer = loop.call_later(max(0.0, self._deadline - self._clock.steady()), self._interrupt)
+        timer: asyncio.TimerHandle
+
+        def stop_overdue() -> None:  # again and again: a statement that has not begun yet is not stopped
+            nonlocal timer
+            if self.expired():
+                self._interrupt()
+            timer = loop.call_later(_INTERRUPT_S, stop_overdue)
+
+        timer = loop.call_later(self._left_s(), stop_overdue)
         try:
             return await future
         finally:
             timer.cancel()
+
+    def _left_s(self) -> float:
+        return max(0.0, self._deadline - self._clock.steady())
 
     def _interrupt(self) -> None:
         """Stop the statement that is running; never one of the writer's own that come after."""
@@ -188,15 +201,18 @@ class SqliteTransaction:
 
     def abandon(self, why: str) -> None:
         """Roll back without waiting for it."""
-        work = partial(self._end, f"this transaction was rolled back: {why}")
-        if isinstance(self._lane, InlineLane):
-            if self._connection is not None:
-                work()
+        reason = f"this transaction was rolled back: {why}"
+        if not isinstance(self._lane, InlineLane):
+            self._calls.put(partial(self._end, reason))
+        elif self._connection is not None:
+            self._end(reason)
         else:
-            self._calls.put(work)
+            self._ended = reason  # it waits for another one
 
     # -- the guard of the raw connection ------------------------------------------
     def check(self) -> None:
+        if self._ended is None and self._doomed is None and self.expired():
+            self._doomed = self._overdue()
         if self._ended is not None or self._doomed is not None:
             raise UsageError(self._ended or self._doomed)
         if not self._db().in_transaction:
@@ -267,10 +283,13 @@ class SqliteTransaction:
 
     async def rollback(self) -> None:
         """Give up what the transaction has written; nothing to do if it has ended."""
-        if self._ended is None:
+        try:
             await self._send(partial(self._end, "this transaction has been rolled back"))
+        except UsageError:
+            pass  # it has
 
     def _commit(self, db: Connection, fence: Fence, entry: EntryWrite) -> None:
+        self._deadline = float("inf")  # the last statements are short, and the user's are over
         db.guard(None)
         try:
             self._release_savepoint(db)

@@ -1,0 +1,49 @@
+"""At every commit site the database may be gone: before it has heard the statement, or before it could reply.
+
+One process meets that and lives on: it asks again, or finds out what became of
+it. What is left equals an undisturbed course, and no step is repeated.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from outlive.testing.faults import Fault
+from tests.crash.children import Child
+from tests.crash.conftest import LEASE_S, make_url
+from tests.crash.points import COVERED, STORES, Case
+from tests.crash.records import Moment, Place, Record, check_ledger, read_ledger, read_record, read_settled
+
+Undisturbed = Callable[[str], tuple[Record, Counter[Place]]]
+
+PASSAGES = {"commit": (1, 2, 5, 9), "transaction": (1, 2, 3), "claim": (1, 2), "wake": (1, 2)}
+
+CASES = [
+    Case(store, Fault(f"{site}.{edge}", action, passage))
+    for store in STORES
+    for site in sorted(COVERED)
+    for edge, action in (("before", "down"), ("after", "lost"))
+    for passage in PASSAGES.get(site, (1,))
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_lost_reply_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    expected, first_attempts = undisturbed(case.store)
+    url = make_url(case.store, tmp_path)
+    moments = []
+    if case.before is not None:
+        with Child("drive", url, tmp_path, lease_s=LEASE_S, faults=[case.before]) as child:
+            child.wait_dead()
+        moments.append(Moment(len(read_ledger(tmp_path)), read_settled(url)))
+    with Child("drive", url, tmp_path, lease_s=LEASE_S, faults=case.faults) as child:
+        child.wait_done()
+    assert case.fault.notice in child.said.splitlines(), f"{case.fault} was never reached:\n{child.said}"
+    found = read_record(url)
+    assert found.bookings == expected.bookings
+    assert found.runs == expected.runs
+    check_ledger(read_ledger(tmp_path), moments, first_attempts)
