@@ -155,5 +155,5 @@ async def recover(system: System, talk: Talk, *, url: str, options: dict[str, An
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - the step bodies of both systems only count
+    while not condition():
         await asyncio.sleep(0.005)

@@ -12,7 +12,7 @@ import time
 import uuid as _uuid
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from outlive.clock import Duration, seconds, to_datetime, to_instant
 from outlive.definitions import current_execution
@@ -195,7 +195,7 @@ async def start(
         options["id"] = check_id(id)
 
     def make_handle(run_id: str, row: int) -> Run:
-        return Run(lambda: _outside(execution.engine), run_id, row, spec.shape.result, created=True)
+        return Run(lambda: _outside(cast(Engine, execution.engine)), run_id, row, spec.shape.result, created=True)
 
     return await execution.start_child_run(spec, args, kwargs or {}, options, parent_close, make_handle)  # type: ignore[no-any-return]
 

@@ -23,7 +23,7 @@ RESIDENT_WAIT_S = 3600.0  # a longer wait leaves memory at once
 STEP_THREADS = 64  # sync step bodies at a time
 WORKFLOW_THREADS = 64  # sync workflow bodies in memory; an idle one makes room
 TURN_MAX_CALLBACKS = 1_000_000  # in one turn of a run loop: a workflow that spins without waiting
-UNWIND_MAX_CLOSES = 50  # how often a coroutine that swallows its own end is closed again
+UNWIND_MAX_THROWS = 50  # how often a branch that catches its own end is ended again, before it is left alone
 TRANSACTION_TIMEOUT_S = 5.0  # of a user's transaction
 
 SUSPECT_CRASHES = 2  # after so many crashes a run executes alone

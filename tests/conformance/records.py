@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import time
 import os
+import time
 from typing import Any
 
 from outlive.model.reads import WorkerRow

@@ -68,9 +68,9 @@ async def drive(url: str, lease_s: float) -> None:
         async with opened(url, lease=lease_s) as app:
             await start_all(app)
             await asyncio.gather(
-                insist(lambda: cancel_once(app, "victim", url)),  # noqa: B023 - awaited at once
-                insist(lambda: hold_and_resume(app, "held")),  # noqa: B023
-                insist(lambda: start_by_connection(app, url)),  # noqa: B023
+                insist(lambda: cancel_once(app, "victim", url)),
+                insist(lambda: hold_and_resume(app, "held")),
+                insist(lambda: start_by_connection(app, url)),
             )
             for run_id in stage or await list_ids(app):
                 await wait_for(app, run_id)

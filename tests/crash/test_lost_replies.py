@@ -43,6 +43,8 @@ def test_a_lost_reply_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_
     with Child("drive", url, tmp_path, lease_s=LEASE_S, faults=case.faults) as child:
         child.wait_done()
     assert case.fault.notice in child.said.splitlines(), f"{case.fault} was never reached:\n{child.said}"
+    if case.site == "start_in":  # raised within a transaction, which is rolled back and executed again
+        first_attempts = first_attempts + Counter({("starter", "book_and_start#1"): 1})
     found = read_record(url)
     assert found.bookings == expected.bookings
     assert found.runs == expected.runs

@@ -15,12 +15,3 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "postgres":
         return shared_server().fresh_database()
     return f"sqlite:///{tmp_path / 'test.db'}"
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem):
-    import asyncio, inspect
-    if inspect.iscoroutinefunction(pyfuncitem.obj):
-        args = {n: pyfuncitem.funcargs[n] for n in pyfuncitem._fixtureinfo.argnames}
-        asyncio.run(pyfuncitem.obj(**args))
-        return True

@@ -107,7 +107,6 @@ def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> No
     for seed in range(SEEDS):
         try:
             play(seed, limit_s=300.0)
-        except SimulationFailed as failed:
-            assert failed.problem
+        except SimulationFailed:
             return
     pytest.fail(f"{SEEDS} seeds did not find the planted bug: {bug}")

@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import dataclasses
+import itertools
 import json
 import random
 import selectors
+import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -381,7 +383,7 @@ class Solo:
         self.commit_delay: Callable[[], float] = lambda: 0.0
         self.step_delay: Callable[[str], float] = lambda _key: 0.0
         self.children: dict[str, WorkflowSpec] = {}
-        self.on_entry: Callable[[EntryWrite], None] | None = None
+        self.on_entry: Callable[[EntryWrite], object] | None = None
         self._finished: asyncio.Future[None] | None = None
         self._known_children: dict[str, ChildRun] = {}
 
@@ -405,13 +407,14 @@ class Solo:
         run_id: str = "solo",
         seed: int = 0,
         crashes: int = 0,
-        step_delay: Callable[[str], float] | None = None,
+        step_delay: Callable[[str], float] | Mapping[str, float] | None = None,
         commit_delay: Callable[[], float] | None = None,
         cancel_at: Sequence[float] = (),
         die_at: float | None = None,
         die_after_entries: int | None = None,
         suspending: bool = False,
         children: dict[str, ChildRun] | None = None,
+        down_for: float = 0.0,
     ) -> Played:
         """Execute a run to its end, from these recorded entries on.
 
@@ -419,8 +422,9 @@ class Solo:
         if not given). `step_delay` gives a step's duration by its key, for those that
         call `pause()`. `cancel_at`: seconds after which a cancel request arrives.
         `die_at`, `die_after_entries`: when the process ends, without a word.
-        `suspending`: the run leaves memory whenever it may. Raises AssertionError
-        if one of the invariants did not hold.
+        `suspending`: the run leaves memory whenever it may. `down_for`: seconds from
+        the last recorded entry to now. Raises AssertionError if one of the invariants
+        did not hold.
         """
         spec = workflow.spec
         if version is not None:
@@ -431,7 +435,7 @@ class Solo:
         self.chance.seed(seed)
         self.died = False
         self.suspending = suspending
-        self.step_delay = step_delay or (lambda _key: 0.0)
+        self.step_delay = _delay_of(step_delay)
         self.commit_delay = commit_delay or (lambda: 0.0)
         self._known_children = children or {}
         self.played = played = Played("waiting")
@@ -441,7 +445,7 @@ class Solo:
         kept = Kept(spec, claimed, {entry.key: dataclasses.replace(entry) for entry in recorded}, played=played)
         self.runs[1] = kept
         # A replay begins later than what it replays ended.
-        self.main.instant = max([EPOCH, *(entry.finished_at or entry.started_at for entry in recorded)])
+        self.main.instant = down_for + max([EPOCH, *(entry.finished_at or entry.started_at for entry in recorded)])
         began_at = self.main.instant
         for entry in recorded:
             if entry.seq is None and entry.kind in ("child", "start"):
@@ -469,21 +473,12 @@ class Solo:
         main = self.main
         self._finished = finished = main.create_future()
         main.on_still = self._still
-        timers: list[asyncio.TimerHandle] = []
-        for number, at in enumerate(cancel_at, 1):
-            timers.append(main.call_later(at, self._request_cancel, kept, number))
+        timers = [self._later(at, self._request_cancel, kept, number) for number, at in enumerate(cancel_at, 1)]
         if die_at is not None:
-            timers.append(main.call_later(die_at, self._die, kept))
+            timers.append(self._later(die_at, self._die, kept))
         if die_after_entries is not None:
-            appended = 0
-
-            def count(_entry: EntryWrite) -> None:
-                nonlocal appended
-                appended += 1
-                if appended == die_after_entries:
-                    main.call_soon(self._die, kept)
-
-            self.on_entry = count
+            left = itertools.count(die_after_entries - 1, -1)
+            self.on_entry = lambda _entry: next(left) or main.call_soon(self._die, kept)
         self._load(kept)
         try:
             await finished
@@ -491,13 +486,20 @@ class Solo:
             self.on_entry = None
             for timer in timers:
                 timer.cancel()
-        for run in self.runs.values():
-            if run.execution is not None:
-                run.execution.disowned = True
-                run.execution.unwind()
+        self._leave_all()
         while self.bodies.in_flight or main.threads:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0)
+
+    def _later(self, delay_s: float, callback: Callable[..., None], *args: Any) -> asyncio.Handle:
+        """Call at a time of the play; at 0 before the run begins."""
+        return self.main.call_later(delay_s, callback, *args) if delay_s else self.main.call_soon(callback, *args)
+
+    def join_threads(self) -> None:
+        """Wait until no thread of a sync workflow is left."""
+        while self.threads._taken:
+            time.sleep(0.001)
+            self.main.run_until_complete(asyncio.sleep(0))
 
     def _still(self) -> None:
         """The run waits for something that nobody will bring."""
@@ -563,7 +565,14 @@ class Solo:
         if not self._finished.done():
             self.died = True
             kept.played.status = "died"
+            self._leave_all()
             self._finished.set_result(None)
+
+    def _leave_all(self) -> None:
+        for run in self.runs.values():
+            if run.execution is not None:
+                run.execution.disowned = True
+                run.execution.unwind()
 
     def suspend(self, execution: Execution) -> None:
         if self.played is not None:
@@ -702,6 +711,13 @@ def _by_seq(entries: Iterable[EntryRow]) -> list[EntryRow]:
     return sorted(entries, key=lambda entry: (entry.seq is None, entry.seq or 0, entry.started_at, entry.key))
 
 
+def _delay_of(step_delay: Callable[[str], float] | Mapping[str, float] | None) -> Callable[[str], float]:
+    if callable(step_delay):
+        return step_delay
+    durations = step_delay or {}
+    return lambda key: durations.get(key, 0.0)
+
+
 _playing: contextvars.ContextVar[Solo | None] = contextvars.ContextVar("playing", default=None)
 
 
@@ -733,16 +749,14 @@ def check_replays(solo: Solo, workflow: Any, *args: Any, seed: Any = 0, **option
     again, and the whole journal gives the same end without executing anything.
     """
     first = solo.play(workflow, *args, seed=1, step_delay=delays(seed), **options)
-    options.pop("cancel_at", None)
+    cancel_at = options.pop("cancel_at", ())
     options.pop("suspending", None)
     assert first.status in ("succeeded", "failed", "cancelled"), first
     count = len(first.settled)
     for cut in range(count + 1):
         prefix = first.prefix(cut)
         litter = [object() for _ in range(cut % 7)]  # other addresses
-        again = solo.play(
-            workflow, *args, entries=prefix, seed=2 + cut, step_delay=delays((seed, cut)), **options
-        )
+        again = solo.play(workflow, *args, entries=prefix, seed=2 + cut, step_delay=delays((seed, cut)), **options)
         del litter
         assert again.settled[:cut] == prefix, (first.keys, again.keys)
         assert not {entry.key for entry in prefix} & set(again.executed)

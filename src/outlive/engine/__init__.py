@@ -1,1 +1,1 @@
-"""The engine: executes runs on top of the store's seam. docs/explain/architecture.md shows how data flows through it."""
+"""The engine: executes runs on top of the store's seam. docs/explain/architecture.md shows how data flows."""

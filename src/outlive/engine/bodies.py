@@ -130,8 +130,15 @@ class Bodies:
         if inspect.iscoroutinefunction(function):
             return await function(*args, **kwargs)
         context = contextvars.copy_context()
-        work = functools.partial(context.run, function, *args, **kwargs)
+        work = functools.partial(context.run, _call, function, args, kwargs)
         return await self._main.run_in_executor(self._threads, work)
+
+
+def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return function(*args, **kwargs)
+    except StopIteration as error:  # no future can hold it
+        raise RuntimeError(f"a step raised StopIteration: {error}") from error
 
 
 def describe(call: StepCall) -> StepInfo:

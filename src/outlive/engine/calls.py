@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from outlive.codec.failure import rebuild_error
+from outlive.engine.roles import LiveRun
 from outlive.engine.runloop import RunFuture
 from outlive.errors import OutcomeUnknown, RunExists
 from outlive.limits import ID_MAX_CHARS
@@ -22,9 +23,6 @@ from outlive.model.definition import StepSpec
 from outlive.model.reads import EndedRun
 from outlive.model.status import Status
 from outlive.model.writes import ExistingRun, NewRun, Outcome
-
-if TYPE_CHECKING:
-    from outlive.engine.execution import Execution
 
 CANCELLED = json.dumps(
     {"type": "asyncio.exceptions.CancelledError", "text": "cancelled", "args": None, "retryable": False}
@@ -36,7 +34,7 @@ class Call(RunFuture):
 
     kind = ""
 
-    def __init__(self, execution: Execution, key: str, name: str, digest: str | None) -> None:
+    def __init__(self, execution: LiveRun, key: str, name: str, digest: str | None) -> None:
         super().__init__(loop=execution.loop)
         self.execution = execution
         self.key = key
@@ -109,7 +107,7 @@ class StepCall(Call):
 
     def __init__(
         self,
-        execution: Execution,
+        execution: LiveRun,
         key: str,
         digest: str | None,
         spec: StepSpec,
@@ -161,7 +159,7 @@ class ChildCall(Call):
 
     kind = "child"
 
-    def __init__(self, execution: Execution, key: str, run: NewRun, result_hint: Any, digest: str | None) -> None:
+    def __init__(self, execution: LiveRun, key: str, run: NewRun, result_hint: Any, digest: str | None) -> None:
         super().__init__(execution, key, run.workflow, digest)
         self.run = run
         self.result_hint = result_hint
@@ -214,7 +212,7 @@ class StartCall(Call):
     kind = "start"
 
     def __init__(
-        self, execution: Execution, key: str, run: NewRun, digest: str | None, make_handle: Callable[[str, int], Any]
+        self, execution: LiveRun, key: str, run: NewRun, digest: str | None, make_handle: Callable[[str, int], Any]
     ) -> None:
         super().__init__(execution, key, run.workflow, digest)
         self.run = run

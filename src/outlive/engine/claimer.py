@@ -6,20 +6,17 @@ Each duty is one looper; truth is polling, hints only shorten the wait.
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
 from outlive.engine.looper import Backoff, Looper
+from outlive.engine.roles import Host
 from outlive.limits import CLAIM_MAX_RUNS, POLL_BUSY_S, POLL_IDLE_S, SWEEP_S
 from outlive.model.reads import WorkerRow
-
-if TYPE_CHECKING:
-    from outlive.engine.engine import Engine
 
 
 class Claimer:
     """Takes runs that nobody owns: new ones, due ones, those of dead workers. Recovery is claiming."""
 
-    def __init__(self, engine: Engine, chance: random.Random) -> None:
+    def __init__(self, engine: Host, chance: random.Random) -> None:
         self._engine = engine
         self._backoff = Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random)
         self._strays = False  # whether the database may think that we own a run we do not know of
@@ -57,7 +54,6 @@ class Claimer:
             delay_s = min(delay_s, max(due_at - engine.clock.now(), POLL_BUSY_S))
         return delay_s
 
-
     async def _release_strays(self) -> None:
         """Let go of what a claim may have given to this process while its reply was lost."""
         await self._engine.store.release_strays(self._engine.fence(), list(self._engine.executions))
@@ -67,7 +63,7 @@ class Claimer:
 class Requests:
     """Hears what operators and other runs ask of the runs that this process owns."""
 
-    def __init__(self, engine: Engine, chance: random.Random) -> None:
+    def __init__(self, engine: Host, chance: random.Random) -> None:
         self._engine = engine
         self._backoff = Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random)
         self.looper = Looper("requests", self.turn, engine.lease_lost)
@@ -83,7 +79,7 @@ class Requests:
 class Takeover:
     """Releases the runs of workers whose lease has expired, or whose process has ended on this host."""
 
-    def __init__(self, engine: Engine, chance: random.Random) -> None:
+    def __init__(self, engine: Host, chance: random.Random) -> None:
         self._engine = engine
         self._chance = chance
         self._peers: list[WorkerRow] = []
@@ -100,7 +96,11 @@ class Takeover:
                 peer for peer in await engine.store.list_workers() if own is None or peer.worker != own.worker
             ]
             self._read_at = now = engine.clock.now()
-        released = [peer.worker for peer in self._peers if peer.host == engine.locks.host and engine.locks.is_released(peer.lock_path)]
+        released = [
+            peer.worker
+            for peer in self._peers
+            if peer.host == engine.locks.host and engine.locks.is_released(peer.lock_path)
+        ]
         if released or any(peer.expires_at <= now for peer in self._peers):
             taken = await engine.store.take_over(released)
             self._read_at = float("-inf")
@@ -114,7 +114,7 @@ class Takeover:
 class Sweep:
     """Finds wake-ups that were lost because their sender died between its two statements."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Host) -> None:
         self._engine = engine
         self.looper = Looper("sweep", self.turn)
 

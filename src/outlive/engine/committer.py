@@ -13,9 +13,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 from outlive.engine.calls import child_reference
+from outlive.engine.roles import LiveRun
 from outlive.errors import JournalCorrupt, StoreError, StoreUnavailable
 from outlive.limits import BATCH_MAX_ROWS
 from outlive.model.writes import (
@@ -30,9 +31,6 @@ from outlive.model.writes import (
     Release,
 )
 from outlive.store.interface import FenceLost, RowTaken, Store, WriteRefused
-
-if TYPE_CHECKING:
-    from outlive.engine.execution import Execution
 
 log = logging.getLogger("outlive.committer")
 
@@ -49,7 +47,7 @@ class Start:
 class RunWrites:
     """What one run has to write in the next batch."""
 
-    execution: Execution
+    execution: LiveRun
     entries: dict[str, EntryWrite] = field(default_factory=dict)
     children: list[NewRun] = field(default_factory=list)
     on_durable: list[Callable[[Committed], None]] = field(default_factory=list)
@@ -112,9 +110,9 @@ class Committer:
         main: asyncio.AbstractEventLoop,
         fence: Callable[[], Fence | None],
         on_lease_lost: Callable[[], None],
-        on_failed: Callable[[Execution, BaseException], None],
+        on_failed: Callable[[Any, BaseException], None],
         on_started: Callable[[NewRun, Fence | None], None],
-        on_left: Callable[[Execution, Finish | Release], None],
+        on_left: Callable[[Any, Finish | Release], None],
         new_row: Callable[[], int],
     ) -> None:
         self._store = store
@@ -126,7 +124,7 @@ class Committer:
         self._on_left = on_left
         self._new_row = new_row
         self._starts: list[Start] = []
-        self._runs: dict[Execution, RunWrites] = {}
+        self._runs: dict[LiveRun, RunWrites] = {}
         self._work: asyncio.Task[None] | None = None
         self._closing = False
         self._between: list[tuple[Callable[[], Awaitable[None]], asyncio.Future[None]]] = []
@@ -141,7 +139,7 @@ class Committer:
 
     def add_entry(
         self,
-        execution: Execution,
+        execution: LiveRun,
         entry: EntryWrite,
         child: NewRun | None = None,
         on_durable: Callable[[Committed], Any] | None = None,
@@ -155,19 +153,19 @@ class Committer:
         if on_durable is not None:
             writes.on_durable.append(on_durable)
 
-    def add_finish(self, execution: Execution, finish: Finish) -> None:
+    def add_finish(self, execution: LiveRun, finish: Finish) -> None:
         """Add the end of a run."""
         self._of(execution).finish = finish
 
-    def add_release(self, execution: Execution, release: Release) -> None:
+    def add_release(self, execution: LiveRun, release: Release) -> None:
         """Add the departure of a run from this process."""
         self._of(execution).release = release
 
-    def add_mark(self, execution: Execution, mark: Mark) -> None:
+    def add_mark(self, execution: LiveRun, mark: Mark) -> None:
         """Add whether a run is in user code."""
         self._of(execution).mark = mark
 
-    def add_handled(self, execution: Execution, request: int) -> None:
+    def add_handled(self, execution: LiveRun, request: int) -> None:
         """Add a request that an entry has answered."""
         self._of(execution).requests.append(request)
 
@@ -178,7 +176,7 @@ class Committer:
         self._soon()
         await done
 
-    def _of(self, execution: Execution) -> RunWrites:
+    def _of(self, execution: LiveRun) -> RunWrites:
         writes = self._runs.get(execution)
         if writes is None:
             writes = self._runs[execution] = RunWrites(execution)
@@ -278,7 +276,7 @@ class Committer:
         for half in halves:
             await self._commit(half)
 
-    def _drop(self, execution: Execution) -> None:
+    def _drop(self, execution: LiveRun) -> None:
         """Forget what a run whose write failed has added meanwhile."""
         execution.disowned = True
         self._runs.pop(execution, None)

@@ -297,7 +297,9 @@ class Engine:
     # -- executing ----------------------------------------------------------
     def free_slots(self) -> int:
         """Give how many more runs may be active here."""
-        return 0 if self._stopping or self._suspects else self._max_running - (len(self.executions) - len(self.residency))
+        return (
+            0 if self._stopping or self._suspects else self._max_running - (len(self.executions) - len(self.residency))
+        )
 
     def quiet(self) -> bool:
         """Whether no user code runs here, so that a suspect may run alone."""
@@ -358,7 +360,7 @@ class Engine:
             if execution is None or execution.closed or request.request in execution.heard:
                 continue
             execution.heard.add(request.request)
-            reason = json.loads(request.payload) if request.payload else None
+            reason: Any = json.loads(request.payload) if request.payload else None
             if request.kind == "resolve":
                 execution.resolutions[reason["key"]] = reason
                 self.committer.add_handled(execution, request.request)

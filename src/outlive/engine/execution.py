@@ -21,21 +21,19 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from outlive.codec.failure import record_error
 from outlive.codec.payload import digest, digest_arguments, encode_arguments
 from outlive.engine.calls import CANCELLED, BarrierCall, Call, ChildCall, StartCall, StepCall, child_id, child_reference
 from outlive.engine.journal import Divergence, Journal, compare, describe
+from outlive.engine.roles import Host
 from outlive.engine.runloop import RunLoop, RunTimer, Unwound
 from outlive.errors import JournalMismatch, UsageError
 from outlive.model.definition import StepSpec, WorkflowSpec
 from outlive.model.reads import Claimed, EntryRow
 from outlive.model.status import Status
 from outlive.model.writes import EntryWrite, Finish, NewRun, Outcome, Release
-
-if TYPE_CHECKING:
-    from outlive.engine.engine import Engine
 
 Waiting = Call | RunTimer
 
@@ -45,7 +43,7 @@ class Execution:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Host,
         claimed: Claimed,
         spec: WorkflowSpec,
         entries: list[EntryRow],
@@ -104,7 +102,7 @@ class Execution:
     # -- durable calls, from the workflow's body ----------------------------
     def call_step(self, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         """Journal one call of a step or transaction, once it is awaited."""
-        return self.loop.refuse_call() if self.loop.unwinding else self._run_step(spec, args, kwargs)
+        return self.loop.create_future() if self.loop.unwinding else self._run_step(spec, args, kwargs)
 
     async def _run_step(self, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return await self._step_call(spec, args, kwargs)
@@ -120,7 +118,7 @@ class Execution:
 
     def call_child(self, spec: WorkflowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         """Start a child run and wait for its result, once this is awaited."""
-        return self.loop.refuse_call() if self.loop.unwinding else self._run_child(spec, args, kwargs)
+        return self.loop.create_future() if self.loop.unwinding else self._run_child(spec, args, kwargs)
 
     async def _run_child(self, spec: WorkflowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return await self._child_call(spec, args, kwargs)
@@ -143,7 +141,7 @@ class Execution:
     ) -> Any:
         """Start a child run without waiting for its result."""
         if self.loop.unwinding:
-            return await self.loop.refuse_call()
+            return await self.loop.create_future()
         run, args_digest = self._new_child(spec, args, kwargs, parent_close)
         for name, value in options.items():
             setattr(run, name, value)
@@ -167,7 +165,7 @@ class Execution:
     async def durable(self) -> None:
         """Wait until all that was recorded so far is on disk."""
         if self.loop.unwinding:
-            await self.loop.refuse_call()
+            await self.loop.create_future()
         call = BarrierCall(self, self.loop.branch().key("durable"), "durable", None)
         self._await(call)
         await call
@@ -448,7 +446,7 @@ class Execution:
         entry = self._entry(
             call.key, call.kind, call.name, call.digest, "started", None, None, call.attempts, call.began_at
         )
-        self._append_started(entry, None, lambda _: durable.done() or durable.set_result(None))
+        self._append_started(entry, None, lambda _: None if durable.done() else durable.set_result(None))
         return durable
 
     def _append_started(

@@ -7,14 +7,12 @@ hour leave at once, and a sync run leaves when its thread is wanted.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from outlive.clock import DatabaseClock
+from outlive.engine.roles import LiveRun
+from outlive.engine.threads import WorkflowThreads
 from outlive.limits import RESIDENT_IDLE_RUNS, RESIDENT_WAIT_S
-
-if TYPE_CHECKING:
-    from outlive.engine.execution import Execution
-    from outlive.engine.threads import WorkflowThreads
 
 
 class Residency:
@@ -22,16 +20,16 @@ class Residency:
 
     threads: WorkflowThreads  # set by the engine: each of the two needs the other
 
-    def __init__(self, clock: DatabaseClock, suspend: Callable[[Execution], None]) -> None:
+    def __init__(self, clock: DatabaseClock, suspend: Callable[[Any], None]) -> None:
         self._clock = clock
         self._suspend = suspend
-        self._idle: dict[Execution, None] = {}
+        self._idle: dict[LiveRun, None] = {}
         self.limit = RESIDENT_IDLE_RUNS
 
     def __len__(self) -> int:
         return len(self._idle)
 
-    def rested(self, execution: Execution, due_at: float | None) -> None:
+    def rested(self, execution: LiveRun, due_at: float | None) -> None:
         """Take note that a run only waits now, at the longest until `due_at`."""
         if due_at is not None and due_at - self._clock.now() > RESIDENT_WAIT_S:
             self._suspend(execution)
@@ -43,7 +41,7 @@ class Residency:
         if len(self._idle) > self.limit:
             self._suspend(next(iter(self._idle)))
 
-    def stirred(self, execution: Execution) -> None:
+    def stirred(self, execution: LiveRun) -> None:
         """Take note that a run has something to do again, or has left."""
         self._idle.pop(execution, None)
 

@@ -23,13 +23,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from outlive.errors import UsageError
-from outlive.limits import TURN_MAX_CALLBACKS, UNWIND_MAX_CLOSES
+from outlive.limits import TURN_MAX_CALLBACKS, UNWIND_MAX_THROWS
 
 log = logging.getLogger("outlive.run")
 
 
 class Unwound(BaseException):
-    """Raised by every durable call of a run that leaves memory. Private: never a user's business."""
+    """Raised in every branch of a run that leaves memory, where it waits. Private: never a user's business."""
 
 
 class Branch:
@@ -65,7 +65,7 @@ class _Ordered:
         order = self._order
         if order is None:
             order = self._order = self.get_loop().next_hash()  # type: ignore[attr-defined]
-        return order  # type: ignore[no-any-return]
+        return order
 
 
 class RunFuture(_Ordered, asyncio.Future[Any]):
@@ -147,7 +147,6 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._tasks_kept = 64
         self._salt = salt * 1_000_003
         self._hashes = 0
-        self._refused = 0  # durable calls made while the run leaves memory
 
     # -- turning ------------------------------------------------------------
     def turn(self) -> None:
@@ -190,9 +189,9 @@ class RunLoop(asyncio.AbstractEventLoop):
     def unwind(self) -> None:
         """Take the run out of memory: nothing of it runs on but the `finally` blocks of its coroutines.
 
-        Durable calls in those raise Unwound at once. What asyncio itself makes
-        there (tasks, futures, timers) never runs or fires: a coroutine that
-        awaits it is closed at that place too.
+        Unwound is raised where a coroutine waits, and again wherever it waits
+        after that: no call of those blocks begins anything, no task or timer
+        made there ever runs.
         """
         self.unwinding = True
         self._ready.clear()
@@ -216,21 +215,11 @@ class RunLoop(asyncio.AbstractEventLoop):
         asyncio.tasks._enter_task(self, task)
         try:
             if not close_coroutine(task.get_coro()):
-                # At collection it would run on with no run around it, and its steps as plain functions.
+                # Collected, it would run on with no run around it, and its steps as plain functions.
                 _undying.append(task.get_coro())
                 log.warning("task %r keeps on awaiting while its run leaves memory; it stays where it is", task)
         finally:
             asyncio.tasks._leave_task(self, task)
-
-    def refuse_call(self) -> RunFuture:
-        """Answer a durable call of a run that leaves memory: Unwound, or a future that never ends.
-
-        The latter for code that catches everything in a loop: only where it awaits can it be closed.
-        """
-        self._refused += 1
-        if self._refused <= UNWIND_MAX_CLOSES:
-            raise Unwound
-        return RunFuture(loop=self)
 
     # -- time ---------------------------------------------------------------
     def time(self) -> float:
@@ -341,7 +330,7 @@ class RunLoop(asyncio.AbstractEventLoop):
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         """Serve `asyncio.to_thread(definition, …)`: a durable call. Everything else is refused."""
         if self.unwinding:
-            return self.refuse_call()
+            return self.create_future()
         keywords: dict[str, Any] = {}
         if isinstance(func, functools.partial):
             args, keywords, func = (*func.args, *args), func.keywords, func.func
@@ -377,15 +366,18 @@ def _ignore(_generator: object) -> None:
 
 
 def close_coroutine(coroutine: Any) -> bool:
-    """End a coroutine where it waits; one that awaits again in its `finally` is closed there too. False if it lives."""
-    for _ in range(UNWIND_MAX_CLOSES):
+    """End a coroutine where it waits, and wherever it waits again in its `finally` blocks; False if it will not end.
+
+    Thrown, not closed: closing a coroutine that waits again gives those around
+    it a RuntimeError, which an ordinary `except` would take for one of its own.
+    """
+    for _ in range(UNWIND_MAX_THROWS):
         try:
-            coroutine.close()
-        except RuntimeError:  # it awaited again: close it at that place too
-            continue
+            coroutine.throw(Unwound())
         except BaseException as error:
-            log.debug("ignored while a run left memory: %r", error)
-        return True
+            if not isinstance(error, Unwound | StopIteration):
+                log.debug("ignored while a run left memory: %r", error)
+            return True
     return False
 
 

@@ -11,15 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from outlive.engine.roles import LiveRun
 from outlive.engine.runloop import RunFuture, Unwound
-from outlive.limits import UNWIND_MAX_CLOSES, WORKFLOW_THREADS
-
-if TYPE_CHECKING:
-    from outlive.engine.execution import Execution
+from outlive.limits import UNWIND_MAX_THROWS, WORKFLOW_THREADS
 
 _UNDYING_PAUSE_S = 1.0
 current_body: contextvars.ContextVar[ThreadBody | None] = contextvars.ContextVar("outlive_thread_body", default=None)
@@ -72,7 +70,7 @@ class ThreadBody:
         self._refused = 0
         self._request: Future[Any] | None = None
         self._arrival: RunFuture | None = None
-        self.execution: Execution
+        self.execution: LiveRun
         self._context = context
 
     # -- on the run's loop --------------------------------------------------
@@ -152,11 +150,11 @@ class ThreadBody:
         else:
             _post(main, self._arrived, lambda: value, None)
 
-    def call(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    def call(self, make: Callable[[], Awaitable[Any]]) -> Any:
         """Make a durable call from the body's thread and wait for its outcome."""
         if self._unwound:
             self._refused += 1
-            if self._refused > UNWIND_MAX_CLOSES:  # it catches everything in a loop: it shall not burn a core
+            if self._refused > UNWIND_MAX_THROWS:  # it catches everything in a loop: it shall not burn a core
                 time.sleep(_UNDYING_PAUSE_S)
             raise Unwound
         reply: Future[Any] = Future()

@@ -11,17 +11,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from outlive.codec.payload import round_trip
 from outlive.engine.calls import StepCall
+from outlive.engine.roles import Host
 from outlive.errors import StoreUnavailable, UsageError
 from outlive.limits import TRANSACTION_TIMEOUT_S
 from outlive.model.writes import EntryWrite
 from outlive.store.interface import EntrySettled, FenceLost, OpenTransaction, RolledBack
-
-if TYPE_CHECKING:
-    from outlive.engine.engine import Engine
 
 log = logging.getLogger("outlive.transaction")
 
@@ -34,7 +32,7 @@ Run = Callable[[Any, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 class Transactions:
     """Executes transactional steps for one process."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Host) -> None:
         self._engine = engine
 
     async def execute(self, call: StepCall, run: Run) -> None:
@@ -143,15 +141,15 @@ class SyncTransaction:
 
     def execute(self, sql: str, *args: Any) -> int:
         """Run a statement; give the number of rows it changed."""
-        return self._wait(self._tx.execute(sql, *args))
+        return self._wait(self._tx.execute(sql, *args))  # type: ignore[no-any-return]
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
         """Run a statement for each row of arguments."""
-        return self._wait(self._tx.executemany(sql, rows))
+        return self._wait(self._tx.executemany(sql, rows))  # type: ignore[no-any-return]
 
     def fetch(self, sql: str, *args: Any) -> Sequence[Any]:
         """Give all rows of a query."""
-        return self._wait(self._tx.fetch(sql, *args))
+        return self._wait(self._tx.fetch(sql, *args))  # type: ignore[no-any-return]
 
     def fetchrow(self, sql: str, *args: Any) -> Any:
         """Give the first row of a query, or None."""

@@ -194,4 +194,3 @@ class Store(Protocol):
 
     async def wait_hint(self, timeout_s: float) -> bool:
         """Return at a hint of another process (True) or after the timeout (False)."""
-

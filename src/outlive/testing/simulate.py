@@ -6,6 +6,7 @@ and fewer faults; the error tells the seed and the shortest list that still fail
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -62,23 +63,23 @@ def simulate(
     `prepare(world)` may make the program's tables.
     *Raises* SimulationFailed with the smallest list of faults found.
     """
-    settings = (drive, include, seed, workers, lease_s, limit_s, prepare, check)
+    play = functools.partial(_once, drive, include, seed, workers, lease_s, limit_s, prepare, check)
     if faults is None:
         faults = draw_faults(random.Random(seed ^ 0x5EED), calls=150 * workers, most=most_faults, lease_s=lease_s)
     try:
-        return _once(*settings, faults)
+        return play(faults)
     except SimulationFailed as failed:
-        raise _shrink(settings, failed) from failed.__cause__
+        raise _shrink(play, failed) from failed.__cause__
 
 
-def _shrink(settings: tuple[Any, ...], failed: SimulationFailed) -> SimulationFailed:
+def _shrink(play: Callable[[list[Fault]], Simulation], failed: SimulationFailed) -> SimulationFailed:
     """Leave out one fault after the other as long as the simulation still fails."""
     faults = failed.simulation.faults
     position = 0
     while position < len(faults):
         fewer = faults[:position] + faults[position + 1 :]
         try:
-            _once(*settings, fewer)
+            play(fewer)
         except SimulationFailed as smaller:
             failed, faults = smaller, fewer
         else:

@@ -148,7 +148,19 @@ def _write_ends(db: Connection, batch: Batch, fence: Fence, refused: set[int], n
     if finishes:
         db.many(
             SQL["finish_run"],
-            [(f.status, f.output, f.error, f.started_at, max(now, f.started_at), f.row, worker, f.claim) for f in finishes],
+            [
+                (
+                    end.status,
+                    end.output,
+                    end.error,
+                    end.started_at,
+                    max(now, end.started_at),
+                    end.row,
+                    worker,
+                    end.claim,
+                )
+                for end in finishes
+            ],
         )
         db.many(SQL["delete_live"], [(f.row, worker, f.claim) for f in finishes])
         if db.rows(SQL["any_request"]):

@@ -1,0 +1,99 @@
+"""What the parts of the engine are to each other, so that none of them has to import its user.
+
+`LiveRun` is a run in memory as calls, bodies and the committer see it; `Host` is
+the process as its runs and duties see it. Execution and Engine fill these roles.
+Attributes that are other parts stand as Any here: their modules import this one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from outlive.clock import DatabaseClock
+from outlive.codec.payload import Codec
+from outlive.ids import Ids
+from outlive.model.definition import StepSpec, WorkflowSpec
+from outlive.model.reads import Claimed, EntryRow, RequestRow, TakenOver
+from outlive.model.writes import EntryWrite, Fence, NewRun, Outcome
+from outlive.store.interface import Store
+
+
+class LiveRun(Protocol):
+    """A run that this process owns and executes."""
+
+    engine: Host
+    codec: Codec
+    row: int
+    id: str
+    claim: int
+    claimed: Claimed
+    spec: WorkflowSpec
+    loop: Any  # RunLoop
+    journal: Any  # Journal
+    closed: bool
+    disowned: bool
+    idle: bool
+    alone: bool
+    thread_busy: bool
+    clear_crashes: bool
+    marked_in_user_code: bool
+    resolutions: dict[str, dict[str, Any]]
+    looking: int
+
+    def looked(self) -> None: ...
+    def call_child(self, spec: WorkflowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
+    def call_step(self, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
+    def settle(self, call: Any, outcome: Outcome, text: str | None, value: Any, error: str | None) -> None: ...
+    def cancel_call(self, call: Any) -> None: ...
+    def start_child(self, call: Any, run: NewRun) -> None: ...
+    def rest_again(self) -> None: ...
+    def record_attempt(self, call: Any, error: str) -> None: ...
+    def record_start(self, call: Any) -> asyncio.Future[None]: ...
+    def take_turn(self, call: Any, value: str) -> asyncio.Future[EntryWrite]: ...
+    def end_turn(self, call: Any, entry: EntryWrite | None, value: Any = None) -> None: ...
+    def written(self, count: int) -> None: ...
+    def wake(self) -> None: ...
+
+
+class Host(Protocol):
+    """The process that executes runs."""
+
+    store: Store
+    main: asyncio.AbstractEventLoop
+    clock: DatabaseClock
+    codec: Codec
+    chance: random.Random
+    ids: Ids
+    context: contextvars.Context
+    lease_s: float
+    lease: Any  # Lease
+    locks: Any  # FileLocks
+    committer: Any  # Committer
+    bodies: Any  # Bodies
+    watcher: Any  # Watcher
+    residency: Any  # Residency
+    claimer: Any  # Claimer
+    executions: dict[int, Any]  # LiveRun by row
+
+    def new_run(self, spec: WorkflowSpec, run_id: str | None, text: str) -> NewRun: ...
+    def may_own(self, run: NewRun) -> bool: ...
+    def abandon(self, execution: Any, error: BaseException | None) -> None: ...
+    def mark(self, execution: Any) -> None: ...
+    def suspect_cleared(self) -> None: ...
+    def warn_leftovers(self, execution: Any, names: str) -> None: ...
+    def fence(self) -> Fence: ...
+    def lease_lost(self) -> None: ...
+    def may_begin(self, execution: Any) -> bool: ...
+    def free_slots(self) -> int: ...
+    def quiet(self) -> bool: ...
+    def execute(self, claimed: Claimed, entries: list[EntryRow]) -> None: ...
+    def hear(self, requests: list[RequestRow]) -> bool: ...
+    def took_over(self, taken: TakenOver) -> None: ...
+    def request_cancel_of_child(self, run_id: str) -> None: ...
+
+    @property
+    def workflow_names(self) -> Callable[[], list[str]]: ...
