@@ -22,6 +22,7 @@ from outlive.engine.execution import Execution
 from outlive.errors import UsageError
 from outlive.ids import check_id
 from outlive.model.definition import StepInfo, WorkflowInfo, WorkflowSpec
+from outlive.model.options import check_key, check_priority, check_wait
 from outlive.run import Run
 
 T = TypeVar("T")
@@ -187,9 +188,9 @@ async def start(
     if parent_close not in ("cancel", "abandon"):
         raise UsageError(f"parent_close=… is 'cancel' or 'abandon', not {parent_close!r}")
     options: dict[str, Any] = {
-        "priority": priority,
-        "key": key,
-        "delay_s": seconds(delay) if delay is not None else 0.0,
+        "priority": check_priority(priority),
+        "key": check_key(key),
+        "delay_s": check_wait(delay, "delay=…"),
     }
     if id is not None:
         options["id"] = check_id(id)

@@ -14,10 +14,12 @@ from outlive.clock import Clock, Duration, SystemClock, seconds, to_instant
 from outlive.codec.payload import Codec, JsonCodec, encode_arguments
 from outlive.engine.engine import Engine
 from outlive.engine.filelock import FileLocks
+from outlive.engine.transactions import current_transaction
 from outlive.errors import RunExists, RunNotFound, UsageError
 from outlive.ids import check_id
 from outlive.limits import LEASE_MIN_S
 from outlive.model.definition import WorkflowSpec
+from outlive.model.options import check_key, check_name, check_priority, check_queue, check_wait
 from outlive.model.reads import RunQuery
 from outlive.model.status import Status
 from outlive.model.writes import ExistingRun, NewRun
@@ -101,6 +103,7 @@ class Outlive:
             chance=world.chance,
             codec=self._codec,
             find_workflow=self._registry.find,
+            use_definition=self._registry.use,
             workflow_names=self._registry.names,
             worker=self._worker,
             name=self.name,
@@ -132,8 +135,8 @@ class Outlive:
         if self._entered is not None:
             await self.close()
 
-    def _engine(self) -> Engine:
-        """Give the engine, or say why this app cannot be used here."""
+    def _engine(self, *, joining: bool = False) -> Engine:
+        """Give the engine, or say why this app cannot be used here. `joining`: the call brings a transaction along."""
         engine = self._entered
         if engine is None:
             raise UsageError("this app is not open: use it inside `async with Outlive(...) as app:`")
@@ -147,6 +150,12 @@ class Outlive:
             raise UsageError(
                 "this app belongs to another event loop; in a workflow body use outlive.start and the other "
                 "functions of `outlive`, in another thread open an app of its own"
+            )
+        inside = current_transaction.get()
+        if inside is not None and not joining:
+            raise UsageError(
+                f"the app was used inside a transaction ({inside}), which holds the database: start runs with "
+                "app.start(…, tx=tx), and do everything else in a step or in the workflow"
             )
         return engine
 
@@ -174,15 +183,17 @@ class Outlive:
         *Raises* EncodeFailed for arguments that cannot be stored, StoreUnavailable
         (it carries the run id: starting with the same id again is safe).
         """
-        engine = self._engine()
+        engine = self._engine(joining=tx is not None)
         spec = _spec_of(workflow)
         run = self._new_run(engine, spec, workflow, args, kwargs or {}, check_id(id) if id is not None else None)
-        run.queue = queue or ""
-        run.priority = priority
-        run.key = key
-        run.delay_s = seconds(delay) if delay is not None else 0.0
-        run.deadline_at = engine.clock.now() + seconds(deadline) if deadline is not None else None
+        run.queue = check_queue(queue)
+        run.priority = check_priority(priority)
+        run.key = check_key(key)
+        run.delay_s = check_wait(delay, "delay=…")
+        run.deadline_at = engine.clock.now() + check_wait(deadline, "deadline=…") if deadline is not None else None
         if attributes is not None:
+            if not isinstance(attributes, Mapping):
+                raise UsageError(f"attributes=… is a mapping, not {attributes!r}")
             run.attributes = self._codec.encode(dict(attributes), where=f"attributes of run {run.id}")
         existing = await (engine.start(run) if tx is None else self._start_in(engine, tx, run))
         row = existing.row if existing is not None else run.row
@@ -243,16 +254,16 @@ class Outlive:
         kwargs: Mapping[str, Any],
         run_id: str | None,
     ) -> NewRun:
+        if not isinstance(kwargs, Mapping):
+            raise UsageError(f"kwargs=… is a mapping of the workflow's keyword arguments, not {kwargs!r}")
         if spec is None:
-            served = engine.find_workflow(workflow)
+            served = engine.find_workflow(check_name(workflow))
             if served is None and self._worker:
                 raise UsageError(
                     f"no workflow {workflow!r} is declared in this process; import its module, pass the definition "
                     "itself, or use a client: Outlive(…, worker=False)"
                 )
             spec = served
-        elif self._registry is not None:
-            self._registry.use(spec)
         name = spec.name if spec is not None else workflow
         text = encode_arguments(
             self._codec, spec.shape if spec is not None else None, args, kwargs, where=f"arguments of workflow {name}"

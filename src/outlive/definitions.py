@@ -24,8 +24,8 @@ from outlive.engine.execution import Execution
 from outlive.engine.runloop import RunLoop
 from outlive.engine.threads import current_body
 from outlive.errors import UsageError
-from outlive.limits import NAME_MAX_CHARS
 from outlive.model.definition import ONCE, OnUnknown, Retry, StepSpec, WorkflowSpec
+from outlive.model.options import check_name
 from outlive.version import version_of
 
 P = ParamSpec("P")
@@ -248,12 +248,7 @@ def _name(function: Callable[..., Any], name: str | None) -> str:
         raise UsageError(f"a definition is made of a plain function, not of {function!r}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise UsageError(f"{function.__qualname__} is a generator; a definition returns one value")
-    made = name if name is not None else function.__qualname__.rpartition("<locals>.")[2]
-    if not isinstance(made, str) or not 1 <= len(made) <= NAME_MAX_CHARS or not made.isprintable():
-        raise UsageError(f"a name has 1 to {NAME_MAX_CHARS} printable characters, not {made!r}")
-    if any(character in made for character in "/#"):
-        raise UsageError(f"a name may not hold '/' or '#', which structure the keys of entries: {made!r}")
-    return made
+    return check_name(name if name is not None else function.__qualname__.rpartition("<locals>.")[2])
 
 
 def _site(function: Callable[..., Any]) -> str:

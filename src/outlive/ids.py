@@ -54,7 +54,7 @@ class Ids:
 
 
 def check_id(value: object, what: str = "a run id") -> str:
-    """Give the id if it can be one, else raise UsageError."""
+    """Give the id if it can be one, else raise UsageError; so with other short texts, named by `what`."""
     if not isinstance(value, str):
         raise UsageError(f"{what} is text, not {value!r}")
     if not 1 <= len(value) <= ID_MAX_CHARS:

@@ -7,6 +7,11 @@ BLOB_THRESHOLD_BYTES = 64 * 1024  # larger payloads leave the batch, so that the
 ERROR_TEXT_MAX_CHARS = 8_000  # message or traceback kept of one error
 ERROR_CAUSES_MAX = 8  # links of a recorded cause chain
 
+PRIORITY_MAX = 2**31 - 1  # what an integer column of PostgreSQL holds
+WAIT_MAX_S = (
+    100 * 365.25 * 86_400.0
+)  # of a delay or deadline: a longer one is a mistake, and calendars end
+
 BATCH_MAX_ROWS = 2_000  # per commit: larger batches only add tail latency (measured flat beyond 1,000)
 CLAIM_MAX_RUNS = 200  # per claim: one statement, 2 ms on two cores
 
@@ -28,6 +33,7 @@ TRANSACTION_TIMEOUT_S = 5.0  # of a user's transaction
 
 SUSPECT_CRASHES = 2  # after so many crashes a run executes alone
 QUARANTINE_CRASHES = 5  # a run that dies alone is quarantined at this one: three in a row, alone, are no accident
+SUSPECT_EVERY_S = 5.0  # how often a busy worker makes room for a suspect
 SUSPECT_QUIET_S = 1.0  # how long other runs may be held up for a suspect
 
 LOOP_LAG_WARN_S = 0.25  # a blocked main loop is reported with its stack

@@ -1,4 +1,4 @@
-"""Which definitions an app serves, by name. Clashes are found per app and name both places.
+"""Which definitions an app serves, by name. Clashes are found per app, on entry or first use, and name both places.
 
 Without `include` an app serves every workflow declared in the process; a name
 that two of them share belongs to the one that this app starts, else to nobody.
@@ -32,13 +32,18 @@ class Registry:
         self._clashing: set[str] = set()
         self._seen = -1
         for definition in _definitions_in(include or ()):
-            if isinstance(definition, Workflow):
-                self.use(definition.spec)
-            else:
-                self._use_step(definition.spec)
+            self.use(definition.spec)
 
-    def use(self, spec: WorkflowSpec) -> None:
-        """Bind a workflow's name in this app; UsageError if another workflow has it."""
+    def use(self, spec: WorkflowSpec | StepSpec) -> None:
+        """Bind a definition's name in this app; UsageError if another one has it."""
+        if isinstance(spec, StepSpec):
+            known = self._steps.setdefault(spec.name, spec)
+            if known is not spec and known.site != spec.site:
+                raise UsageError(_clash("steps", spec.name, known.site, spec.site))
+        else:
+            self._use_workflow(spec)
+
+    def _use_workflow(self, spec: WorkflowSpec) -> None:
         known = self._workflows.get(spec.name)
         if known is None or known.site == spec.site or spec.name not in self._used:
             self._workflows[spec.name] = spec
@@ -46,11 +51,6 @@ class Registry:
             self._clashing.discard(spec.name)
         else:
             raise UsageError(_clash("workflows", spec.name, known.site, spec.site))
-
-    def _use_step(self, spec: StepSpec) -> None:
-        known = self._steps.setdefault(spec.name, spec)
-        if known.site != spec.site:
-            raise UsageError(_clash("steps", spec.name, known.site, spec.site))
 
     def find(self, name: str) -> WorkflowSpec | None:
         """Give the workflow of a name, None if this app does not serve it."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
 
 import pytest
 
 from outlive.errors import UsageError
+from outlive.model.writes import Batch
+from tests.conformance.records import new_entry
 from tests.conformance.test_transactions import open_till
 
 SQLITE = ("sqlite", "sqlite-memory", "sqlite-apsw")
@@ -155,8 +158,6 @@ async def test_an_unfinished_query_does_not_pin_the_writer(sqlite_file):
         await (await peer.begin(5.0)).rollback()
         peer_tx = await peer.begin(5.0)
         await peer_tx.execute("insert into accounts values ('peer', 1)")
-        from tests.conformance.records import new_entry
-
         await peer_tx.commit(till.fence, new_entry(till.entry.row, "/peer#1"))
         tx = await till.store.begin(5.0)
         assert await tx.fetchval("select count(*) from accounts") == 501
@@ -184,6 +185,38 @@ async def test_a_long_statement_in_a_thread_is_stopped_at_the_deadline(sqlite_fi
         with pytest.raises(UsageError, match="transaction_timeout"):
             await tx.commit(till.fence, till.entry)
         assert await till.accounts() == {}
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "sqlite-apsw"])
+async def test_threads_within_a_transaction_whose_deadline_passes(kind, sqlite_file, apsw_file):
+    chance = random.Random(11)
+    slow = "select count(*) from accounts a, accounts b where a.cents > ?"
+    async with open_till(sqlite_file if kind == "sqlite" else apsw_file) as till:
+        committed = set()
+        for number in range(40):
+            tx = await till.store.begin(chance.choice([0.002, 0.01, 0.03, 1.0]))
+            texts = [f"{number}-{n}" for n in range(chance.randrange(1, 400))]
+
+            def in_a_thread(tx=tx, number=number, texts=texts) -> None:
+                raw = tx.raw
+                for text in texts:
+                    raw.execute("insert into accounts values (?, ?)", (text, number))
+                raw.execute("select * from accounts").fetchone()
+                list(raw.execute(slow, (number,)))
+
+            beside = tx.fetch(slow.replace("?", "$1"), number)
+            results = await asyncio.gather(asyncio.to_thread(in_a_thread), beside, return_exceptions=True)
+            try:
+                assert not any(isinstance(result, Exception) for result in results)
+                await tx.commit(till.fence, new_entry(till.entry.row, f"/t#{number}"))
+                committed.add(number)
+            except (AssertionError, UsageError):
+                await tx.rollback()
+            await till.store.commit(Batch(entries=[new_entry(till.entry.row, f"/n#{number}")]), till.fence)
+        assert set((await till.accounts()).values()) == committed
+        journal = await till.journal()
+        assert {key for key in journal if key.startswith("/t#")} == {f"/t#{number}" for number in committed}
+        assert len([key for key in journal if key.startswith("/n#")]) == 40
 
 
 async def test_what_a_user_sets_on_the_driver_ends_with_the_transaction(sqlite_file):

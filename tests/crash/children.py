@@ -107,6 +107,7 @@ class Child:
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            os.kill(self.pid, signal.SIGUSR1)  # it writes down where it hangs
+            for question in (signal.SIGUSR1, signal.SIGUSR2):  # it writes down where its threads and tasks hang
+                os.kill(self.pid, question)
             time.sleep(0.5)
             return None

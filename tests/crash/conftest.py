@@ -13,7 +13,7 @@ from tests.crash.children import Child
 from tests.crash.records import Place, Record, read_ledger, read_record
 from tests.support.postgres import shared_server
 
-LEASE_S = 1.0
+LEASE_S = 3.0  # a death is noticed at once, by the file lock; a short lease only limits transactions
 
 MakeUrl = Callable[..., str]
 
@@ -37,7 +37,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tup
         if store not in known:
             folder = tmp_path_factory.mktemp(f"undisturbed-{store}")
             url = make_url(store, folder)
-            with Child("drive", url, folder, lease_s=LEASE_S * 10) as child:
+            with Child("drive", url, folder, lease_s=LEASE_S) as child:
                 child.wait_done()
             known[store] = read_record(url), Counter(read_ledger(folder))
         return known[store]

@@ -172,6 +172,19 @@ async def serve(url: str, lease_s: float) -> None:
         await ended.wait()
 
 
+def _run(role: Awaitable[None]) -> None:
+    async def run() -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, _show_tasks)
+        await role
+
+    asyncio.run(run())
+
+
+def _show_tasks() -> None:
+    for task in asyncio.all_tasks():
+        task.print_stack(limit=6)
+
+
 def _end_with_parent() -> None:
     _read_stdin()
     os._exit(1)
@@ -192,10 +205,10 @@ def main() -> None:
     faulthandler.register(signal.SIGUSR1)  # the parent asks where a child hangs
     arm_from_environment()
     if role == "serve":
-        asyncio.run(serve(url, float(lease_s)))
+        _run(serve(url, float(lease_s)))
     else:
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        asyncio.run({"drive": drive, "wait": wait}[role](url, float(lease_s)))
+        _run({"drive": drive, "wait": wait}[role](url, float(lease_s)))
 
 
 if __name__ == "__main__":

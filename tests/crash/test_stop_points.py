@@ -21,7 +21,7 @@ from tests.crash.conftest import make_url
 from tests.crash.points import STORES, Case, list_cases
 from tests.crash.records import Moment, Place, Record, check_ledger, read_ledger, read_record, read_settled
 
-LEASE_S = 0.8
+LEASE_S = 0.9
 
 Undisturbed = Callable[[str], tuple[Record, Counter[Place]]]
 

@@ -28,6 +28,15 @@ from tests.support.solo import EPOCH, Solo, check_replays, delays, pause
 seen: list[Any] = []
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _only_our_garbage() -> Iterator[None]:
+    """Let each test collect its own garbage, in a fraction of the time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """No test leaves a word in a log: no destroyed task, no exception that nobody retrieved."""
@@ -498,9 +507,10 @@ def test_leaving_memory_changes_nothing(solo: Solo, shape: Any) -> None:
         stayed = solo.play(shape, step_delay=delays(seed))
         left = solo.play(shape, step_delay=delays(seed), suspending=True)
         assert left.status == stayed.status
-        assert left.keys == stayed.keys
-        if shape is not times:
-            assert left.value == stayed.value or shape is chance
+        if shape is not threads:  # real ones end in any order
+            assert left.keys == stayed.keys
+        if shape not in (times, chance):
+            assert left.value == stayed.value
         assert sorted(left.executed) == sorted(stayed.executed)
 
 
@@ -842,7 +852,7 @@ def test_a_cancelled_step_that_returns_gives_its_value_then_cancels(solo: Solo) 
             raise
         return got
 
-    played = check_replays(solo, compensates, seed=4, cancel_at=[0.1])
+    played = check_replays(solo, compensates, seed=4, cancel_at=[0.1], ends="cancelled, succeeded")
     assert played.status == "cancelled"
     assert played.executed == ["stubborn#1", "note#1"]
     assert [entry.key for entry in played.entries] == ["cancel#1", "stubborn#1", "fetch#1", "note#1"]
@@ -919,7 +929,7 @@ def test_cancel_in_plain_waits_and_in_sync_bodies(solo: Solo) -> None:
         return "value"
 
     for body in (waits, sync_waits):
-        played = check_replays(solo, body, cancel_at=[1.0])
+        played = check_replays(solo, body, cancel_at=[1.0], ends="cancelled")
         assert played.status == "cancelled"
         assert str(played.error) == "request 1"
         assert len(played.executed) == 1
@@ -947,7 +957,7 @@ def test_a_sync_body_gets_the_value_then_the_cancellation(solo: Solo) -> None:
         return "booked"
 
     # The request arrives while the transaction commits: it is past the point of cancellation.
-    played = check_replays(solo, compensates, cancel_at=[0.5], commit_delay=lambda: 1.0)
+    played = check_replays(solo, compensates, cancel_at=[0.5], commit_delay=lambda: 1.0, ends="cancelled, succeeded")
     assert played.status == "cancelled"
     assert [begun.args for begun in played.begun] == [(), ("undo booked",)]
     assert played.keys == ["committed#1", "cancel#1", "plain#1", "plain#2"]
@@ -1054,11 +1064,11 @@ async def _ambient_sleep_until() -> None:
 
 
 async def _wait_for() -> None:
-    await asyncio.wait_for(cleanup(), 5)
+    await asyncio.wait_for(fetch("1"), 5)
 
 
 async def _wait_for_at_once() -> None:
-    await asyncio.wait_for(cleanup(), 0)
+    await asyncio.wait_for(fetch("1"), 0)
 
 
 async def _timeout() -> None:
@@ -1220,7 +1230,7 @@ def test_a_loop_that_catches_everything_does_not_hang(solo: Solo, caplog: pytest
 
         solo.serve(gathers)
         seen.clear()
-        played = solo.play(endless, step_delay=lambda _: 1.0, die_at=0.5)
+        played = solo.play(endless, step_delay=lambda _: 1.0, commit_delay=lambda: 0.1, die_at=0.5)
         begun = len(played.begun)
         gc.collect()
         assert begun == len(played.begun)

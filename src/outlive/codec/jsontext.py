@@ -93,10 +93,10 @@ class _Plan:
         return raw.decode(), back
 
 
-def encode_lowered(lowering: Lowering, value: Any, hint: Any, where: str) -> bytes:
+def encode_lowered(lowering: Lowering, value: Any, hint: Any, where: str, encoder: Any = ENCODER) -> bytes:
     """Encode a value the slow way, with every refusal as EncodeFailed."""
     try:
-        return ENCODER.encode(lowering.lower(value, hint))
+        return encoder.encode(lowering.lower(value, hint))  # type: ignore[no-any-return]
     except Unfit as unfit:
         raise EncodeFailed(_join(where, unfit.path), unfit.problem) from None
     except RecursionError:

@@ -60,6 +60,7 @@ def _encode_unknown(value: Any) -> Any:
 
 
 ENCODER = msgspec.json.Encoder(enc_hook=_encode_unknown)
+STEADY_ENCODER = msgspec.json.Encoder(enc_hook=_encode_unknown, order="deterministic")  # equal dicts, equal bytes
 
 
 class Lowering:

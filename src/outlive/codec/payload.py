@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +21,7 @@ from typing import Any, Protocol, TypedDict
 
 from outlive.codec.hints import hint_of_result, hints_of_parameters, names_around, resolve_hints, result_among
 from outlive.codec.jsontext import JsonCodec, encode_lowered
-from outlive.codec.lower import ENCODER, Lowering
+from outlive.codec.lower import STEADY_ENCODER, Lowering
 from outlive.errors import DecodeFailed, EncodeFailed
 
 __all__ = [
@@ -194,10 +195,16 @@ def _encode_steadily(call: Any, where: str) -> bytes:
     """Give the same bytes for equal values in every process."""
     try:
         if _is_plain(call):
-            return ENCODER.encode(call)
+            return STEADY_ENCODER.encode(call)
     except (ValueError, RecursionError, TypeError):  # the slow way names the path
         pass
-    return encode_lowered(Lowering(loose=True), call, Any, where)
+    try:
+        return encode_lowered(Lowering(loose=True), call, Any, where, STEADY_ENCODER)
+    except EncodeFailed as failed:
+        if not isinstance(failed.__cause__, TypeError):
+            raise
+    raw = encode_lowered(Lowering(loose=True), call, Any, where)  # it has dicts whose keys are no text
+    return json.dumps(json.loads(raw), sort_keys=True).encode()
 
 
 def _is_plain(value: Any) -> bool:

@@ -9,7 +9,7 @@ import random
 
 from outlive.engine.looper import Backoff, Looper
 from outlive.engine.roles import Host
-from outlive.limits import CLAIM_MAX_RUNS, POLL_BUSY_S, POLL_IDLE_S, SWEEP_S
+from outlive.limits import CLAIM_MAX_RUNS, POLL_BUSY_S, POLL_IDLE_S, SUSPECT_EVERY_S, SUSPECT_QUIET_S, SWEEP_S
 from outlive.model.reads import WorkerRow
 
 
@@ -19,21 +19,25 @@ class Claimer:
     def __init__(self, engine: Host, chance: random.Random) -> None:
         self._engine = engine
         self._backoff = Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random)
+        self._hushed_at = float("-inf")
         self._strays = False  # whether the database may think that we own a run we do not know of
         self.looper = Looper("claimer", self.turn, engine.lease_lost)
 
     async def turn(self) -> float:
         """Claim once; at rest, wait no longer than until the next run is due."""
         engine, store = self._engine, self._engine.store
-        free = min(engine.free_slots(), CLAIM_MAX_RUNS)
         names = engine.workflow_names()
-        if free <= 0 or not names or not engine.lease.alive():
+        if not names or not engine.lease.alive():
+            return self._backoff.after(False)
+        await self._make_quiet()
+        free = min(engine.free_slots(), CLAIM_MAX_RUNS)
+        if free <= 0 and not engine.hushed:
             return self._backoff.after(False)
         fence = engine.fence()
         if self._strays:
             await engine.committer.between(self._release_strays)
         self._strays = True  # until all that is claimed is in memory
-        claimed = await store.claim(fence, names, None, free)
+        claimed = await store.claim(fence, names, None, free) if free > 0 else []
         if not claimed and engine.quiet():
             claimed = await store.claim(fence, names, None, 1, suspect=True)
         if claimed:
@@ -48,11 +52,23 @@ class Claimer:
         self._strays = False
         if claimed:
             return 0.0
+        if engine.hushed:
+            return POLL_BUSY_S
         delay_s = self._backoff.after(False)
         due_at = await store.next_due()
         if due_at is not None:
             delay_s = min(delay_s, max(due_at - engine.clock.now(), POLL_BUSY_S))
         return delay_s
+
+    async def _make_quiet(self) -> None:
+        """Hold up the steps of other runs for a moment, now and then, so that a suspect finds this process quiet."""
+        engine, now = self._engine, self._engine.clock.steady()
+        if engine.hushed and now - self._hushed_at >= SUSPECT_QUIET_S:
+            engine.hush(False)
+        if not engine.quiet() and now - self._hushed_at >= SUSPECT_EVERY_S:
+            self._hushed_at = now
+            if await engine.store.has_suspects():
+                engine.hush(True)
 
     async def _release_strays(self) -> None:
         """Let go of what a claim may have given to this process while its reply was lost."""

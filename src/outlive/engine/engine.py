@@ -33,7 +33,7 @@ from outlive.engine.watcher import Watcher
 from outlive.errors import LeaseLost, RunExists, StoreError, StoreUnavailable
 from outlive.ids import Ids
 from outlive.limits import BEATS_PER_LEASE, LEASE_MIN_S, POLL_BUSY_S, POLL_IDLE_S
-from outlive.model.definition import WorkflowSpec
+from outlive.model.definition import StepSpec, WorkflowSpec
 from outlive.model.reads import Claimed, EndedRun, EntryRow, RequestRow, TakenOver, WorkerRow
 from outlive.model.writes import ExistingRun, Fence, Finish, Mark, NewRun, Release
 from outlive.store.interface import Store
@@ -52,6 +52,7 @@ class Engine:
         chance: random.Random,
         codec: Any,
         find_workflow: Callable[[str], WorkflowSpec | None],
+        use_definition: Callable[[WorkflowSpec | StepSpec], None],
         workflow_names: Callable[[], list[str]],
         worker: bool,
         name: str,
@@ -70,6 +71,7 @@ class Engine:
         self.ids = Ids(chance)
         self.name = name
         self.find_workflow = find_workflow
+        self.use_definition = use_definition
         self.workflow_names = workflow_names
         self.is_worker = worker
         self.lease_s = max(lease_s, LEASE_MIN_S)
@@ -78,6 +80,8 @@ class Engine:
         self.locks = locks
         self._stopping = False
         self._suspects = 0
+        self.hushed = False  # no step begins, so that a suspect may run alone
+        self._arriving = 0  # runs whose start is being written and that will be executed here
         self._lock: ProcessLock | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._loose: set[asyncio.Task[Any]] = set()
@@ -226,7 +230,8 @@ class Engine:
 
     # -- starting -----------------------------------------------------------
     def new_run(self, spec: WorkflowSpec, run_id: str | None, text: str) -> NewRun:
-        """Make the record of a run of a workflow defined here."""
+        """Make the record of a run of a workflow defined here. UsageError if another workflow has its name."""
+        self.use_definition(spec)
         now = self.clock.now()
         return NewRun(
             row=self.ids.row_id(now),
@@ -252,7 +257,11 @@ class Engine:
     async def start(self, run: NewRun) -> ExistingRun | None:
         """Write a run; give the run that already has its id, or None. RunExists if that is of another workflow."""
         run.started_at = self.clock.now() if self.may_own(run) else None
-        existing = await self.committer.start(run)
+        self._arriving += run.owned
+        try:
+            existing = await self.committer.start(run)
+        finally:
+            self._arriving -= run.owned
         if existing is not None and existing.workflow != run.workflow:
             raise RunExists(run.id, existing.workflow, run.workflow)
         if existing is None and not run.owned:
@@ -297,17 +306,23 @@ class Engine:
     # -- executing ----------------------------------------------------------
     def free_slots(self) -> int:
         """Give how many more runs may be active here."""
-        return (
-            0 if self._stopping or self._suspects else self._max_running - (len(self.executions) - len(self.residency))
-        )
+        if self._stopping or self._suspects or self.hushed:
+            return 0
+        return self._max_running - (len(self.executions) - len(self.residency)) - self._arriving
 
     def quiet(self) -> bool:
         """Whether no user code runs here, so that a suspect may run alone."""
-        return len(self.executions) == len(self.residency)
+        return len(self.executions) == len(self.residency) or (self.hushed and not self.bodies.in_flight)
+
+    def hush(self, hushed: bool) -> None:
+        """Let no step begin for the moment, or let them begin again."""
+        self.hushed = hushed
+        if not hushed:
+            self._go_on()
 
     def may_begin(self, execution: Execution) -> bool:
         """Whether a step of this run may start now."""
-        if self._suspects and not execution.alone:
+        if (self._suspects or self.hushed) and not execution.alone:
             return False
         return not self._stopping and self.lease.alive()
 
@@ -350,6 +365,7 @@ class Engine:
             body = _fail(error)
         execution = Execution(self, claimed, spec, entries, body)
         self._suspects += claimed.alone
+        self.hushed = False
         self.executions[claimed.row] = execution
         self.main.call_soon(execution.begin)
 

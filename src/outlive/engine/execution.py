@@ -109,6 +109,7 @@ class Execution:
 
     def _step_call(self, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepCall:
         self.check_alive()
+        self.engine.use_definition(spec)
         key = self.loop.branch().key(spec.name)
         where = f"arguments of {spec.kind} {spec.name}"
         checked = digest_arguments(spec.shape, args, kwargs, where=where) if spec.check_arguments else None

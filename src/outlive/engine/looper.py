@@ -29,6 +29,7 @@ class Looper:
         self._on_fence_lost = on_fence_lost
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
 
     def start(self, main: asyncio.AbstractEventLoop) -> None:
         """Begin; the first turn comes at once."""
@@ -40,13 +41,14 @@ class Looper:
 
     async def stop(self) -> None:
         """End after the wait, or in the middle of a turn."""
+        self._stopping = True  # where a turn swallows its cancellation
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
     async def _loop(self) -> None:
-        while True:
+        while not self._stopping:
             self._woken.clear()
             try:
                 delay_s = await self._turn()

@@ -397,8 +397,9 @@ def _hash_gathering(gathering: Any) -> int:
     loop = gathering.get_loop()
     if type(loop) is not RunLoop:
         return object.__hash__(gathering)
-    order: int = vars(gathering).setdefault("_order", 0) or loop.next_hash()
-    gathering._order = order
+    order: int | None = getattr(gathering, "_order", None)
+    if order is None:
+        order = gathering._order = loop.next_hash()
     return order
 
 

@@ -9,6 +9,7 @@ transaction is written by its own transaction or, if it failed, by the committer
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
@@ -27,6 +28,9 @@ _SERIALIZATION_TRIES = 10
 _OVERDUE_TRIES = 3
 _UNAVAILABLE_S = 0.2
 Run = Callable[[Any, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
+
+# The transaction whose body executes here: what it asks of the engine would wait for a writer that it holds.
+current_transaction: contextvars.ContextVar[str | None] = contextvars.ContextVar("outlive_transaction", default=None)
 
 
 class Transactions:
@@ -71,7 +75,11 @@ class Transactions:
             raise StoreUnavailable("the lease has run out")
         try:
             face: Any = tx if spec.is_async else SyncTransaction(tx, self._engine.main)
-            value = await run(spec.function, (face, *call.args), call.kwargs)
+            inside = current_transaction.set(spec.name)
+            try:
+                value = await run(spec.function, (face, *call.args), call.kwargs)
+            finally:
+                current_transaction.reset(inside)
             text, decoded = round_trip(
                 execution.codec, value, spec.shape.result, where=f"result of transaction {spec.name}"
             )

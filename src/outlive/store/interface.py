@@ -151,6 +151,9 @@ class Store(Protocol):
     ) -> list[Claimed]:
         """Take due runs of these workflows: by priority, then due time; suspects only if asked, one at a time."""
 
+    async def has_suspects(self) -> bool:
+        """Say whether a suspect is due that nobody owns."""
+
     async def release_strays(self, fence: Fence, kept: Sequence[int]) -> int:
         """Let go of every run that this worker owns but does not keep in memory: a claim whose reply was lost."""
 

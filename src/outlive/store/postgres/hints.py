@@ -78,14 +78,16 @@ class Hints:
         if self._listening is None:
             self._listening = asyncio.create_task(self._listen(), name="outlive-listener")
             with contextlib.suppress(TimeoutError):  # a wait counts from when it can hear something
-                await asyncio.wait_for(self._tried.wait(), FIRST_LISTEN_S)
+                async with asyncio.timeout(FIRST_LISTEN_S):
+                    await self._tried.wait()
         if self._kept:
             self._kept = False
             return True
         told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.add(told)
         try:
-            return await asyncio.wait_for(told, timeout_s)
+            async with asyncio.timeout(timeout_s):  # wait_for of Python 3.11 swallows a cancellation that comes late
+                return await told
         except TimeoutError:
             return False
         finally:
@@ -122,7 +124,8 @@ class Hints:
             self._tried.set()
             while not lost.is_set():
                 try:
-                    await asyncio.wait_for(lost.wait(), KEEPALIVE_S)
+                    async with asyncio.timeout(KEEPALIVE_S):
+                        await lost.wait()
                 except TimeoutError:
                     await connection.execute("select 1", timeout=KEEPALIVE_S / 4)
         except Exception as error:

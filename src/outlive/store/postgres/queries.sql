@@ -313,6 +313,11 @@ from stands s left join (
   taken t join outlive.runs r on r.row = any (array(select x.row from taken x)) and r.row = t.row) on true
 order by t.due_at = '-infinity' desc, r.priority, t.due_at, t.row
 
+-- name: has_suspects
+-- Whether a run waits for a worker that executes nothing else; read from a small partial index.
+select exists (
+  select 1 from outlive.live l where l.owner is null and l.hold is null and l.crashes >= 2 and l.wake_at <= now())
+
 -- name: next_due
 -- Reads when the next run that nobody owns is due; one index descent per priority.
 with recursive lines as (

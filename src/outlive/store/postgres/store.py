@@ -191,6 +191,10 @@ class PostgresStore:
             raise FenceLost
         return [to_claimed(row) for row in rows if row["row"] is not None]
 
+    async def has_suspects(self) -> bool:
+        ((found,),) = await self._read("has_suspects")
+        return bool(found)
+
     async def next_due(self) -> float | None:
         ((due_at,),) = await self._read("next_due")
         return None if due_at is None else float(due_at)

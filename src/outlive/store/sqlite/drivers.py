@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache, wraps
 from typing import Any, Protocol
 
 from outlive.errors import UsageError
@@ -111,7 +111,7 @@ class _GuardedStdlib(sqlite3.Connection):
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self._cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
+        self._cursors: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @property
     def isolation_level(self) -> None:
@@ -121,21 +121,16 @@ class _GuardedStdlib(sqlite3.Connection):
     def isolation_level(self, _: object) -> None:
         raise UsageError("the transaction is Outlive's; its isolation_level cannot be changed")
 
-    def _guard(self) -> Guard:
-        if self.guarded_by is None:
-            raise UsageError("this connection belongs to a transaction that has ended; use the `tx` of the open one")
-        return self.guarded_by
-
     def authorize(self, action: int, operation: Any, *_: Any) -> int:
         return _authorize(self.guarded_by, action, operation)
 
     def cursor(self, factory: Any = None) -> Any:
-        self._guard().check()
-        made = (factory or _GuardedCursor)(self)
-        if self.row_factory is not None:
-            made.row_factory = self.row_factory
-        self._cursors.add(made)
-        return made
+        with _hold(self):
+            made = (factory or _guarded_stdlib_cursor())(self)
+            if self.row_factory is not None:
+                made.row_factory = self.row_factory
+            self._cursors.add(made)
+            return made
 
     def execute(self, *args: Any) -> Any:
         return self.cursor().execute(*args)
@@ -147,47 +142,21 @@ class _GuardedStdlib(sqlite3.Connection):
         return self.cursor().executescript(*args)
 
     def commit(self) -> None:
-        raise self._guard().refuse("commit()")
+        raise _guard_of(self).refuse("commit()")
 
     def rollback(self) -> None:
-        raise self._guard().refuse("rollback()")
+        raise _guard_of(self).refuse("rollback()")
 
     def close(self) -> None:
-        raise self._guard().refuse("close()")
+        raise _guard_of(self).refuse("close()")
 
     def forget_cursors(self) -> None:
         """Undo what a user may leave behind: an unfinished SELECT would pin the writer to an old snapshot."""
         for cursor in list(self._cursors):
-            try:
-                cursor.close()
-            except sqlite3.ProgrammingError:
-                pass  # another thread executes on it: its deadline has passed, and the progress handler stops it
+            sqlite3.Cursor.close(cursor)
         self._cursors.clear()
         self.row_factory = None
         self.text_factory = str
-
-
-class _GuardedCursor(sqlite3.Cursor):
-    """A user's cursor: after SQLite itself has rolled back, the next statement would commit by itself."""
-
-    def _guard(self) -> Guard:
-        connection: Any = self.connection
-        guard: Guard = connection._guard()
-        guard.check()
-        return guard
-
-    def execute(self, sql: str, parameters: Any = (), /) -> _GuardedCursor:
-        with self._guard().statement:
-            super().execute(sql, parameters)
-        return self
-
-    def executemany(self, sql: str, rows: Any, /) -> _GuardedCursor:
-        with self._guard().statement:
-            super().executemany(sql, rows)
-        return self
-
-    def executescript(self, _: str, /) -> sqlite3.Cursor:
-        raise self._guard().refuse("executescript(), which commits first")
 
 
 class ApswConnection:
@@ -198,9 +167,12 @@ class ApswConnection:
 
         self.raw = _guarded_apsw()(path, statementcachesize=_CACHED_STATEMENTS)
         raw = self.raw
+        raw.guarded_by, self._cursors = None, weakref.WeakSet[Any]()
+        raw.cursor_factory = self._make_cursor
         raw.set_authorizer(lambda action, operation, *_: _authorize(raw.guarded_by, action, operation))
         raw.set_commit_hook(lambda: raw.guarded_by is not None)  # what a user commits is rolled back
         self._cursor = apsw.Cursor(raw)
+        self._plain_close = apsw.Cursor.close
 
     @property
     def in_transaction(self) -> bool:
@@ -234,7 +206,16 @@ class ApswConnection:
     def guard(self, guard: Guard | None) -> None:
         self.raw.guarded_by = guard
         if guard is None:
+            for cursor in list(self._cursors):
+                self._plain_close(cursor, True)
+            self._cursors.clear()
             self.raw.row_trace = self.raw.exec_trace = None
+
+    def _make_cursor(self, raw: Any) -> Any:
+        with _hold(raw):
+            made = _guarded_apsw_cursor()(raw)
+            self._cursors.add(made)
+            return made
 
     def close(self) -> None:
         import apsw
@@ -249,33 +230,68 @@ def _guarded_apsw() -> type[Any]:
     import apsw
 
     class GuardedApsw(apsw.Connection):
-        guarded_by: Guard | None = None
-
-        def _guard(self) -> Guard:
-            if self.guarded_by is None:
-                raise UsageError(
-                    "this connection belongs to a transaction that has ended; use the `tx` of the open one"
-                )
-            return self.guarded_by
-
-        def cursor(self) -> Any:
-            self._guard().check()
-            return super().cursor()
-
-        def execute(self, *args: Any, **settings: Any) -> Any:
-            self._guard().check()
-            with self._guard().statement:
-                return super().execute(*args, **settings)
-
-        def executemany(self, *args: Any, **settings: Any) -> Any:
-            self._guard().check()
-            with self._guard().statement:
-                return super().executemany(*args, **settings)
-
         def close(self, _: bool = False) -> None:
-            raise self._guard().refuse("close()")
+            raise _guard_of(self).refuse("close()")
 
     return GuardedApsw
+
+
+@cache
+def _guarded_stdlib_cursor() -> type[Any]:
+    class GuardedCursor(sqlite3.Cursor):
+        def executescript(self, _: str, /) -> sqlite3.Cursor:
+            raise _guard_of(self.connection).refuse("executescript(), which commits first")
+
+    _guard_methods(GuardedCursor, "execute", "executemany", "fetchone", "fetchmany", "fetchall", "__next__", "close")
+    return GuardedCursor
+
+
+@cache
+def _guarded_apsw_cursor() -> type[Any]:
+    import apsw
+
+    class GuardedCursor(apsw.Cursor):
+        pass
+
+    _guard_methods(GuardedCursor, "execute", "executemany", "fetchone", "fetchall", "__next__", "close")
+    return GuardedCursor
+
+
+def _guard_methods(cursor_class: type[Any], *names: str) -> None:
+    """Let every method that steps through a statement hold the guard's lock.
+
+    Two threads in one cursor crash the process; and after SQLite itself has
+    rolled back, the next statement would commit by itself.
+    """
+    for name in names:
+        setattr(cursor_class, name, _guarded_method(getattr(cursor_class, name)))
+
+
+def _guarded_method(plain: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(plain)
+    def method(cursor: Any, *args: Any, **settings: Any) -> Any:
+        if plain.__name__ == "close" and cursor.connection.guarded_by is None:
+            return None  # the end of the transaction has closed it
+        with _hold(cursor.connection):
+            return plain(cursor, *args, **settings)
+
+    return method
+
+
+@contextmanager
+def _hold(raw: Any) -> Iterator[None]:
+    """Keep the writer's thread away from a raw connection whose transaction is open; UsageError if it is not."""
+    guard = _guard_of(raw)
+    with guard.statement:
+        guard.check()
+        yield
+
+
+def _guard_of(raw: Any) -> Guard:
+    guard: Guard | None = raw.guarded_by
+    if guard is None:
+        raise UsageError("this connection belongs to a transaction that has ended; use the `tx` of the open one")
+    return guard
 
 
 def _authorize(guard: Guard | None, action: int, operation: Any) -> int:

@@ -129,6 +129,10 @@ DELETE FROM ol_workers WHERE worker = ?
 -- Runs of a worker that leaves in good order: nobody died.
 UPDATE ol_live SET owner = NULL, in_user_code = 0, alone = 0, wake_at = ? WHERE owner = ?
 
+-- name: has_suspects
+-- Whether a run waits for a worker that executes nothing else. One snapshot.
+SELECT 1 FROM ol_live WHERE owner IS NULL AND hold IS NULL AND crashes >= 2 AND wake_at <= ? LIMIT 1
+
 -- name: release_strays
 -- Runs of a living worker that does not know of them: the reply to its claim was lost.
 UPDATE ol_live SET owner = NULL, in_user_code = 0, alone = 0, wake_at = ?

@@ -87,6 +87,11 @@ def list_workers(db: Connection) -> list[WorkerRow]:
     return [WorkerRow(*facts) for facts in db.rows(SQL["list_workers"])]
 
 
+def has_suspects(db: Connection, now: float) -> bool:
+    """Say whether a suspect is due that nobody owns."""
+    return bool(db.rows(SQL["has_suspects"], (now,)))
+
+
 def next_due(db: Connection) -> float | None:
     """Give when the next run that nobody owns is due."""
     ((due_at,),) = db.rows(SQL["next_due"])

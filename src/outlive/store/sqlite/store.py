@@ -250,6 +250,10 @@ class SqliteStore:
         """Read the live workers."""
         return await self._read(lambda db, _: reading.list_workers(db))
 
+    async def has_suspects(self) -> bool:
+        """Say whether a suspect is due that nobody owns."""
+        return await self._read(reading.has_suspects)
+
     async def next_due(self) -> float | None:
         """Give when the next run that nobody owns is due."""
         return await self._read(lambda db, _: reading.next_due(db))

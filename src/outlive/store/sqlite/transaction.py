@@ -14,6 +14,7 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -35,6 +36,7 @@ log = logging.getLogger("outlive.store")
 
 _SITE = hooks.declare_site("transaction")
 _INTERRUPT_S = 0.01  # between two attempts to stop a statement
+_ROLLBACK_TRIES = 50
 
 
 class SqliteTransaction:
@@ -137,13 +139,13 @@ class SqliteTransaction:
     def _interrupt(self) -> None:
         """Stop the statement that is running; never one of the writer's own that come after."""
         with self._ending:
-            if self._ended is None:
-                self._db().raw.interrupt()
+            if self._ended is None and self._connection is not None:
+                self._connection.raw.interrupt()
 
     def _perform(self, work: Callable[[Connection], T]) -> T:
         try:
-            self.check()
             with self.statement:
+                self.check()
                 return work(self._db())
         except Exception as error:
             shown = self._judge(error)
@@ -177,11 +179,13 @@ class SqliteTransaction:
         db = self._db()
         try:
             db.guard(None)
-            roll_back(db)
+            self._roll_back(db)
         except Exception as error:  # noqa: BLE001 - whatever it is, this connection is of no more use
             log.warning("a transaction could not be rolled back, its connection is given up: %s", error)
-            self._lane.disconnect()
+            self._lane.drop_connection()
+            self._connection = None
         finally:
+            del db
             self.statement.release()
             with self._ending:
                 self._ended = reason
@@ -189,6 +193,16 @@ class SqliteTransaction:
                 self._timer.cancel()
         if isinstance(self._lane, InlineLane):
             self._lane.let_go()
+
+    def _roll_back(self, db: Connection) -> None:
+        """Roll back, and again while a statement that another thread is about to drop is in the way."""
+        for _ in range(_ROLLBACK_TRIES):
+            try:
+                return roll_back(db)
+            except Exception as error:  # noqa: BLE001 - the last attempt raises it
+                log.debug("a transaction is not rolled back yet: %s", error)
+                time.sleep(_INTERRUPT_S)
+        return roll_back(db)
 
     def _expire(self) -> None:
         self._end(self._overdue())

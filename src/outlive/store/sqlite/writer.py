@@ -131,6 +131,10 @@ class Lane:
         if stuck or extended_code(error) == BUSY_SNAPSHOT:
             self.disconnect()
 
+    def drop_connection(self) -> None:
+        """Let the connection go without closing it: another thread may still be within it. It ends with its users."""
+        self._connection = None
+
     def disconnect(self) -> None:
         """Close the connection; the next job opens another."""
         connection, self._connection = self._connection, None

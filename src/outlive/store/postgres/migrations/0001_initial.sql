@@ -53,6 +53,7 @@ create table outlive.live (
 );
 
 create index live_claim on outlive.live (priority, wake_at) where owner is null and wake_at is not null;
+create index live_suspects on outlive.live (wake_at) where owner is null and hold is null and crashes >= 2;
 create index live_owner on outlive.live (owner) where owner is not null;
 
 create table outlive.entries (

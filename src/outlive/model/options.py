@@ -1,0 +1,53 @@
+"""What a start may say beside its arguments, checked at the caller; UsageError names the option.
+
+Pure: knows no run and no store. Invariant: what passes here is taken by both databases.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from outlive.clock import Duration, seconds
+from outlive.errors import UsageError
+from outlive.ids import check_id
+from outlive.limits import NAME_MAX_CHARS, PRIORITY_MAX, WAIT_MAX_S
+
+
+def check_name(name: Any) -> str:
+    """Give the name if a definition can have it."""
+    if not isinstance(name, str) or not 1 <= len(name) <= NAME_MAX_CHARS or not name.isprintable():
+        raise UsageError(f"a name has 1 to {NAME_MAX_CHARS} printable characters, not {name!r}")
+    if any(character in name for character in "/#"):
+        raise UsageError(f"a name may not hold '/' or '#', which structure the keys of entries: {name!r}")
+    return name
+
+
+def check_key(key: Any) -> str | None:
+    """Give the key of a run, None if it has none."""
+    return None if key is None else check_id(key, "key=…")
+
+
+def check_queue(queue: Any) -> str:
+    """Give the name of a queue; empty means none."""
+    return "" if queue is None or queue == "" else check_id(queue, "queue=…")
+
+
+def check_priority(priority: Any) -> int:
+    """Give a priority that both databases can hold."""
+    if not isinstance(priority, int) or isinstance(priority, bool) or abs(priority) > PRIORITY_MAX:
+        raise UsageError(f"priority=… is a whole number from -{PRIORITY_MAX} to {PRIORITY_MAX}, not {priority!r}")
+    return priority
+
+
+def check_wait(duration: Duration | None, what: str) -> float:
+    """Give a duration in seconds, 0 for None; refuse one that ends beyond the calendar of a database."""
+    if duration is None:
+        return 0.0
+    try:
+        wait_s = seconds(duration)
+    except UsageError as error:
+        raise UsageError(f"{what}: {error}") from None
+    if math.isinf(wait_s) or wait_s > WAIT_MAX_S:
+        raise UsageError(f"{what} is at most a hundred years ({WAIT_MAX_S:,.0f} s), not {duration!r}")
+    return wait_s

@@ -1,0 +1,272 @@
+"""Many runs at once: more than there are connections, threads or places in memory; and nothing of them stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+import tracemalloc
+from typing import Any
+
+import pytest
+
+import outlive
+from outlive import Outlive, Status, step, workflow
+from tests.support.size import pick
+
+pytestmark = pytest.mark.timeout(pick(small=120, full=1800))
+
+LIMIT_S = pick(small=100, full=1500)
+RUNS = pick(small=1_000, full=10_000)
+
+
+class Meeting:
+    """A place where so many steps have to be at the same time before any goes on."""
+
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
+        self.present = 0
+        self.complete = asyncio.Event()
+
+    async def attend(self) -> None:
+        self.present += 1
+        if self.present == self.expected:
+            self.complete.set()
+        await self.complete.wait()
+
+
+meeting: Meeting
+
+
+@step
+async def attend(number: int) -> int:
+    await meeting.attend()
+    return number
+
+
+@step
+async def add(number: int, more: int) -> int:
+    return number + more
+
+
+@workflow
+async def attendant(number: int) -> int:
+    return await add(await attend(number), 1)
+
+
+async def start_many(app: Outlive, definition: Any, arguments: Any) -> list[outlive.Run]:
+    return list(await asyncio.gather(*(app.start(definition, *args) for args in arguments)))
+
+
+async def results(runs: list[outlive.Run]) -> list[Any]:
+    async with asyncio.timeout(LIMIT_S):
+        return list(await asyncio.gather(*(run.result() for run in runs)))
+
+
+async def count(app: Outlive, **filters: Any) -> int:
+    return len([info async for info in app.runs(limit=1000, **filters)])
+
+
+async def test_all_runs_are_in_a_step_at_once_on_a_pool_of_five(url: str) -> None:
+    global meeting
+    meeting = Meeting(RUNS)
+    async with Outlive(url, pool_size=5, max_running=RUNS) as app:
+        runs = await start_many(app, attendant, ((number,) for number in range(RUNS)))
+        assert await results(runs) == [number + 1 for number in range(RUNS)]
+        assert meeting.present == RUNS
+        assert await count(app, status=Status.SUCCEEDED) == RUNS
+
+
+async def test_no_more_than_max_running_are_active(url: str) -> None:
+    active, most = 0, 0
+
+    @step
+    async def busy() -> None:
+        nonlocal active, most
+        active += 1
+        most = max(most, active)
+        await asyncio.sleep(0)
+        active -= 1
+
+    @workflow
+    async def one_busy_step() -> None:
+        await busy()
+
+    async with Outlive(url, max_running=7, include=[one_busy_step]) as app:
+        runs = await start_many(app, one_busy_step, ((),) * 100)
+        await results(runs)
+        assert 1 <= most <= 7
+
+
+@workflow
+def sync_child(number: int) -> int:
+    return plain_add(number, 1)
+
+
+@step
+def plain_add(number: int, more: int) -> int:
+    return number + more
+
+
+@workflow
+def sync_parent(number: int) -> int:
+    return sync_child(number) + sync_child(number)
+
+
+async def test_sync_parents_waiting_for_sync_children_do_not_deadlock(url: str) -> None:
+    parents = pick(small=1_000, full=1_000)
+    async with Outlive(url) as app:
+        runs = await start_many(app, sync_parent, ((number,) for number in range(parents)))
+        assert await results(runs) == [2 * (number + 1) for number in range(parents)]
+        assert await count(app, status=Status.SUCCEEDED) == 3 * parents
+
+
+@workflow
+def sync_tower(height: int) -> int:
+    return 1 + sync_tower(height - 1) if height else 0
+
+
+async def test_towers_of_sync_children_higher_than_the_threads(url: str) -> None:
+    async with Outlive(url) as app:
+        runs = await start_many(app, sync_tower, ((100,), (80,), (3,)))
+        assert await results(runs) == [100, 80, 3]
+
+
+@workflow
+async def sleeper(number: int, delay_s: float) -> int:
+    before = await add(number, 1)
+    await outlive.sleep(delay_s)
+    return await add(before, 1)
+
+
+async def test_sleeping_runs_leave_memory_and_come_back(url: str) -> None:
+    sleepers, resident = pick(small=2_000, full=20_000), 50
+    delay_s = 3.0
+    async with Outlive(url, max_running=sleepers) as app:
+        engine = app._engine()
+        engine.residency.limit = resident
+        runs = await start_many(app, sleeper, ((number, delay_s) for number in range(sleepers)))
+        async with asyncio.timeout(LIMIT_S):  # all asleep, or some are awake again already
+            while not await count(app, status=Status.SUSPENDED):
+                await asyncio.sleep(0.01)
+        assert await results(runs) == [number + 2 for number in range(sleepers)]
+        for run in (runs[0], runs[-1]):
+            assert [(entry.key, entry.outcome) for entry in await run.entries()] == [
+                ("add#1", "ok"),
+                ("sleep#1", "ok"),
+                ("add#2", "ok"),
+            ]
+
+
+async def test_long_sleepers_cost_rows_not_memory(url: str) -> None:
+    sleepers = pick(small=500, full=20_000)
+    async with Outlive(url) as app:
+        engine = app._engine()
+        runs = await start_many(app, sleeper, ((number, 100_000.0) for number in range(sleepers)))
+        async with asyncio.timeout(LIMIT_S):
+            while engine.executions:
+                await asyncio.sleep(0.01)
+        assert await count(app, status=Status.SUSPENDED) == sleepers
+        assert await runs[0].cancel()  # one is woken, the others stay where they are
+        with pytest.raises(outlive.RunCancelled):
+            await runs[0].result(timeout=LIMIT_S)
+        assert await count(app, status=Status.SUSPENDED) == sleepers - 1
+
+
+@workflow
+async def wide(branches: int) -> int:
+    return sum(await asyncio.gather(*(add(number, 1) for number in range(branches))))
+
+
+async def test_a_wide_gather_is_linear(url: str) -> None:
+    narrow, broad = 500, 2_000
+    async with Outlive(url) as app:
+        await app.run(wide, 10)
+        spent: dict[int, float] = {}
+        for branches in (narrow, broad):
+            began = time.process_time()
+            run = await app.start(wide, branches)
+            assert await run.result(timeout=LIMIT_S) == sum(range(1, branches + 1))
+            spent[branches] = time.process_time() - began
+            entries = await run.entries()
+            assert [entry.seq for entry in entries] == list(range(1, branches + 1))
+        # linear gives 4, quadratic 16; the measure is this process's own CPU time
+        assert spent[broad] < 9 * max(spent[narrow], 0.02), spent
+
+
+@workflow
+async def wide_with_children(branches: int) -> int:
+    return sum(await asyncio.gather(*(attendant_of_nothing(number) for number in range(branches))))
+
+
+@workflow
+async def attendant_of_nothing(number: int) -> int:
+    return await add(number, 1)
+
+
+async def test_one_parent_of_many_children(url: str) -> None:
+    async with Outlive(url, max_running=10) as app:
+        run = await app.start(wide_with_children, 500)
+        assert await run.result(timeout=LIMIT_S) == sum(range(1, 501))
+        assert await count(app, workflow="attendant_of_nothing", status=Status.SUCCEEDED) == 500
+
+
+@workflow
+async def mixed(number: int) -> int:
+    first, second = await outlive.gather(add(number, 1), add(number, 2))
+    await outlive.sleep(0)
+    return int(first + second + await asyncio.to_thread(plain_add, 1, 1))
+
+
+async def test_memory_is_flat_over_many_runs(url: str) -> None:
+    per_half = pick(small=1_500, full=100_000)
+
+    async def some(app: Outlive, runs: int) -> None:
+        for _ in range(0, runs, 100):
+            await results(await start_many(app, mixed, ((number,) for number in range(100))))
+
+    async with Outlive(url) as app:
+        await some(app, 500)  # caches fill
+        engine = app._engine()
+        tracemalloc.start()
+        try:
+            sizes = []
+            for _ in range(2):
+                await some(app, per_half)
+                gc.collect()
+                sizes.append(tracemalloc.get_traced_memory()[0])
+            assert not engine.executions
+            assert not engine.watcher._waits
+            assert not engine._lost_waits
+            assert not engine._loose or len(engine._loose) < 10
+        finally:
+            tracemalloc.stop()
+        grown = sizes[1] - sizes[0]
+        assert grown < 200 * per_half, f"{grown / per_half:.0f} bytes of each run stay behind"  # a run takes 20 kB
+
+
+async def test_an_app_leaves_nothing_behind(url: str) -> None:
+    tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
+    for _ in range(3):
+        async with Outlive(url, grace=5) as app:
+            engine = app._engine()
+            runs = await start_many(app, mixed, ((number,) for number in range(50)))
+            sleeping = await start_many(app, sleeper, ((number, 1_000.0) for number in range(50)))
+            await start_many(app, sync_parent, ((number,) for number in range(20)))
+            await results(runs)
+        assert not engine.executions
+        assert asyncio.all_tasks() == tasks
+        left = set(threading.enumerate()) - threads
+        for thread in left:
+            thread.join(timeout=5)
+        # threads of the loop itself are not ours to end: asyncio.run does
+        assert not [thread for thread in left if thread.is_alive() and not thread.name.startswith("asyncio_")]
+    async with Outlive(url, worker=False) as client:
+        statuses = {await (await client.get(run.id)).status() for run in sleeping}
+        assert statuses <= {Status.SUSPENDED, Status.QUEUED, Status.RUNNING}
+        assert await count(client, status=Status.RUNNING) == 0  # nobody owns anything now
+    async with Outlive(url) as app:  # whatever was left in the middle goes on
+        async with asyncio.timeout(LIMIT_S):
+            while await count(app, workflow="sync_parent", status=Status.SUCCEEDED) < 60:
+                await asyncio.sleep(0.02)
