@@ -190,7 +190,10 @@ class Outlive:
         run.priority = check_priority(priority)
         run.key = check_key(key)
         run.delay_s = check_wait(delay, "delay=…")
-        run.deadline_at = engine.clock.now() + check_wait(deadline, "deadline=…") if deadline is not None else None
+        if deadline is not None:
+            raise UsageError(
+                "deadline=… is not available in this version: cancel() the run, or use asyncio.timeout in it"
+            )
         if attributes is not None:
             if not isinstance(attributes, Mapping):
                 raise UsageError(f"attributes=… is a mapping, not {attributes!r}")

@@ -192,6 +192,9 @@ def transaction(
     *Raises* UsageError if the body tries to end the transaction itself.
     """
 
+    if session is not None:
+        raise UsageError("session=… is not available in this version: write through the injected `tx`")
+
     def decorate(function: Callable[..., Any]) -> Step[..., Any]:
         return Step(
             StepSpec(
@@ -204,7 +207,6 @@ def transaction(
                 timeout_s=seconds(timeout) if timeout is not None else None,
                 check_arguments=check_arguments,
                 transactional=True,
-                session=session,
             )
         )
 

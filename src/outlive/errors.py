@@ -156,7 +156,7 @@ class JournalMismatch(ReplayError):
         super().__init__(
             f"run {run_id!r} diverged at {where}: its journal has {expected}, the code asks for {got} "
             f"(journal of version {recorded_version}, code of version {code_version}); the run is paused. "
-            "Deploy code that takes the recorded path and resume() it, or guard the change with patched()"
+            "Deploy code that takes the recorded path, then resume() it"
         )
         self.run_id = run_id
         self.expected = expected

@@ -8,9 +8,7 @@ ERROR_TEXT_MAX_CHARS = 8_000  # message or traceback kept of one error
 ERROR_CAUSES_MAX = 8  # links of a recorded cause chain
 
 PRIORITY_MAX = 2**31 - 1  # what an integer column of PostgreSQL holds
-WAIT_MAX_S = (
-    100 * 365.25 * 86_400.0
-)  # of a delay or deadline: a longer one is a mistake, and calendars end
+WAIT_MAX_S = 100 * 365.25 * 86_400.0  # of a delay or deadline: a longer one is a mistake, and calendars end
 
 BATCH_MAX_ROWS = 2_000  # per commit: larger batches only add tail latency (measured flat beyond 1,000)
 CLAIM_MAX_RUNS = 200  # per claim: one statement, 2 ms on two cores

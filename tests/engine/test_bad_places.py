@@ -227,7 +227,9 @@ async def test_a_newer_schema_is_refused(url: str) -> None:
                 db.execute(f"insert into {tables[0]} select max(version) + 1, * from (select 0) where 0")
         db.close()
     with pytest.raises(outlive.SchemaMismatch):
-        async with Outlive(url.replace("test.db", "empty.db") if "sqlite" in url else shared_server().fresh_database(), migrate=False):
+        async with Outlive(
+            url.replace("test.db", "empty.db") if "sqlite" in url else shared_server().fresh_database(), migrate=False
+        ):
             pass
 
 

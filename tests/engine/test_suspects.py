@@ -42,13 +42,13 @@ async def _accuse(url: str, run_id: str) -> None:
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as db, db:
             db.execute(
-                "update ol_live set crashes = 2, wake_at = 0 where row = (select row from ol_runs where id = ?)", (run_id,)
+                "update ol_live set crashes = 2, wake_at = 0 where row = (select row from ol_runs where id = ?)",
+                (run_id,),
             )
         return
     connection = await asyncpg.connect(url)
     await connection.execute(
-        "update outlive.live set crashes = 2, wake_at = now() "
-        "where row = (select row from outlive.runs where id = $1)",
+        "update outlive.live set crashes = 2, wake_at = now() where row = (select row from outlive.runs where id = $1)",
         run_id,
     )
     await connection.close()

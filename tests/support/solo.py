@@ -125,6 +125,7 @@ class Kept:
     in_line: bool = False  # for the next commit
     cancels: list[int] = field(default_factory=list)  # open requests
     ended: EndedRun | None = None
+    over: bool = False  # the play has ended
 
 
 class _Jumping(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
@@ -371,7 +372,8 @@ class Solo:
         self.threads = WorkflowThreads(lambda: None)
         self.watcher = _Watcher(self)
         self.chance = random.Random(0)
-        self.ids = Ids(self.chance)
+        self._chance_of_ids = random.Random(0)  # apart: each replay of a call of a child draws a row
+        self.ids = Ids(self._chance_of_ids)
         self.bodies = _Bodies(self.main, Transactions(self), self.chance, self.context)  # type: ignore[arg-type]
         self.bodies.solo = self
         self.runs: dict[int, Kept] = {}
@@ -434,6 +436,7 @@ class Solo:
         self.runs.clear()
         self.broken.clear()
         self.chance.seed(seed)
+        self._chance_of_ids.seed(seed)
         self.died = False
         self.suspending = suspending
         self.step_delay = _delay_of(step_delay)
@@ -488,6 +491,8 @@ class Solo:
             for timer in timers:
                 timer.cancel()
         self._leave_all()
+        for run in self.runs.values():
+            run.over = True
         while self.bodies.in_flight or main.threads:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0)
@@ -601,7 +606,7 @@ class Solo:
                 self.main.call_at(end.wake_at, self._claim_again, kept)
 
     def _claim_again(self, kept: Kept) -> None:
-        if kept.execution is None and kept.ended is None and not self.died:
+        if kept.execution is None and kept.ended is None and not self.died and not kept.over:
             self._load(kept)
 
     def _has_news(self, kept: Kept) -> bool:

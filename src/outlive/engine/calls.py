@@ -227,10 +227,12 @@ class StartCall(Call):
             self.execution.start_child(self, self.run)
 
     def on_started(self, existing: ExistingRun | None) -> None:
-        """The child's run is on disk: that is all."""
-        if existing is not None:
+        """The child's run is on disk: that is all. The same id of the same workflow is the same run."""
+        if existing is not None and existing.workflow != self.run.workflow:
             self.execution.settle(self, "error", None, None, _taken(existing, self.run))
             return
+        if existing is not None:
+            self.run.row = existing.row
         text = child_reference(self.run)
         self.execution.settle(self, "ok", text, self.decode(text), None)
 

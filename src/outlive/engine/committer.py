@@ -249,10 +249,16 @@ class Committer:
                 if self._closing and not error.outcome_unknown:
                     return None
                 await asyncio.sleep(0.1)
-            except (FenceLost, WriteRefused, RowTaken):
+            except WriteRefused:
                 raise
-            except StoreError as error:
-                raise WriteRefused(str(error)) from error
+            except StoreError as error:  # read-only or damaged for the moment: nothing was written
+                _fail_starts(load, error)
+                load.starts.clear()
+                batch = load.batch()
+                log.error("the store refuses to write, %d rows wait for it: %s", len(batch), error)
+                if self._closing:
+                    return None
+                await asyncio.sleep(0.5)
         return None
 
     def _renumber(self, load: Load, taken: Collection[int]) -> None:

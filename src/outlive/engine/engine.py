@@ -30,7 +30,7 @@ from outlive.engine.residency import Residency
 from outlive.engine.threads import ThreadBody, WorkflowThreads
 from outlive.engine.transactions import Transactions
 from outlive.engine.watcher import Watcher
-from outlive.errors import LeaseLost, RunExists, StoreError, StoreUnavailable
+from outlive.errors import LeaseLost, PayloadError, RunExists, StoreError, StoreUnavailable
 from outlive.ids import Ids
 from outlive.limits import BEATS_PER_LEASE, LEASE_MIN_S, POLL_BUSY_S, POLL_IDLE_S
 from outlive.model.definition import StepSpec, WorkflowSpec
@@ -146,7 +146,7 @@ class Engine:
             if not execution.closed:
                 self.release(execution)
         await self.committer.drain()
-        if self._loose:
+        while self._loose:  # one may spawn another
             await asyncio.gather(*self._loose, return_exceptions=True)
         fence = self.lease.fence
         await self.lease.close()
@@ -337,12 +337,13 @@ class Engine:
         for execution in self.executions.values():
             execution.wake()
 
-    def mark(self, execution: Execution) -> None:
-        """Write whether a run is in user code, if that is not what was written last."""
+    def mark(self, execution: Execution, *, progressed: bool = False) -> None:
+        """Write whether a run is in user code, if that is not what was written last, and whether it has progressed."""
         in_user_code = not execution.idle
-        if in_user_code != execution.marked_in_user_code and not execution.closed:
+        if (progressed or in_user_code != execution.marked_in_user_code) and not execution.closed:
             execution.marked_in_user_code = in_user_code
-            self.committer.add_mark(execution, Mark(execution.row, execution.claim, in_user_code))
+            mark = Mark(execution.row, execution.claim, in_user_code, clear_crashes=progressed)
+            self.committer.add_mark(execution, mark)
 
     async def _mark_all(self) -> float:
         for execution in list(self.executions.values()):
@@ -353,6 +354,7 @@ class Engine:
         """Take a run that this process owns into memory and let it run."""
         spec = self.find_workflow(claimed.workflow)
         assert spec is not None, claimed.workflow
+        undecodable: PayloadError | None = None
         try:
             args, kwargs = decode_arguments(
                 self.codec, spec.shape, claimed.input, where=f"arguments of workflow {spec.name}"
@@ -361,13 +363,18 @@ class Engine:
                 body = spec.function(*args, **kwargs)
             else:
                 body = ThreadBody(spec.function, args, kwargs, self.threads, self.context.copy()).drive()
+        except PayloadError as error:
+            undecodable, body = error, _fail(error)
         except Exception as error:
             body = _fail(error)
         execution = Execution(self, claimed, spec, entries, body)
         self._suspects += claimed.alone
         self.hushed = False
         self.executions[claimed.row] = execution
-        self.main.call_soon(execution.begin)
+        if undecodable is not None:  # code that reads it may be deployed yet: nothing is lost
+            self.abandon(execution, undecodable)
+        else:
+            self.main.call_soon(execution.begin)
 
     def hear(self, requests: list[RequestRow]) -> bool:
         """Hand requests to the runs they are for; True if there was one."""

@@ -372,6 +372,9 @@ class Execution:
             self._committing = None
         if self.closed:
             return
+        if entry is not None and self.clear_crashes:
+            self.clear_crashes = False
+            self.engine.mark(self, progressed=True)
         if entry is not None and not call.done():
             self._in_flight -= 1
             self._inbox.appendleft(functools.partial(self._deliver_committed, call, entry, value))
@@ -503,7 +506,9 @@ class Execution:
             if isinstance(call, StepCall):
                 self._in_flight += 1
                 started = self.journal.started(call.key)
-                call.attempts = 1 + (started.attempts if started else 0) + self._crashes
+                call.attempts = 1 + self._crashes
+                if started is not None:  # an attempt that only began is the one that the crash used up
+                    call.attempts += started.attempts - (started.error is None and self._crashes > 0)
             outcomes = len(self._inbox)
             call.begin()
             settled = settled or len(self._inbox) > outcomes

@@ -77,7 +77,15 @@ class Transactions:
             face: Any = tx if spec.is_async else SyncTransaction(tx, self._engine.main)
             inside = current_transaction.set(spec.name)
             try:
-                value = await run(spec.function, (face, *call.args), call.kwargs)
+                async with asyncio.timeout(limit_s) as limit:  # the store ends only what waits for the store
+                    value = await run(spec.function, (face, *call.args), call.kwargs)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                raise UsageError(
+                    f"transaction {spec.name} took longer than {limit_s:g} s and was rolled back: do slow work in a "
+                    "step before it, or give the transaction a longer timeout=…"
+                ) from None
             finally:
                 current_transaction.reset(inside)
             text, decoded = round_trip(

@@ -69,7 +69,6 @@ class StepSpec:
     on_unknown: OnUnknown = "retry"
     check_arguments: bool = True
     transactional: bool = False
-    session: Callable[..., Any] | None = None
 
     @property
     def kind(self) -> str:

@@ -81,7 +81,7 @@ class SimProcess:
 
     def make_store(self, _url: str, _pool_size: int) -> Store:
         """Give this process's way to the world's database."""
-        return SimStore(self)  # type: ignore[return-value]
+        return SimStore(self)
 
     async def nothing(self) -> None:
         """Wait for ever: the process is dead."""

@@ -1,0 +1,96 @@
+"""Workflows whose step is interrupted by a SIGKILL, and the process that is killed: `python -m tests.engine.half_done`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import outlive
+from outlive import Outlive, Retry, step, workflow
+
+DOOMED = "OUTLIVE_TEST_DOOMED"  # set in the process that is to die within the step
+effects: list[int] = []  # attempts of the process that comes after
+
+
+def effect() -> str:
+    """What the step does: in the doomed process it is never known whether it took effect."""
+    info = outlive.info()
+    assert isinstance(info, outlive.StepInfo)
+    if DOOMED in os.environ:
+        os.write(1, b"within the step\n")
+        sys.stdin.read()  # until the end
+    effects.append(info.attempt)
+    return f"attempt {info.attempt}"
+
+
+@step(on_unknown="park")
+async def parked_step() -> str:
+    return effect()
+
+
+@step
+async def before() -> str:
+    return "before"
+
+
+@workflow
+async def parks() -> list[str]:
+    said = [await before()]
+    try:
+        said.append(await parked_step())
+    except Exception as error:
+        said.append(f"{type(error).__name__}: {error}")
+    return said
+
+
+async def ask_the_bank() -> str:
+    if os.environ["OUTLIVE_TEST_BANK"] == "not found":
+        raise LookupError("no such payment")
+    return os.environ["OUTLIVE_TEST_BANK"]
+
+
+@step(on_unknown=ask_the_bank)
+async def verified_step() -> str:
+    return effect()
+
+
+@workflow
+async def verifies() -> list[str]:
+    return [await before(), await verified_step()]
+
+
+@step
+async def plain_step() -> str:
+    return effect()
+
+
+@step(retry=Retry(attempts=2, first_delay=0.01))
+async def stubborn_step() -> str:
+    done = effect()
+    raise ValueError(f"no luck with {done}")
+
+
+@workflow
+async def repeats() -> list[str]:
+    said = [await plain_step()]
+    return said
+
+
+@workflow
+async def crash_uses_up_an_attempt() -> str:
+    try:
+        return await stubborn_step()
+    except ValueError as error:
+        return str(error)
+
+
+async def main(url: str, name: str) -> None:
+    async with Outlive(url, include=["tests.engine.half_done"], lease=2) as app:
+        run = await app.start(name, id=name)
+        await run.result()
+        raise SystemExit("the step has ended")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
