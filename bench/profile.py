@@ -80,7 +80,7 @@ def _print(found: Found, steps: int, bare: dict[str, float]) -> None:
     total_s = sum(busy.values())
     areas: Counter[str] = Counter()
     for place, spent in busy.items():
-        areas[area_of(place)] += spent  # type: ignore[assignment]
+        areas[area_of(place)] += spent
     print(f"\n{'µs/step':>8}  {'share':>6}  area")
     for area, spent in areas.most_common():
         print(f"{spent / total_s * cost_us:8.2f}  {spent / total_s:6.1%}  {area}")

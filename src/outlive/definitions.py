@@ -191,7 +191,6 @@ def transaction(
     *Again*: a crash before the commit leaves nothing of it, after the commit it never executes again.
     *Raises* UsageError if the body tries to end the transaction itself.
     """
-
     if session is not None:
         raise UsageError("session=… is not available in this version: write through the injected `tx`")
 

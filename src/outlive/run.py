@@ -12,7 +12,17 @@ from typing import Any
 from outlive.clock import Duration, seconds, to_datetime
 from outlive.codec.failure import error_facts, rebuild_error
 from outlive.engine.engine import Engine
-from outlive.errors import LeaseLost, RunCancelled, RunFailed, RunNotFound, RunOnHold, RunTimedOut, StepFailed
+from outlive.errors import (
+    LeaseLost,
+    RunCancelled,
+    RunFailed,
+    RunNotFound,
+    RunOnHold,
+    RunTimedOut,
+    StepFailed,
+    UsageError,
+)
+from outlive.limits import ERROR_TEXT_MAX_CHARS
 from outlive.model.reads import EndedRun, EntryRow, RunRow
 from outlive.model.status import Status
 
@@ -134,11 +144,11 @@ class Run:
         *Durable*: the request, before this returns. The owner delivers it as
         CancelledError at the run's next durable await, and journals that.
         """
-        return await self._request("cancel", reason)
+        return await self._request("cancel", self._check_reason(reason))
 
     async def pause(self, reason: str | None = None) -> bool:
         """Ask the owner to take the run out of memory and hold it; False if the run has ended."""
-        return await self._request("pause", reason)
+        return await self._request("pause", self._check_reason(reason))
 
     async def resume(self) -> bool:
         """Let a paused or quarantined run go on; False if it is not held."""
@@ -164,6 +174,15 @@ class Run:
             decision["value"] = json.loads(self._engine().codec.encode(value, where=f"value for {key}"))
         accepted = await self._request("resolve", decision)
         return accepted and await self.resume()
+
+    def _check_reason(self, reason: Any) -> str | None:
+        """Refuse at the caller what the run's journal could not hold: its owner would have nobody to tell."""
+        if reason is None:
+            return None
+        if not isinstance(reason, str):
+            raise UsageError(f"reason=… is text, not {reason!r}")
+        self._engine().codec.encode(reason, where=f"reason for run {self.id}")
+        return reason[:ERROR_TEXT_MAX_CHARS]
 
     async def _request(self, kind: str, reason: Any) -> bool:
         try:

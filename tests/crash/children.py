@@ -59,6 +59,14 @@ class Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
+    def told(self) -> str:
+        """Make it write down where its threads and tasks are, and give what it has written lately."""
+        if self.alive:
+            for question in (signal.SIGUSR1, signal.SIGUSR2):
+                os.kill(self.pid, question)
+            time.sleep(0.5)
+        return self.said[-20_000:]
+
     def kill(self) -> None:
         """End it at once, if it has not ended, and collect it."""
         self._process.kill()
@@ -70,18 +78,18 @@ class Child:
         """Let it leave in good order: its stdin ends."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        assert self._wait(PATIENCE_S) == 0, self.said
+        assert self._wait(PATIENCE_S) == 0, self.told()
 
     def wait_done(self) -> None:
         """Wait until it has ended by itself, all work done."""
-        assert self._wait(PATIENCE_S) == 0, self.said
+        assert self._wait(PATIENCE_S) == 0, self.told()
         assert "done" in self.said.splitlines(), self.said
 
     def wait_dead(self) -> None:
         """Wait until it has died of its fault."""
         assert self.fault is not None
         code = self._wait(PATIENCE_S)
-        assert self.fault.notice in self.said.splitlines(), f"{self.fault} was never reached:\n{self.said}"
+        assert self.fault.notice in self.said.splitlines(), f"{self.fault} was never reached:\n{self.told()}"
         assert code == -signal.SIGKILL, (code, self.said)
 
     def wait_stopped(self) -> None:
@@ -107,7 +115,4 @@ class Child:
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            for question in (signal.SIGUSR1, signal.SIGUSR2):  # it writes down where its threads and tasks hang
-                os.kill(self.pid, question)
-            time.sleep(0.5)
             return None

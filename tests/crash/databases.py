@@ -56,6 +56,16 @@ def read(url: str, sql: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
+def read_live(url: str, sql: str) -> list[tuple[Any, ...]]:
+    """Read while processes use the database, which may be locked for a moment."""
+    while True:
+        try:
+            return read(url, sql)
+        except Exception as error:
+            if "locked" not in str(error):
+                raise
+
+
 def create_table(url: str, sql: str) -> None:
     """Prepare the user's part of an empty database."""
     connection = connect(url)

@@ -1,4 +1,4 @@
-"""Workflows whose step is interrupted by a SIGKILL, and the process that is killed: `python -m tests.engine.half_done`."""
+"""Workflows whose step a SIGKILL interrupts, and the process that dies of it: `python -m tests.engine.half_done`."""
 
 from __future__ import annotations
 
@@ -73,8 +73,7 @@ async def stubborn_step() -> str:
 
 @workflow
 async def repeats() -> list[str]:
-    said = [await plain_step()]
-    return said
+    return [await plain_step()]
 
 
 @workflow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -138,7 +139,7 @@ async def test_cancel_twice_is_delivered_once_per_request(url: str) -> None:
         run = await app.start(sleeper, 1_000)
         while not done:
             await asyncio.sleep(0)
-        assert await asyncio.gather(run.cancel("first"), run.cancel("second")) == [True, True]
+        assert list(await asyncio.gather(run.cancel("first"), run.cancel("second"))) == [True, True]
         with pytest.raises(RunCancelled):
             await run.result(timeout=LIMIT_S)
         assert await run.status() == Status.CANCELLED
@@ -176,6 +177,18 @@ async def test_cancel_of_what_is_not_there_and_what_has_ended(url: str) -> None:
         assert await run.cancel() is False
         assert await run.pause() is False
         assert await run.resume() is False
+        assert await run.result(timeout=LIMIT_S) == "ended"
+
+
+@pytest.mark.parametrize("reason", ["a\0b", "\ud800", object(), 7], ids=["nul", "surrogate", "object", "number"])
+async def test_a_reason_that_cannot_be_stored(url: str, reason: Any) -> None:
+    async with Outlive(url) as app:
+        run = await app.start(worker_run, "gate")
+        await entered("gate")
+        for ask in (run.cancel, run.pause):
+            with pytest.raises((outlive.EncodeFailed, outlive.UsageError), match="reason"):
+                await ask(reason)
+        gates["gate"].set()
         assert await run.result(timeout=LIMIT_S) == "ended"
 
 
@@ -235,3 +248,37 @@ async def test_pause_of_a_run_that_nobody_has_claimed(url: str) -> None:
             assert await run.resume()
             assert await run.result(timeout=LIMIT_S) == "ended"
             assert done.count("ended") == 1
+
+
+changed = False
+
+
+@workflow
+async def changes() -> None:
+    await mark("second version" if changed else "first version")
+    await outlive.sleep(1_000)
+
+
+async def test_cancel_of_a_run_that_cannot_be_replayed(url: str) -> None:
+    global changed
+    async with Outlive(url) as app:
+        run = await app.start(changes, id="changes")
+        async with asyncio.timeout(LIMIT_S):
+            while len(await run.entries()) < 1:
+                await asyncio.sleep(0.005)
+    changed = True
+    try:
+        async with Outlive(url) as app:
+            run = await app.get("changes")
+            assert await run.pause()
+            await until(run, Status.PAUSED)
+            assert await run.resume()
+            with pytest.raises(outlive.RunOnHold, match="diverged"):
+                await run.result(timeout=LIMIT_S, stop_on_hold=True)
+            assert await run.cancel("hopeless")
+            with pytest.raises(RunCancelled, match="hopeless"):
+                await run.result(timeout=LIMIT_S)
+            assert done == ["first version"]
+            assert [entry.key for entry in await run.entries()] == ["mark#1"]
+    finally:
+        changed = False

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import outlive
-from outlive import Outlive, OutcomeUnknown, Status
+from outlive import OutcomeUnknown, Outlive, Status
 from tests.engine import half_done
 from tests.house.source import ROOT, SRC
 
@@ -123,7 +123,9 @@ async def test_a_parked_run_survives_its_next_process_too(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "result", "attempts"), [("paid", "paid", []), ("not found", "attempt 2", [2])], ids=["found", "not found"]
+    ("answer", "result", "attempts"),
+    [("paid", "paid", []), ("not found", "attempt 2", [2])],
+    ids=["found", "not found"],
 )
 async def test_a_verify_function_is_asked_first(
     url: str, monkeypatch: pytest.MonkeyPatch, answer: str, result: str, attempts: list[int]

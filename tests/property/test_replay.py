@@ -115,8 +115,9 @@ def test_leaving_memory_is_not_noticed(world: Solo, program: Program, seed: int,
     stays = play(world, program, seed, cancel_at=cancel_at, commit_delay=lambda: 0.0)
     leaves = play(world, program, seed, cancel_at=cancel_at, commit_delay=lambda: 0.0, suspending=True)
     event("left memory" if leaves.suspensions else "stayed")
-    assert leaves.keys == stays.keys
-    assert leaves.executed == stays.executed
-    if not ("uuid" in repr(program) and "child" in repr(program)):  # ids of children are drawn again
+    assert leaves.status in FINAL
+    if "child" not in repr(program):  # two that end at the same moment may be heard of in any order
+        assert leaves.executed == stays.executed
         assert leaves.settled == stays.settled
         assert leaves.outcome == stays.outcome
+    check_repeats(world, program, leaves, (seed, "whole"))

@@ -35,6 +35,7 @@ from outlive.ids import Ids
 from outlive.limits import BEATS_PER_LEASE, LEASE_MIN_S, POLL_BUSY_S, POLL_IDLE_S
 from outlive.model.definition import StepSpec, WorkflowSpec
 from outlive.model.reads import Claimed, EndedRun, EntryRow, RequestRow, TakenOver, WorkerRow
+from outlive.model.status import Status
 from outlive.model.writes import ExistingRun, Fence, Finish, Mark, NewRun, Release
 from outlive.store.interface import Store
 
@@ -422,8 +423,22 @@ class Engine:
         if error is None:
             self.release(execution)
             return
+        if execution.cancels:
+            self._end_cancelled(execution)
+            return
         log.error("run %r is paused: %s", execution.id, error)
         self._hold(execution, record_error(error, self.codec))
+
+    def _end_cancelled(self, execution: Execution) -> None:
+        """Cancel a run that cannot go on: its code gets no chance to tidy up, since nobody knows where it stands."""
+        execution.unwind()
+        reason = next(iter(execution.cancels.values())) or ""
+        for request in execution.cancels:
+            self.committer.add_handled(execution, request)
+        error = record_error(asyncio.CancelledError(reason), self.codec)
+        started_at = execution.claimed.started_at
+        finish = Finish(execution.row, execution.claim, Status.CANCELLED, None, error, started_at)
+        self.committer.add_finish(execution, finish)
 
     def _hold(self, execution: Execution, reason: str, request: int | None = None) -> None:
         execution.unwind()

@@ -65,6 +65,7 @@ class Execution:
         self.write_failed = False
         self.resolutions: dict[str, dict[str, Any]] = {}  # what a person decided about unknown outcomes, by key
         self.heard: set[int] = set()  # requests already in the inbox
+        self.cancels: dict[int, str | None] = {}  # reasons of those to cancel that were not delivered yet
         self.alone = claimed.alone  # a suspect: no other user code begins until it has made progress
         self.marked_in_user_code = True  # what takeover would count, as last written
         self.idle = False
@@ -388,6 +389,7 @@ class Execution:
         """Deliver a durable request to cancel, in its turn."""
 
         def deliver() -> bool:
+            del self.cancels[request]
             at = self._now()
             self.loop.advance(at)
             value = self.codec.encode(reason, where="reason of cancel")
@@ -399,6 +401,7 @@ class Execution:
             return True
 
         if not self.closed:
+            self.cancels[request] = reason
             self._inbox.append(deliver)
             self._busy_again()
             self.wake()

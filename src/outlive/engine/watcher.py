@@ -6,11 +6,14 @@ process does not execute itself.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Container
 
 from outlive.engine.looper import Backoff, Looper
 from outlive.model.reads import EndedRun
 from outlive.store.interface import Store
+
+log = logging.getLogger("outlive.engine")
 
 OnEnded = Callable[[EndedRun], None]
 
@@ -53,7 +56,10 @@ class Watcher:
     def ended(self, ended: EndedRun) -> None:
         """Tell all who wait; those who heard of an end wait no more."""
         for on_ended in list(self._waits.get(ended.row, ())):
-            on_ended(ended)
+            try:
+                on_ended(ended)
+            except Exception:  # a record that cannot be read harms only who waits for it
+                log.exception("the end of run %r cannot be told", ended.id)
 
     async def _turn(self) -> float:
         looks = len(self._looks)
