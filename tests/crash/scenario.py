@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,63 @@ async def can_be_held() -> list[str]:
     before = await label("before")
     await outlive.sleep(0.3)
     return [before, await label("after")]
+
+
+# -- what goes wrong in user code ----------------------------------------------
+@step
+async def stall() -> int:
+    """Hang for ever, unless the attempt before was cut off by a death."""
+    attempt = executed().attempt
+    if attempt == 1:
+        await asyncio.sleep(600)
+    return attempt
+
+
+@workflow
+async def stalls() -> int:
+    return await stall()
+
+
+@step
+async def block(seconds: float) -> int:
+    """Block the event loop, as no step should."""
+    attempt = executed().attempt
+    if attempt == 1:
+        time.sleep(seconds)  # noqa: ASYNC251 - that is the point
+    return attempt
+
+
+@workflow
+async def blocks(seconds: float) -> int:
+    return await block(seconds)
+
+
+@step
+async def kill_own_process() -> None:
+    executed()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@workflow
+async def poison() -> None:
+    await kill_own_process()
+
+
+@step
+async def take_long(seconds: float) -> None:
+    executed()
+    await asyncio.sleep(seconds)
+
+
+@workflow
+async def innocent(seconds: float) -> str:
+    await label("begin")
+    await outlive.sleep(seconds)
+    await take_long(seconds)
+    return await label("end")
+
+
+@workflow
+async def sleeps_long() -> str:
+    await outlive.sleep(6)
+    return await label("awake")

@@ -98,7 +98,7 @@ async def test_cancel_of_a_run_that_nobody_has_claimed(url: str) -> None:
         assert await run.status() == Status.QUEUED
         assert await run.cancel("too late")
         assert await run.status() == Status.QUEUED  # a client executes nothing
-        async with Outlive(url):
+        async with Outlive(url, include=[sleeper]):
             with pytest.raises(RunCancelled, match="too late"):
                 await run.result(timeout=LIMIT_S)
         assert "ended" not in done
@@ -243,7 +243,7 @@ async def test_pause_of_a_run_that_nobody_has_claimed(url: str) -> None:
     async with Outlive(url, worker=False) as client:
         run = await client.start("sleeper", 0)
         assert await run.pause("not yet")
-        async with Outlive(url):
+        async with Outlive(url, include=[sleeper]):
             await until(run, Status.PAUSED)
             assert await run.resume()
             assert await run.result(timeout=LIMIT_S) == "ended"

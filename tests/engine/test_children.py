@@ -180,18 +180,20 @@ async def test_a_cancelled_parent_cancels_the_child_it_waits_for(url: str) -> No
 
 @workflow
 async def gives_up_on_child() -> str:
-    try:
-        async with asyncio.timeout(0.05):
-            return await child("slow")
-    except TimeoutError:
-        return "too slow"
+    winner, value = await outlive.race(child("slow"), wait_for_gate("go"))
+    return f"{winner} {value}"
 
 
-async def test_a_child_whose_wait_timed_out_is_cancelled(url: str) -> None:
+async def test_a_child_that_lost_a_race_is_cancelled(url: str) -> None:
     async with Outlive(url) as app:
         run = await app.start(gives_up_on_child, id="p")
-        assert await run.result(timeout=LIMIT_S) == "too slow"
-        assert await until_final(await app.get("p/child#1")) == Status.CANCELLED
+        await entered("slow")
+        await entered("go")
+        gates["go"].set()
+        assert await run.result(timeout=LIMIT_S) == "1 go"
+        (lost,) = [info async for info in app.runs(workflow="child")]
+        assert await until_final(await app.get(lost.id)) == Status.CANCELLED
+        assert sorted(ended) == ["go", "slow"]
 
 
 @workflow

@@ -267,10 +267,7 @@ class Machine:
         self.tasks.append(asyncio.create_task(self.run(program), name=f"task {len(self.tasks)}"))
 
     async def do_cancel(self) -> Any:
-        if self.tasks:
-            self.tasks[0].cancel()
-            return repr((await asyncio.gather(self.tasks[0], return_exceptions=True))[0])
-        return None
+        return self.tasks[0].cancel() if self.tasks else None
 
     # -- between branches -----------------------------------------------------------
     async def do_put(self, which: int) -> Any:

@@ -163,10 +163,12 @@ class ChildCall(Call):
         super().__init__(execution, key, run.workflow, digest)
         self.run = run
         self.result_hint = result_hint
+        self.on_disk = False
 
     def begin(self) -> None:
         started = self.execution.journal.started(self.key)
         if started is not None:
+            self.on_disk = True
             self.run.row = json.loads(started.value or "{}")["row"]
             self.execution.looking += 1  # it may have ended long ago: a run that has not looked yet does not rest
             self.execution.engine.watcher.watch(self.run.row, self._on_ended, self.execution.looked)
@@ -177,6 +179,10 @@ class ChildCall(Call):
         """The child's run is on disk: wait for its end."""
         if existing is not None:
             self.execution.settle(self, "error", None, None, _taken(existing, self.run))
+            return
+        self.on_disk = True
+        if self.cancel_requested:
+            self.stop()
             return
         self.execution.engine.watcher.watch(self.run.row, self._on_ended)
         self.execution.rest_again()
@@ -197,7 +203,9 @@ class ChildCall(Call):
             self.execution.settle(self, "error", None, None, ended.error)
 
     def stop(self) -> None:
-        """Ask the child to cancel, then end the wait."""
+        """Ask the child to cancel, then end the wait; as soon as there is a child that can be asked."""
+        if not self.on_disk:
+            return
         self.forget()
         self.execution.engine.request_cancel_of_child(self.run.id)
         self.execution.settle(self, "error", None, None, CANCELLED)

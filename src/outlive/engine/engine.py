@@ -373,7 +373,7 @@ class Engine:
         self.hushed = False
         self.executions[claimed.row] = execution
         if undecodable is not None:  # code that reads it may be deployed yet: nothing is lost
-            self.abandon(execution, undecodable)
+            self.main.call_soon(self.abandon, execution, undecodable)  # after it has heard its requests
         else:
             self.main.call_soon(execution.begin)
 
@@ -482,19 +482,12 @@ class Engine:
         elif not watched:
             self.spawn(self.store.notify())
         if execution.has_children:
-            self.spawn(self._close_children(execution))
+            self._requests.looper.wake()  # the children that end with it have been asked to, in the same transaction
+            self._sweep.looper.wake()
 
     async def _wake_parent(self, parent: int) -> None:
         await self.store.wake([parent])
         self.hint()
-
-    async def _close_children(self, execution: Execution) -> None:
-        """Cancel the children that were to end with their parent."""
-        for child in await self.store.list_children(execution.row, unfinished=True):
-            if child.parent_close == "cancel":
-                reason = json.dumps(f"its parent {execution.id!r} has ended")
-                await self.store.add_request(child.id, "cancel", reason)
-        self._requests.looper.wake()
 
     # -- requests of this process -------------------------------------------
     async def request(self, run_id: str, kind: str, reason: Any) -> bool:

@@ -18,6 +18,7 @@ import asyncio
 import copy
 import functools
 import heapq
+import json
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
@@ -604,8 +605,13 @@ class Execution:
         except BaseException as failure:
             status, error = Status.FAILED, record_error(_explain(failure), self.codec)
         self._close()
-        finish = Finish(self.row, self.claim, status, output, error, self.claimed.started_at)
+        reason = self.close_reason()
+        finish = Finish(self.row, self.claim, status, output, error, self.claimed.started_at, close_reason=reason)
         self.engine.committer.add_finish(self, finish)
+
+    def close_reason(self) -> str | None:
+        """Why the children that are to end with this run do so, if it has any."""
+        return json.dumps(f"its parent {self.id!r} has ended") if self.has_children else None
 
     def _close(self) -> None:
         if self._armed is not None:

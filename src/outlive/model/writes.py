@@ -82,7 +82,11 @@ class EntryWrite:
 
 @dataclass(slots=True)
 class Finish:
-    """The end of a run: its final status and value, and its live row is deleted."""
+    """The end of a run: its final status and value, and its live row is deleted.
+
+    With `close_reason` (JSON text) the same transaction asks its unfinished
+    children that were to end with it to cancel, for that reason.
+    """
 
     row: int
     claim: int
@@ -90,6 +94,7 @@ class Finish:
     output: str | None
     error: str | None
     started_at: float
+    close_reason: str | None = None
 
 
 @dataclass(slots=True)

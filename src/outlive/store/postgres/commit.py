@@ -71,6 +71,10 @@ def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
     if batch.finishes:
         parts.append("finish_run")
         _add_rows(values, "finish", _FINISH, batch.finishes)
+        if closing := [finish for finish in batch.finishes if finish.close_reason is not None]:
+            parts.append("close_children")
+            values["close_row"] = [finish.row for finish in closing]
+            values["close_reason"] = [finish.close_reason for finish in closing]
     if batch.releases:
         parts.append("release_run")
         _add_rows(values, "release", _RELEASE, batch.releases)

@@ -107,6 +107,18 @@ forgotten as (
   delete from outlive.requests q where q.row = any (array(select x.row from ended x))
 )
 
+-- name: close_children
+-- Asks the children that were to end with these runs to cancel; a second send of the batch finds no such end.
+asked as (
+  insert into outlive.requests (row, kind, payload, created_at)
+  select c.row, 'cancel', g.reason, now()
+  from outlive.runs c
+  join unnest(cast(:close_row as bigint[]), cast(:close_reason as text[])) as g (row, reason) on g.row = c.parent
+  where c.parent = any (cast(:close_row as bigint[])) and c.parent = any (array(select x.row from ended x))
+    and c.parent_close = 'cancel' and c.status is null and c.row <> all (array(select x.row from ended x))
+  on conflict (row, kind) do nothing
+)
+
 -- name: release_strays
 -- Lets go of runs that a living worker does not know of, since the reply to its claim was lost; read committed.
 with fence as materialized (

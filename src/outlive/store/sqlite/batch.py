@@ -162,6 +162,9 @@ def _write_ends(db: Connection, batch: Batch, fence: Fence, refused: set[int], n
                 for end in finishes
             ],
         )
+        closing = [(f.close_reason, now, f.row, worker, f.claim) for f in finishes if f.close_reason is not None]
+        if closing:
+            db.many(SQL["close_children"], closing)
         db.many(SQL["delete_live"], [(f.row, worker, f.claim) for f in finishes])
         if db.rows(SQL["any_request"]):
             db.many(SQL["delete_ended_requests"], [(f.row,) for f in finishes])

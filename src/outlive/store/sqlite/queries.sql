@@ -67,6 +67,14 @@ UPDATE ol_runs
 SET status = ?, output = ?, error = ?, started_at = ?, finished_at = ?
 WHERE row = ? AND EXISTS (SELECT 1 FROM ol_live l WHERE l.row = ol_runs.row AND l.owner = ? AND l.claim = ?)
 
+-- name: close_children
+-- Asks the children that were to end with a run to cancel, between the two halves of finish_run.
+INSERT INTO ol_requests (row, kind, payload, created_at)
+SELECT c.row, 'cancel', ?, ?
+FROM ol_live l CROSS JOIN ol_runs c ON c.parent = l.row
+WHERE l.row = ? AND l.owner = ? AND l.claim = ? AND c.parent_close = 'cancel' AND c.status IS NULL
+ON CONFLICT (row, kind) DO NOTHING
+
 -- name: delete_live
 -- The second half of finish_run.
 DELETE FROM ol_live WHERE row = ? AND owner = ? AND claim = ?
