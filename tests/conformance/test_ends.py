@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from outlive.model.writes import Batch
-from tests.conformance.records import claim_all, finish, register, release, start, start_owned, status
+from tests.conformance.records import (
+    claim_all,
+    finish,
+    new_entry,
+    new_run,
+    register,
+    release,
+    start,
+    start_owned,
+    status,
+)
 
 
 async def test_a_finished_run_has_its_value_and_nothing_else(database):
@@ -108,3 +118,32 @@ async def test_many_ends_in_one_batch(database):
         releases = [release(run.row, run.claim) for run in claimed[120:]]
         await store.commit(Batch(finishes=finishes, releases=releases), fence)
         assert len(await store.list_ended([run.row for run in claimed])) == 120
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_the_end_of_a_parent_asks_its_children_to_end(database, together):
+    async with database.open() as store:
+        fence = await register(store)
+        parent, stranger = await start_owned(store, fence, "parent", "stranger")
+        closes = {"doomed": "cancel", "spared": "abandon", "over": "cancel"}
+        children = {
+            name: new_run(name, parent=parent.row, parent_key=name, parent_close=how, owned=True)
+            for name, how in closes.items()
+        }
+        entries = [new_entry(parent.row, key=name, outcome="started") for name in children]
+        await store.commit(Batch(starts=list(children.values()), entries=entries), fence)
+        if not together:
+            await store.commit(Batch(finishes=[finish(children["over"].row)]), fence)
+        ends = Batch(
+            finishes=[
+                finish(parent.row, close_reason='"over and out"'),
+                finish(stranger.row),
+                *([finish(children["over"].row, close_reason='"never read"')] if together else []),
+            ]
+        )
+        await store.commit(ends, fence)
+        (asked,) = await store.list_requests(fence)
+        assert (asked.row, asked.kind, asked.payload) == (children["doomed"].row, "cancel", '"over and out"')
+        await store.commit(Batch(handled_requests=[asked.request]), fence)
+        await store.commit(ends, fence)  # its reply was lost
+        assert await store.list_requests(fence) == []

@@ -31,7 +31,7 @@ PASSAGES = {
     "register": (2,),
     "unregister": (2,),
     "wake": (2,),
-    "add_request": (2, 4),  # the fourth one cancels a child whose parent has ended
+    "add_request": (2,),
 }
 PASSAGES_FULL = {"commit": range(2, 40), "transaction": range(2, 7), "claim": range(2, 12)}
 

@@ -353,9 +353,16 @@ def _around(inner: st.SearchStrategy[Program]) -> st.SearchStrategy[Program]:
         st.builds(lambda name, inside: [name, *inside], st.sampled_from(many), some),
         st.builds(lambda name, inside: [name, *inside], st.sampled_from(many), some),
         st.builds(lambda when, inside: ["wait", when, *inside], whens, some),
-        st.builds(lambda name, limit, one: [name, limit, one], st.sampled_from(["timeout", "wait_for", "shield"]), limits, inner),
+        st.builds(
+            lambda name, limit, one: [name, limit, one],
+            st.sampled_from(["timeout", "wait_for", "shield"]),
+            limits,
+            inner,
+        ),
         st.builds(lambda name, one: [name, one], st.sampled_from(["catch", "placed", "notify", "create"]), inner),
-        st.builds(lambda name, one, two: [name, one, two], st.sampled_from(["either", "finally", "undo"]), inner, inner),
+        st.builds(
+            lambda name, one, two: [name, one, two], st.sampled_from(["either", "finally", "undo"]), inner, inner
+        ),
         st.builds(lambda times, one: ["repeat", times, one], st.integers(1, 3), inner),
         st.builds(lambda lock, one: ["locked", lock, one], which, inner),
     )

@@ -106,7 +106,7 @@ def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> No
     BUGS[bug](monkeypatch)
     for seed in range(SEEDS):
         try:
-            play(seed, limit_s=300.0)
+            play(seed, limit_s=300.0, most_faults=12)
         except SimulationFailed:
             return
     pytest.fail(f"{SEEDS} seeds did not find the planted bug: {bug}")

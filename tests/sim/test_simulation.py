@@ -11,10 +11,16 @@ from tests.support.size import pick
 SEEDS = pick(small=60, full=2_000)
 
 
-def play(seed: int, limit_s: float = 3_000.0) -> Simulation:
+def play(seed: int, limit_s: float = 3_000.0, most_faults: int = 6) -> Simulation:
     """Play the bank in the world of one seed."""
     return simulate(
-        bank.drive, include=list(bank.KINDS), seed=seed, prepare=bank.prepare, check=bank.check, limit_s=limit_s
+        bank.drive,
+        include=list(bank.KINDS),
+        seed=seed,
+        prepare=bank.prepare,
+        check=bank.check,
+        limit_s=limit_s,
+        most_faults=most_faults,
     )
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - one row of the frozen table, one line
 """The frozen table of keys: what a run's entries are called, for every way of making a branch.
 
 Keys are stored in users' databases and a run started by one version of Outlive

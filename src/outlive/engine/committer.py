@@ -255,7 +255,7 @@ class Committer:
                 _fail_starts(load, error)
                 load.starts.clear()
                 batch = load.batch()
-                log.error("the store refuses to write, %d rows wait for it: %s", len(batch), error)
+                log.warning("the store refuses to write, %d rows wait for it: %s", len(batch), error)
                 if self._closing:
                     return None
                 await asyncio.sleep(0.5)

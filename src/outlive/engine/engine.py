@@ -438,6 +438,7 @@ class Engine:
         error = record_error(asyncio.CancelledError(reason), self.codec)
         started_at = execution.claimed.started_at
         finish = Finish(execution.row, execution.claim, Status.CANCELLED, None, error, started_at)
+        finish.close_reason = execution.close_reason()
         self.committer.add_finish(execution, finish)
 
     def _hold(self, execution: Execution, reason: str, request: int | None = None) -> None:

@@ -84,6 +84,7 @@ class Execution:
         self._appended = 0
         self._durable = 0
         self._timers: list[tuple[float, int, RunTimer]] = []  # a heap; dropped ones stay until they come up
+        self._timers_made = 0
         self._armed: asyncio.TimerHandle | None = None
         self._doom: JournalMismatch | None = None
         self._pumping = False
@@ -217,7 +218,8 @@ class Execution:
     # -- timers, for the run loop -------------------------------------------
     def add_timer(self, timer: RunTimer) -> None:
         self._waiting[timer.key] = timer
-        heapq.heappush(self._timers, (timer.when(), len(self._waiting) + self._seq, timer))
+        self._timers_made += 1
+        heapq.heappush(self._timers, (timer.when(), self._timers_made, timer))
 
     def drop_timer(self, timer: RunTimer) -> None:
         self._waiting.pop(timer.key, None)
@@ -530,7 +532,7 @@ class Execution:
         if self._armed is not None:
             self._armed.cancel()
             self._armed = None
-        if timer is not None:
+        if timer is not None and self._committing is None:  # the end of a turn looks again
             delay = max(0.0, timer.when() - self.engine.clock.now())
             self._armed = self.engine.main.call_later(delay, self._pump)
         idle = (
@@ -600,8 +602,8 @@ class Execution:
                 self._task.result(), where=f"result of workflow {self.spec.name}", hint=self.spec.shape.result
             )
         except asyncio.CancelledError as cancelled:
-            reason = self._cancel_reason or str(cancelled)
-            status, error = Status.CANCELLED, record_error(asyncio.CancelledError(reason), self.codec)
+            why = self._cancel_reason or str(cancelled)
+            status, error = Status.CANCELLED, record_error(asyncio.CancelledError(why), self.codec)
         except BaseException as failure:
             status, error = Status.FAILED, record_error(_explain(failure), self.codec)
         self._close()

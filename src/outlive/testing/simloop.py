@@ -10,7 +10,6 @@ import asyncio
 import contextvars
 import heapq
 import itertools
-import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -29,7 +28,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._ready: deque[asyncio.Handle] = deque()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._count = itertools.count()
-        self._tasks: list[weakref.ref[asyncio.Task[Any]]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._unfinished = 0  # of them, when they were counted last
 
     # -- for the world ------------------------------------------------------
     def has_work(self) -> bool:
@@ -67,9 +67,8 @@ class SimLoop(asyncio.AbstractEventLoop):
     def clear(self) -> None:
         """Close what is left of a dead process, quietly."""
         asyncio._set_running_loop(self)
-        for reference in self._tasks:
-            task = reference()
-            if task is not None and not task.done():
+        for task in self._tasks:
+            if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 close_coroutine(task.get_coro())
         asyncio._set_running_loop(None)
@@ -109,7 +108,10 @@ class SimLoop(asyncio.AbstractEventLoop):
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: contextvars.Context | None = None
     ) -> asyncio.Task[Any]:
         task = asyncio.Task(coro, loop=self, name=name, context=context)
-        self._tasks.append(weakref.ref(task))
+        self._tasks.append(task)  # kept: a coroutine that the collector closes would run its `finally` at any moment
+        if len(self._tasks) > 2 * self._unfinished + 256:
+            self._tasks = [task for task in self._tasks if not task.done()]
+            self._unfinished = len(self._tasks)
         return task
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
