@@ -24,7 +24,7 @@ BLOCKS = (
     "next_due", "resume_run", "settle_entry", "start_run", "sweep_runs", "wake_requested", "wake_run",
 )
 # fmt: on
-PARTS = ("insert_runs", "finish_run", "release_run", "mark_run", "delete_request")
+PARTS = ("insert_runs", "finish_run", "close_children", "release_run", "mark_run", "delete_request")
 LISTS = {
     "find": compose_list(RunQuery(), run_id="x"),
     "children": compose_list(RunQuery(), parent_row=1, unfinished=True),

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from outlive.clock import SystemClock
-from outlive.errors import SchemaMismatch, UsageError
+from outlive.errors import SchemaMismatch, StoreUnavailable, UsageError
 from outlive.model.writes import ExistingRun
 from outlive.store.interface import RolledBack, RowTaken, WriteRefused
 from outlive.store.postgres import PostgresStore
@@ -203,6 +203,30 @@ async def test_it_ends_at_its_timeout(url, busy):
         await tx.rollback()
         assert await store.list_entries("order-1") == []
     assert await seats(url) is None
+
+
+async def test_a_lock_that_somebody_keeps_is_waited_for_outside(url):
+    """The store gives up in time for another try: whoever holds the lock may stand still, and that is not the body's fault."""
+    async with opened(url) as store:
+        holder = await asyncpg.connect(url)
+        try:
+            await holder.execute("create table seats (number int); insert into seats values (1)")
+            async with holder.transaction():
+                await holder.execute("update seats set number = 2")
+                tx = await store.begin(0.5)
+                with pytest.raises(StoreUnavailable, match="holds a lock") as caught:
+                    await tx.execute("update seats set number = 3")
+                assert not caught.value.outcome_unknown
+                await tx.rollback()
+                impatient = await store.begin(0.5)
+                with pytest.raises(asyncpg.LockNotAvailableError):
+                    await impatient.fetch("select number from seats for update nowait")
+                await impatient.rollback()
+            tx = await store.begin(0.5)
+            assert await tx.execute("update seats set number = 3") == 1
+            await tx.rollback()
+        finally:
+            await holder.close()
 
 
 async def test_a_statement_timeout_of_the_user_s_own_is_his_error(url):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from outlive.testing.faults import VARIABLE, Fault
+from outlive.testing.faults import VARIABLE, PointFault
 from tests.house.source import ROOT, SRC
 
 PATIENCE_S = 20.0
@@ -22,7 +22,14 @@ class Child:
     """One process of `tests.crash.program`; a context that kills it at the end, however the test went."""
 
     def __init__(
-        self, role: str, url: str, folder: Path, *, lease_s: float, faults: Sequence[Fault] = (), options: str = ""
+        self,
+        role: str,
+        url: str,
+        folder: Path,
+        *,
+        lease_s: float,
+        faults: Sequence[PointFault] = (),
+        linger_s: float = 0.0,
     ) -> None:
         self.fault = faults[-1] if faults else None
         self._said = folder / f"{role}-{len(list(folder.glob('*.txt')))}.txt"
@@ -32,7 +39,16 @@ class Child:
             environment[VARIABLE] = ",".join(map(str, faults))
         with self._said.open("wb") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.crash.program", role, url, str(folder / "ledger"), str(lease_s), options],
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.crash.program",
+                    role,
+                    url,
+                    str(folder / "ledger"),
+                    f"{lease_s}",
+                    f"{linger_s}",
+                ],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.PIPE,

@@ -1,7 +1,8 @@
 """Reads and writes the database behind Outlive's back: what a person with psql or sqlite3 would see.
 
 Through the same SQLite library as the app where it is in the same process,
-since a second one on the same file would lose its locks.
+since a second one on the same file would lose its locks. Drivers are imported
+where they are used: the many child processes need none of the parent's.
 """
 
 from __future__ import annotations
@@ -13,10 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
-
-import psycopg
-
-REQUESTS = "select run, kind from outlive_requests"
 
 
 def is_sqlite(url: str) -> bool:
@@ -32,6 +29,8 @@ def path_of(url: str) -> Path:
 def connect(url: str) -> Any:
     """Open a connection of one's own, in autocommit mode."""
     if not is_sqlite(url):
+        import psycopg
+
         return psycopg.connect(url, autocommit=True, options="-c search_path=outlive,public")
     if parse_qs(urlsplit(url).query).get("driver") == ["apsw"]:
         import apsw
@@ -40,11 +39,6 @@ def connect(url: str) -> Any:
         connection.set_busy_timeout(10_000)
         return connection
     return sqlite3.connect(path_of(url), timeout=10, isolation_level=None, check_same_thread=False)
-
-
-def begin(url: str) -> str:
-    """Give the statement that begins a writing transaction."""
-    return "begin immediate" if is_sqlite(url) else "begin"
 
 
 def read(url: str, sql: str) -> list[tuple[Any, ...]]:
@@ -90,6 +84,8 @@ def read_untouched(url: str, sql: str, *, alive: bool = False) -> list[tuple[Any
                 return read(f"sqlite:///{folder}/{path.name}", sql)
             except sqlite3.OperationalError:
                 return []
+    import psycopg
+
     _await_statements_done(url, alive=alive)
     try:
         return read(url, sql)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import outlive
 from outlive import hooks
-from outlive.testing.faults import Fault
+from outlive.testing.faults import PointFault
 from tests.house.source import MODULES
 from tests.support.size import FULL
 
@@ -24,25 +24,32 @@ EDGES = (".before", ".after")
 
 # Passages of a point at which to die, besides the first one, where they mean different things.
 PASSAGES = {
-    "commit": (2, 3, 5, 8, 13, 21),
-    "transaction": (2, 3, 4),
-    "start_in": (2,),
-    "claim": (2, 3, 5),
+    "add_request": (3,),
+    "claim": (2,),
+    "commit": (3, 8, 13, 21, 27),
     "register": (2,),
-    "unregister": (2,),
-    "wake": (2,),
-    "add_request": (2,),
+    "start_in": (2,),
+    "transaction": (3,),
 }
-PASSAGES_FULL = {"commit": range(2, 40), "transaction": range(2, 7), "claim": range(2, 12)}
+BEATS_AFTER_S = 0.5  # with a lease of 0.9 s
+LEASES_S = {"beat": 0.9}
+
+PASSAGES_FULL = {
+    "commit": range(2, 36),
+    "transaction": range(2, 6),
+    "claim": range(2, 8),
+    "wake": (2,),
+    "unregister": (2,),
+}
 
 # What has to have died before, so that the point is passed, or has something to do.
 BEFORE = {
-    "take_over": Fault("commit.after", "kill", 4),  # nobody takes over from the living
-    "sweep": Fault("wake.before", "kill", 1),  # a wake-up that was lost
+    "take_over": PointFault("commit.after", "kill", 4),  # nobody takes over from the living
+    "sweep": PointFault("wake.before", "kill", 1),  # a wake-up that was lost
 }
 
 # What happens earlier in the same process, for the same reason.
-FIRST = {"release_strays": Fault("claim.after", "lost", 1)}
+FIRST = {"release_strays": PointFault("claim.after", "lose_reply", 1)}
 
 
 def _load_all() -> None:
@@ -61,7 +68,7 @@ class Case:
     """One fault: where, in which store, and what comes before it."""
 
     store: str
-    fault: Fault
+    fault: PointFault
 
     def __str__(self) -> str:
         return f"{self.store}-{self.fault.point}-{self.fault.passage}"
@@ -71,11 +78,19 @@ class Case:
         return self.fault.point.rpartition(".")[0]
 
     @property
-    def before(self) -> Fault | None:
+    def before(self) -> PointFault | None:
         return BEFORE.get(self.site)
 
+    def lease_s(self, usual_s: float) -> float:
+        return LEASES_S.get(self.site, usual_s)
+
     @property
-    def faults(self) -> list[Fault]:
+    def linger_s(self) -> float:
+        """How long the process has to live to meet this fault."""
+        return BEATS_AFTER_S if self.site == "beat" else 0.0
+
+    @property
+    def faults(self) -> list[PointFault]:
         """All faults of the process that is to meet this one."""
         first = FIRST.get(self.site)
         return [self.fault] if first is None else [first, self.fault]
@@ -94,6 +109,6 @@ def list_cases(action: str, *, passages: bool) -> list[Case]:
     for store in STORES:
         for point in list_points(store):
             site = point.rpartition(".")[0]
-            more = (PASSAGES_FULL if FULL else PASSAGES).get(site, PASSAGES.get(site, ())) if passages else ()
-            cases += [Case(store, Fault(point, action, passage)) for passage in (1, *more)]
+            more = {**PASSAGES, **(PASSAGES_FULL if FULL else {})}.get(site, ()) if passages else ()
+            cases += [Case(store, PointFault(point, action, passage)) for passage in (1, *more)]
     return cases

@@ -1,4 +1,4 @@
-"""The child process of the crash suite: `python -m tests.crash.program ROLE URL LEDGER LEASE`.
+"""The child process of the crash suite: `python -m tests.crash.program ROLE URL LEDGER LEASE LINGER`.
 
 `drive` starts the scenario, waits for its end and may be killed at any point:
 another one started on the same database goes on where it stood. `serve` is a
@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from outlive import LeaseLost, Outlive, Run, RunCancelled, Status, StoreUnavailable
+from outlive import LeaseLost, Outlive, OutliveError, Run, RunCancelled, Status, StoreUnavailable
 from outlive.engine import residency
 from outlive.testing.faults import arm_from_environment
 from tests.crash import bank, databases, scenario
@@ -60,7 +60,7 @@ async def opened(url: str, **settings: Any) -> AsyncIterator[Outlive]:
 
 
 # -- the scenario -------------------------------------------------------------
-async def drive(url: str, lease_s: float) -> None:
+async def drive(url: str, lease_s: float, linger_s: float) -> None:
     """Start everything, wait for everything; each part may have been done by a process that died."""
     async with opened(url, worker=False) as client:
         await start(client, errand, 0, id="by-client")
@@ -72,6 +72,7 @@ async def drive(url: str, lease_s: float) -> None:
                 insist(lambda: hold_and_resume(app, "held")),
                 insist(lambda: start_by_connection(app, url)),
             )
+            await asyncio.sleep(linger_s)
             for run_id in stage or await list_ids(app):
                 await wait_for(app, run_id)
     async with opened(url, lease=lease_s) as app:
@@ -105,6 +106,9 @@ async def wait_for(app: Outlive, run_id: str) -> None:
             say("lost", run_id)
         except RunCancelled:
             return
+        except OutliveError as error:
+            say(f"run {run_id} failed: {error}")
+            raise
 
 
 async def list_ids(app: Outlive) -> list[str]:
@@ -120,10 +124,22 @@ async def children_of(app: Outlive) -> list[str]:
 async def cancel_once(app: Outlive, run_id: str, url: str) -> None:
     """Cancel a run, unless that was asked for before: two requests are two cancellations."""
     run = await app.get(run_id)
-    open_requests = await asyncio.to_thread(databases.read, url, databases.REQUESTS)
+    open_requests = await read_requests(url)
     if (run_id, "cancel") in open_requests or any(entry.kind == "cancel" for entry in await run.entries()):
         return
     await run.cancel("nobody wants it")
+
+
+async def read_requests(url: str) -> list[tuple[Any, ...]]:
+    """Read the open requests as anyone may, through the view."""
+    sql = "select run, kind from outlive_requests"
+    if databases.is_sqlite(url):
+        return await asyncio.to_thread(databases.read, url, sql)
+    connection = await connect(url)
+    try:
+        return [tuple(row) for row in await connection.fetch(sql)]
+    finally:
+        await connection.close()
 
 
 async def hold_and_resume(app: Outlive, run_id: str) -> None:
@@ -142,17 +158,33 @@ async def hold_and_resume(app: Outlive, run_id: str) -> None:
 async def start_by_connection(app: Outlive, url: str) -> None:
     """Start a run in a transaction of the application's own connection, with the row that says that it was done."""
     text = "started by a connection"
-    with closing(databases.connect(url)) as connection:
-        execute: Callable[..., Any] = connection.execute
-        await asyncio.to_thread(execute, databases.begin(url))  # may wait for a transaction of this very loop
-        if not list(execute(f"select 1 from bookings where label = '{text}'")):
-            execute(f"insert into bookings (label, cents) values ('{text}', 4)")
-            await app.start(errand, 8, id="from-connection", tx=connection)
-        execute("commit")
+    said, insert = f"select 1 from bookings where label = '{text}'", f"insert into bookings values ('{text}', 4)"
+    if databases.is_sqlite(url):
+        with closing(databases.connect(url)) as connection:
+            await asyncio.to_thread(connection.execute, "begin immediate")  # may wait for a transaction of this loop
+            if not list(connection.execute(said)):
+                connection.execute(insert)
+                await app.start(errand, 8, id="from-connection", tx=connection)
+            connection.execute("commit")
+        return
+    connection = await connect(url)
+    try:
+        async with connection.transaction():
+            if not await connection.fetch(said):
+                await connection.execute(insert)
+                await app.start(errand, 8, id="from-connection", tx=connection)
+    finally:
+        await connection.close()
+
+
+async def connect(url: str) -> Any:
+    import asyncpg
+
+    return await asyncpg.connect(url, server_settings={"search_path": "outlive, public"})
 
 
 # -- one run ------------------------------------------------------------------
-async def wait(url: str, lease_s: float) -> None:
+async def wait(url: str, lease_s: float, linger_s: float) -> None:
     """Start one run and wait for it."""
     async with opened(url, lease=lease_s) as app:
         await start(app, order, "book", 500, id="order")
@@ -198,7 +230,7 @@ def _read_stdin() -> None:
 
 def main() -> None:
     """Run a role."""
-    role, url, ledger, lease_s = sys.argv[1:5]
+    role, url, ledger, lease_s, linger_s = sys.argv[1:6]
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
     residency.RESIDENT_IDLE_RUNS = 0  # waiting runs leave memory at once
     scenario.ledger = bank.ledger = Path(ledger)
@@ -208,7 +240,7 @@ def main() -> None:
         _run(serve(url, float(lease_s)))
     else:
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        _run({"drive": drive, "wait": wait}[role](url, float(lease_s)))
+        _run({"drive": drive, "wait": wait}[role](url, float(lease_s), float(linger_s)))
 
 
 if __name__ == "__main__":

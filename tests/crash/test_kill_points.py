@@ -28,7 +28,9 @@ def test_a_kill_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_path: 
     for faults in ([case.before] if case.before else [], case.faults):
         if not faults:
             continue
-        with Child("drive", url, tmp_path, lease_s=LEASE_S, faults=faults) as child:
+        with Child(
+            "drive", url, tmp_path, lease_s=case.lease_s(LEASE_S), faults=faults, linger_s=case.linger_s
+        ) as child:
             child.wait_dead()
         moments.append(Moment(len(read_ledger(tmp_path)), read_settled(url)))
     with Child("drive", url, tmp_path, lease_s=LEASE_S) as child:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from outlive.testing.faults import Fault
+from outlive.testing.faults import PointFault
 from tests.crash.children import Child
 from tests.crash.conftest import LEASE_S, make_url
 from tests.crash.points import COVERED, STORES, Case
@@ -20,13 +20,13 @@ from tests.crash.records import Moment, Place, Record, check_ledger, read_ledger
 
 Undisturbed = Callable[[str], tuple[Record, Counter[Place]]]
 
-PASSAGES = {"commit": (1, 2, 5, 9), "transaction": (1, 2, 3), "claim": (1, 2), "wake": (1, 2)}
+PASSAGES = {"commit": (1, 3, 9), "transaction": (1, 3)}
 
 CASES = [
-    Case(store, Fault(f"{site}.{edge}", action, passage))
+    Case(store, PointFault(f"{site}.{edge}", action, passage))
     for store in STORES
     for site in sorted(COVERED)
-    for edge, action in (("before", "down"), ("after", "lost"))
+    for edge, action in (("before", "refuse"), ("after", "lose_reply"))
     for passage in PASSAGES.get(site, (1,))
 ]
 
@@ -37,10 +37,12 @@ def test_a_lost_reply_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_
     url = make_url(case.store, tmp_path)
     moments = []
     if case.before is not None:
-        with Child("drive", url, tmp_path, lease_s=LEASE_S, faults=[case.before]) as child:
+        with Child("drive", url, tmp_path, lease_s=case.lease_s(LEASE_S), faults=[case.before]) as child:
             child.wait_dead()
         moments.append(Moment(len(read_ledger(tmp_path)), read_settled(url)))
-    with Child("drive", url, tmp_path, lease_s=LEASE_S, faults=case.faults) as child:
+    with Child(
+        "drive", url, tmp_path, lease_s=case.lease_s(LEASE_S), faults=case.faults, linger_s=case.linger_s
+    ) as child:
         child.wait_done()
     assert case.fault.notice in child.said.splitlines(), f"{case.fault} was never reached:\n{child.said}"
     if case.site == "start_in":  # raised within a transaction, which is rolled back and executed again

@@ -339,7 +339,7 @@ class FakeTransaction:
         assert self.is_open
         await asyncio.sleep(self._solo.commit_delay())
         if self._solo.died:
-            await asyncio.get_running_loop().create_future()
+            raise asyncio.CancelledError
         self.is_open = False
         self._solo.write(self._solo.runs[entry.row], entry)
 

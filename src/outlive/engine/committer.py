@@ -109,7 +109,7 @@ class Committer:
         store: Store,
         main: asyncio.AbstractEventLoop,
         fence: Callable[[], Fence | None],
-        on_lease_lost: Callable[[], None],
+        on_lease_lost: Callable[[Fence], None],
         on_failed: Callable[[Any, BaseException], None],
         on_started: Callable[[NewRun, Fence | None], None],
         on_left: Callable[[Any, Finish | Release], None],
@@ -215,8 +215,8 @@ class Committer:
     async def _commit(self, load: Load) -> None:
         try:
             committed = await self._send(load)
-        except FenceLost:
-            self._on_lease_lost()
+        except FenceLost as lost:
+            self._on_lease_lost(lost.fence)
             self._starts[:0] = load.starts
             return
         except RowTaken as error:

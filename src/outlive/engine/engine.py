@@ -197,10 +197,10 @@ class Engine:
     def _fence_or_none(self) -> Fence | None:
         return self.fence() if self.is_worker else None
 
-    def lease_lost(self) -> None:
+    def lease_lost(self, fence: Fence) -> None:
         """A peer has taken over: forget every run without a trace, then register as a new incarnation."""
-        if self._renewal is not None and not self._renewal.done():
-            return
+        if fence != self.lease.fence:
+            return  # heard twice: by a write and by the beat for example
         log.error("lease lost: %d runs continue on other workers", len(self.executions))
         lost, waits = list(self.executions.values()), self._lost_waits
         self.executions.clear()

@@ -10,6 +10,7 @@ deadline counts from before the beat was sent.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import sys
 import threading
@@ -35,7 +36,7 @@ class Lease:
         clock: DatabaseClock,
         main: asyncio.AbstractEventLoop,
         lease_s: float,
-        on_lost: Callable[[], None],
+        on_lost: Callable[[Fence], None],
         on_regained: Callable[[], None],
         *,
         threaded: bool = True,
@@ -131,7 +132,7 @@ class Lease:
                 self._renewed(sent)
         except FenceLost:
             if not self._stopping:
-                _post(self._main, self._on_lost)
+                _post(self._main, functools.partial(self._on_lost, fence))
         finally:
             self._stop = lambda: None
             await channel.close()

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from outlive.errors import StoreError
 from outlive.limits import POLL_IDLE_S
+from outlive.model.writes import Fence
 from outlive.store.interface import FenceLost
 
 log = logging.getLogger("outlive.engine")
@@ -22,7 +23,10 @@ class Looper:
     """Repeats one duty until it is stopped."""
 
     def __init__(
-        self, name: str, turn: Callable[[], Awaitable[float]], on_fence_lost: Callable[[], None] = lambda: None
+        self,
+        name: str,
+        turn: Callable[[], Awaitable[float]],
+        on_fence_lost: Callable[[Fence], None] = lambda fence: None,
     ) -> None:
         self.name = name
         self._turn = turn
@@ -52,8 +56,8 @@ class Looper:
             self._woken.clear()
             try:
                 delay_s = await self._turn()
-            except FenceLost:
-                self._on_fence_lost()
+            except FenceLost as lost:
+                self._on_fence_lost(lost.fence)
                 delay_s = POLL_IDLE_S
             except StoreError as error:
                 log.warning("%s: the store does not answer, trying again: %s", self.name, error)

@@ -19,7 +19,7 @@ from outlive.engine.calls import StepCall
 from outlive.engine.roles import Host
 from outlive.errors import StoreUnavailable, UsageError
 from outlive.limits import TRANSACTION_TIMEOUT_S
-from outlive.model.writes import EntryWrite
+from outlive.model.writes import EntryWrite, Fence
 from outlive.store.interface import EntrySettled, FenceLost, OpenTransaction, RolledBack
 
 log = logging.getLogger("outlive.transaction")
@@ -73,6 +73,7 @@ class Transactions:
         if not self._engine.may_begin(execution):
             await _undisturbed(tx.rollback())
             raise StoreUnavailable("the lease has run out")
+        fence = self._engine.fence()
         try:
             face: Any = tx if spec.is_async else SyncTransaction(tx, self._engine.main)
             inside = current_transaction.set(spec.name)
@@ -98,22 +99,22 @@ class Transactions:
             raise
         call.committing = True
         try:
-            await _undisturbed(self._commit(tx, entry))
+            await _undisturbed(self._commit(tx, fence, entry))
         except BaseException:
             call.committing = False
             execution.end_turn(call, None)
             raise
         execution.end_turn(call, entry, decoded)
 
-    async def _commit(self, tx: OpenTransaction, entry: EntryWrite) -> None:
+    async def _commit(self, tx: OpenTransaction, fence: Fence, entry: EntryWrite) -> None:
         engine = self._engine
         try:
-            await tx.commit(engine.fence(), entry)
+            await tx.commit(fence, entry)
         except FenceLost:
-            engine.lease_lost()
+            engine.lease_lost(fence)
             raise asyncio.CancelledError from None
         except EntrySettled:
-            engine.lease_lost()  # somebody else has written for a run that we believed to own
+            engine.lease_lost(fence)  # somebody else has written for a run that we believed to own
             raise asyncio.CancelledError from None
         except StoreUnavailable as error:
             if not error.outcome_unknown or not await self._was_committed(entry):

@@ -31,7 +31,11 @@ from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fenc
 
 
 class FenceLost(Exception):
-    """The worker's fence row is gone or has another epoch: nothing was written."""
+    """The fence's row is gone or has another epoch: nothing was written."""
+
+    def __init__(self, fence: Fence) -> None:
+        super().__init__(f"worker {fence.worker} no longer has epoch {fence.epoch}")
+        self.fence = fence
 
 
 class WriteRefused(StoreError):

@@ -2,7 +2,7 @@
 
 `OUTLIVE_FAULT=commit.before:kill:3` ends the process with SIGKILL when it passes
 `commit.before` for the third time. With `stop` it gets SIGSTOP there and goes on
-after a SIGCONT; with `down` the database seems not to answer, with `lost` it
+after a SIGCONT; with `refuse` the database seems not to answer, with `lose_reply` it
 seems to have died before its reply. Several faults are separated by commas. What
 happens is told on stderr first, so that whoever waits for it knows that the
 point was reached. Passages count from the arming on, over all threads.
@@ -22,11 +22,11 @@ from outlive.errors import StoreUnavailable, UsageError
 VARIABLE = "OUTLIVE_FAULT"
 
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
-_ERRORS = {"down": False, "lost": True}  # whether the outcome is unknown
+_ERRORS = {"refuse": False, "lose_reply": True}  # whether the outcome is unknown
 
 
 @dataclass(frozen=True)
-class Fault:
+class PointFault:
     """What happens at which passage of which point; as text `point:action:passage`."""
 
     point: str
@@ -42,16 +42,18 @@ class Fault:
         return f"fault {self}"
 
 
-def parse_faults(text: str) -> list[Fault]:
+def parse_faults(text: str) -> list[PointFault]:
     """Read `point:action:passage,…`; a passage may be left out."""
     return [_parse_fault(part) for part in text.split(",")]
 
 
-def _parse_fault(text: str) -> Fault:
+def _parse_fault(text: str) -> PointFault:
     point, action, passage = (*text.split(":"), "1", "1")[:3]
     if not point or action not in {**_SIGNALS, **_ERRORS} or not passage.isdigit() or int(passage) < 1:
-        raise UsageError(f"{VARIABLE}: {text!r} is not point:action:passage with kill, stop, down or lost as action")
-    return Fault(point, action, int(passage))
+        raise UsageError(
+            f"{VARIABLE}: {text!r} is not point:action:passage with kill, stop, refuse or lose_reply as action"
+        )
+    return PointFault(point, action, int(passage))
 
 
 def arm_from_environment() -> None:
@@ -61,7 +63,7 @@ def arm_from_environment() -> None:
         arm_faults(parse_faults(text))
 
 
-def arm_faults(faults: Iterable[Fault]) -> None:
+def arm_faults(faults: Iterable[PointFault]) -> None:
     """Let this process meet faults."""
     lock = threading.Lock()
     left = {fault: fault.passage for fault in faults}
@@ -78,7 +80,7 @@ def arm_faults(faults: Iterable[Fault]) -> None:
     hooks.arm(fire)
 
 
-def _meet(fault: Fault) -> None:
+def _meet(fault: PointFault) -> None:
     os.write(2, f"{fault.notice}\n".encode())
     if fault.action in _SIGNALS:
         os.kill(os.getpid(), _SIGNALS[fault.action])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from outlive import hooks
 from outlive.model.writes import Fence
 from outlive.store.interface import FenceLost
 from outlive.store.postgres.connect import load_driver
@@ -31,6 +32,7 @@ class PostgresSideChannel:
         """Connect on the running loop."""
         return cls(address, await address.connect(command_timeout_s=BEAT_TIMEOUT_S))
 
+    @hooks.commit_site("beat")
     async def beat(self, fence: Fence, lease_s: float) -> float:
         """Renew the lease; give the database's time. Raises FenceLost."""
         timeout_s = min(BEAT_TIMEOUT_S, lease_s / 2)
@@ -47,7 +49,7 @@ class PostgresSideChannel:
                 raise
             raise explained from error
         if now is None:
-            raise FenceLost
+            raise FenceLost(fence)
         return float(now)
 
     async def close(self) -> None:

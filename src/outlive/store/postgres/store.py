@@ -93,8 +93,8 @@ class PostgresStore:
         hooks.point("commit.before")
         row = await self._send_batch(made, arguments, batch.starts)
         hooks.point("commit.after")
-        if not row["fenced"]:
-            raise FenceLost
+        if fence is not None and not row["fenced"]:
+            raise FenceLost(fence)
         committed = Committed(refused=set(row["refused"]))
         if row["started"] < len(batch.starts):
             committed.existing = await self._find_existing(batch.starts, committed.refused)
@@ -156,7 +156,7 @@ class PostgresStore:
     async def unregister(self, fence: Fence) -> None:
         ((left,),) = await self._write("delete_worker", worker=fence.worker, epoch=fence.epoch)
         if not left:
-            raise FenceLost
+            raise FenceLost(fence)
 
     async def list_workers(self) -> list[WorkerRow]:
         return [WorkerRow(**row) for row in await self._read("list_workers")]
@@ -165,7 +165,7 @@ class PostgresStore:
     async def release_strays(self, fence: Fence, kept: Sequence[int]) -> int:
         (row,) = await self._write("release_strays", worker=fence.worker, epoch=fence.epoch, kept=list(kept))
         if not row["stands"]:
-            raise FenceLost
+            raise FenceLost(fence)
         return int(row["released"])
 
     @hooks.commit_site("take_over")
@@ -188,7 +188,7 @@ class PostgresStore:
             suspect_crashes=SUSPECT_CRASHES,
         )
         if not rows[0]["stands"]:
-            raise FenceLost
+            raise FenceLost(fence)
         return [to_claimed(row) for row in rows if row["row"] is not None]
 
     async def has_suspects(self) -> bool:
@@ -220,7 +220,7 @@ class PostgresStore:
     async def list_requests(self, fence: Fence) -> list[RequestRow]:
         rows = await self._read("list_requests", worker=fence.worker, epoch=fence.epoch)
         if not rows:
-            raise FenceLost
+            raise FenceLost(fence)
         return [RequestRow(**row) for row in rows if row["request"] is not None]
 
     @hooks.commit_site("resume")

@@ -40,6 +40,7 @@ _RESET = (
 )
 _PLANNER_BACK = "".join(f"; set local {name} to default" for name in PLANNER)
 _RETRY = ("40001", "40P01")  # serialization failure, deadlock
+_LOCKED = "55P03"  # a lock was not available in time, perhaps because its holder stands still
 _CANCELLED, _ABORTED = "57014", "25P02"
 
 
@@ -70,6 +71,7 @@ class PostgresTransaction:
         try:
             await transaction._connection.execute(
                 f"begin isolation level {isolation or 'read committed'}; set local statement_timeout = {millis}; "
+                f"set local lock_timeout = {max(1, millis // 2)}; "
                 f"set local idle_in_transaction_session_timeout = {millis}; "
                 f"set local outlive.transaction = '{transaction._token}'" + _PLANNER_BACK
             )
@@ -160,15 +162,17 @@ class PostgresTransaction:
 
     async def _run(self, work: Awaitable[Any]) -> Any:
         """Await the driver; its errors are the user's, but for those that say what became of the transaction."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             return await work
         except Exception as error:
-            meaning = self._judge(error)
+            meaning = self._judge(error, loop.time() - began)
             if meaning is None:
                 raise
             raise meaning from error
 
-    def _judge(self, error: Exception) -> Exception | None:
+    def _judge(self, error: Exception, waited_s: float) -> Exception | None:
         """Give what the end of the transaction by an error is called, None if it has not ended."""
         state = getattr(error, "sqlstate", None)
         if state == _CANCELLED and asyncio.get_running_loop().time() > self._deadline - 0.05:
@@ -177,6 +181,8 @@ class PostgresTransaction:
             return UsageError(f"this transaction has ended: {self._ended}")
         if state in _RETRY:
             return RolledBack(str(error))
+        if state == _LOCKED and waited_s > 0.4 * self._timeout_s:  # our own limit; NOWAIT is the user's, and at once
+            return StoreUnavailable(f"another session of {self._address.url} holds a lock that is needed: {error}")
         if self._connection.is_closed():
             self._end("its connection was lost, so it was rolled back")
             return StoreUnavailable(f"lost {self._address.url} within a transaction, which is undone: {error}")
@@ -226,7 +232,7 @@ class PostgresTransaction:
                 "leave COMMIT and ROLLBACK to the transaction step"
             )
         if not row["fenced"]:
-            raise FenceLost
+            raise FenceLost(fence)
         if not row["written"]:
             raise EntrySettled
 

@@ -26,7 +26,7 @@ _LADDER = (256, 64, 16, 4, 1)  # rows per statement: few lengths, so that each s
 def check_fence(db: Connection, fence: Fence) -> None:
     """Raise FenceLost unless the worker still has its epoch; call it under the write lock."""
     if not db.rows(SQL["check_fence"], (fence.worker, fence.epoch)):
-        raise FenceLost(f"worker {fence.worker} no longer has epoch {fence.epoch}")
+        raise FenceLost(fence)
 
 
 def write_batch(db: Connection, batch: Batch, fence: Fence | None, now: float) -> Committed:

@@ -178,6 +178,7 @@ class SqliteStore:
         self._warn_of_old_library(await self._read(reading.count_other_processes))
         return await self._write(lambda db, now: ownership.register(db, worker, lease_s, now))
 
+    @commit_site("beat")
     async def beat(self, fence: Fence, lease_s: float) -> float:
         """Renew a lease; give the database's time."""
         if identify_file(self._place) != self._file:
