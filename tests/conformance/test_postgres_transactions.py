@@ -206,7 +206,7 @@ async def test_it_ends_at_its_timeout(url, busy):
 
 
 async def test_a_lock_that_somebody_keeps_is_waited_for_outside(url):
-    """The store gives up in time for another try: whoever holds the lock may stand still, and that is not the body's fault."""
+    """The store gives up in time for another try: whoever holds the lock may stand still."""
     async with opened(url) as store:
         holder = await asyncpg.connect(url)
         try:
