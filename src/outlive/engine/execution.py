@@ -419,9 +419,7 @@ class Execution:
 
     def _entry_at_once(self, key: str, kind: str, name: str, value: str, began_at: float, at: float) -> EntryWrite:
         """Make the entry of what has its outcome without any work."""
-        return EntryWrite(
-            self.row, key, None, kind, name, None, "ok", value, None, 1, began_at, at, self.noted_version
-        )
+        return EntryWrite(self.row, key, None, kind, name, None, "ok", value, None, 1, began_at, at, self.noted_version)
 
     def _now(self) -> float:
         """Give the time of a delivery that is due now."""

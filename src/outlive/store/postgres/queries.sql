@@ -311,7 +311,8 @@ stands as (
 )
 select s.stands, t.row, r.id, r.workflow, r.version, r.input, r.codec, t.claim, t.crashes, t.claim = 1 as fresh, t.alone,
   extract(epoch from t.started_at)::float8 as started_at, extract(epoch from r.deadline_at)::float8 as deadline_at,
-  r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes
+  r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes,
+  exists (select from outlive.requests q where q.row = t.row) as asked
 from stands s left join (
   taken t join outlive.runs r on r.row = any (array(select x.row from taken x)) and r.row = t.row) on true
 order by t.due_at = '-infinity' desc, r.priority, t.due_at, t.row
@@ -450,8 +451,9 @@ left join outlive.live l on l.row = r.row and l.row = any (cast(:rows as bigint[
 where r.row = any (cast(:rows as bigint[])) and (r.status is not null or l.hold is not null)
 
 -- name: send_hint
--- Tells listeners that there may be work; they know the sender by its token.
-select pg_notify('outlive', :token)
+-- Tells listeners that there may be work; they know the sender by its token. There is nothing that could be lost, so
+-- the commit waits for no disk.
+select set_config('synchronous_commit', 'off', true), pg_notify('outlive', :token)
 
 -- name: list_versions
 -- Reads the versions of the schema that were applied; fails if there is no schema yet.
