@@ -69,6 +69,7 @@ class StepSpec:
     on_unknown: OnUnknown = "retry"
     check_arguments: bool = True
     transactional: bool = False
+    session: Callable[..., Any] | None = None  # makes what a transaction gets in the place of `tx`
 
     @property
     def kind(self) -> str:
