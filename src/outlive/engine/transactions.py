@@ -107,9 +107,7 @@ class Transactions:
             raise
         execution.end_turn(call, entry, decoded)
 
-    async def _begin(
-        self, spec: StepSpec, limit_s: float
-    ) -> tuple[OpenTransaction | OpenSession, Callable[..., Any]]:
+    async def _begin(self, spec: StepSpec, limit_s: float) -> tuple[OpenTransaction | OpenSession, Callable[..., Any]]:
         """Begin; give what ends the transaction, and the body with what it writes through."""
         store = self._engine.store
         if spec.session is not None:

@@ -23,7 +23,13 @@ from outlive.model.writes import EntryWrite, Fence
 from outlive.store.interface import RolledBack
 from outlive.store.postgres.statements import named_block, statement
 from outlive.store.postgres.transaction import (
-    ABORTED, CANCELLED, LOCKED, RETRY, check_settled, describe_swallowed, ends_transaction,
+    ABORTED,
+    CANCELLED,
+    LOCKED,
+    RETRY,
+    check_settled,
+    describe_swallowed,
+    ends_transaction,
 )  # fmt: skip
 from outlive.store.sessions import GuardedSession
 
