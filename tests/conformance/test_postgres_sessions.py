@@ -121,6 +121,24 @@ async def test_a_lost_reply_to_the_commit_is_told(url, driver):
             await session.commit(desk.fence, entry(desk))
 
 
+async def test_a_commit_without_any_reply_is_given_up(url, driver):
+    wire = Wire(url)
+    wire.is_silent = True
+    async with wire.open() as through, open_desk(url, driver, through) as desk:
+        session = await desk.begin(1.0)
+        await desk.execute(session, "insert into bookings values ('one')")
+        wire.lose_reply_to(b"COMMIT")
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable) as lost:
+            await session.commit(desk.fence, entry(desk))
+        assert lost.value.outcome_unknown
+        assert 0.9 < time.monotonic() - began < 15  # psycopg waits for five seconds before it hangs up
+        assert await desk.count() == 1
+        wire.hang_up()  # a driver that blocks waits until the connection breaks, in its thread
+        while desk.maker.kw["bind"].pool.checkedout():
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize("when", ["in the body", "before the entry", "before the commit"])
 async def test_a_connection_that_is_lost_undoes_it(url, driver, when, monkeypatch):
     async with open_desk(url, driver) as desk:
@@ -245,7 +263,7 @@ async def test_a_commit_through_the_driver_is_noticed(url, driver):
 
         body: Callable[[], Awaitable[None]] = session.enclose(end if desk.is_async else plain_end)
         await (body() if desk.is_async else asyncio.to_thread(body))
-        with pytest.raises(UsageError, match="raw connection"):
+        with pytest.raises(UsageError, match="session's own connection"):
             await session.commit(desk.fence, entry(desk))
         assert await desk.keys() == ["/table#1"]
 

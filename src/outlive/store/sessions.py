@@ -85,6 +85,7 @@ class GuardedSession:
 
         session.get_bind = get_bind
         session.twophase = False  # there is one database
+        type(session).begin(session)
         connection: Connection = session.connection()
         event.listen(connection, "before_cursor_execute", self._before_statement)
         event.listen(connection, "commit", self._before_commit)

@@ -21,16 +21,9 @@ from outlive import hooks
 from outlive.errors import StoreUnavailable, UsageError
 from outlive.model.writes import EntryWrite, Fence
 from outlive.store.interface import RolledBack
+from outlive.store.postgres import transaction
 from outlive.store.postgres.statements import named_block, statement
-from outlive.store.postgres.transaction import (
-    ABORTED,
-    CANCELLED,
-    LOCKED,
-    RETRY,
-    check_settled,
-    describe_swallowed,
-    ends_transaction,
-)  # fmt: skip
+from outlive.store.postgres.transaction import check_settled, describe_swallowed, ends_transaction
 from outlive.store.sessions import GuardedSession
 
 if TYPE_CHECKING:
@@ -49,6 +42,7 @@ class Room:
     """How many sessions may be open at a time, and the threads for those that block."""
 
     def __init__(self, size: int) -> None:
+        self.size = size
         self.free = asyncio.Semaphore(size)
         self.threads = ThreadPoolExecutor(size, thread_name_prefix="outlive-session")
 
@@ -127,7 +121,7 @@ class PostgresSession:
             await self._do(partial(self._settle, fence, entry))
         except BaseException as error:
             await self.rollback()
-            explained = self._explain(error) or self._explain_loss(error)
+            explained = self._explain(error, OSError)
             if explained is None:
                 raise
             raise explained from error
@@ -169,42 +163,37 @@ class PostgresSession:
             log.debug("a session could not be closed, the server will roll it back: %r", closing.exception())
 
     # -- what errors mean ---------------------------------------------------------
-    def _explain(self, error: BaseException) -> Exception | None:
-        """Give what an error means for the transaction, None if it is the user's own."""
+    def _explain(self, error: BaseException, *losses: type[Exception]) -> Exception | None:
+        """Give what an error means for the transaction, None if it is the user's own; `losses` are none of his."""
         state = _sqlstate(error)
-        is_lost = getattr(error, "connection_invalidated", False)
+        is_lost = getattr(error, "connection_invalidated", False) or isinstance(error, losses)
         is_late = self._loop.time() > self._deadline - 0.05
-        if is_late and (is_lost or state == CANCELLED):
+        if is_late and (is_lost or state == transaction.CANCELLED):
             return UsageError(
                 f"this transaction was open for longer than its timeout of {self._timeout_s:g} s and was rolled back; "
                 "do slow work before it begins"
             )
-        if state in RETRY:
+        if state in transaction.RETRY:
             return RolledBack(str(error))
-        if state == LOCKED and self._loop.time() > self._deadline - 0.6 * self._timeout_s:
+        if state == transaction.LOCKED and self._loop.time() > self._deadline - 0.6 * self._timeout_s:
             return StoreUnavailable(f"another session of {self._address.url} holds a lock that is needed: {error}")
         if is_lost:
             return self._lost(error)
-        if state == ABORTED:
+        if state == transaction.ABORTED:
             return describe_swallowed()
         return None
 
     def _explain_opening(self, error: BaseException) -> Exception | None:
         from sqlalchemy import exc
 
-        state = _sqlstate(error)
-        if state[:2] in ("28", "3D", "42"):
+        if _sqlstate(error)[:2] in ("28", "3D", "42"):
             return UsageError(f"the session's engine cannot be used for {self._address.url}: {error}")
-        if isinstance(error, exc.OperationalError | exc.TimeoutError | OSError):
-            return self._lost(error)  # no server answers, or its pool has no connection left
-        return self._explain(error)
-
-    def _explain_loss(self, error: BaseException) -> Exception | None:
-        return self._lost(error) if isinstance(error, OSError) else None
+        # no server answers, or the engine's pool has no connection left
+        return self._explain(error, OSError, exc.OperationalError, exc.TimeoutError)
 
     def _explain_commit(self, error: Exception) -> Exception | None:
         state = _sqlstate(error)
-        if state in RETRY:
+        if state in transaction.RETRY:
             return RolledBack(str(error))
         if state and state[:2] not in ("08", "57"):
             return None  # a deferred constraint, or a trigger, of the user's own

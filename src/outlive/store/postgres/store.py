@@ -52,6 +52,7 @@ class PostgresStore:
     # -- life ---------------------------------------------------------------
     async def open(self, *, migrate: bool) -> float:
         await self._pool.open()
+        self._room = Room(self._room.size)
         try:
             async with self._pool.lend(writing=True, opening=True) as connection:
                 current = await schema.is_current(connection, self.url)

@@ -253,8 +253,8 @@ def check_settled(row: Any, fence: Fence) -> None:
     """Raise if `settle_entry` has written nothing, and say why."""
     if not row["same"]:
         raise UsageError(
-            "the transaction was ended through its raw connection, so its writes and its result cannot be committed "
-            "together; leave COMMIT and ROLLBACK to the transaction step"
+            "the transaction was ended through tx.raw or the session's own connection, so its writes and its result "
+            "cannot be committed together; leave COMMIT and ROLLBACK to the transaction step"
         )
     if not row["fenced"]:
         raise FenceLost(fence)
