@@ -70,7 +70,7 @@ def place(kind: str, tmp_path: Any) -> str:
 
 
 @asynccontextmanager
-async def opened(kind: str, url: str, **options: Any) -> AsyncIterator[Outlive]:
+async def opened(kind: str, url: str, *, grace: float = 10.0, **options: Any) -> AsyncIterator[Outlive]:
     """Open an app, with the user's tables, and sessions that lead to its database."""
     bodies.clear()
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"), **options)
@@ -81,7 +81,7 @@ async def opened(kind: str, url: str, **options: Any) -> AsyncIterator[Outlive]:
         async_engine = create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:"), **options)
         asynchronous.configure(bind=async_engine)
     try:
-        async with Outlive(url) as app:
+        async with Outlive(url, grace=grace) as app:
             apps["app"] = app
             yield app
     finally:
@@ -683,6 +683,60 @@ async def test_a_worker_that_lost_its_lease_commits_nothing(kind: str, place: st
             await run.result(timeout=LIMIT_S)
         await asyncio.sleep(0.6)
         assert names() == []
+
+
+async def test_an_app_that_closes_gives_its_sessions_up(kind: str, place: str) -> None:
+    async with opened(kind, place, grace=0.1) as app:
+        await app.start(waits, kind, id="waits")
+        while not bodies:
+            await asyncio.sleep(0.01)
+        await app.close()
+        assert names() == []
+        await asyncio.sleep(0.6)  # a thread that was given up goes on
+        assert names() == []
+        async with Outlive(place) as second:
+            await (await second.get("waits")).result(timeout=LIMIT_S)
+        assert names() == ["ann"]
+        await app.open()
+
+
+@transaction(session=plain)
+def return_account(session: Session) -> Any:
+    session.add(account := Account(name="ann", cents=1))
+    return account
+
+
+@workflow
+async def returns_account() -> None:
+    await asyncio.to_thread(return_account)
+
+
+async def test_an_object_of_the_session_is_no_result(url: str) -> None:
+    async with opened("any", url) as app:
+        with pytest.raises(outlive.EncodeFailed, match="result of transaction return_account"):
+            await app.run(returns_account)
+        assert names() == []
+
+
+async def test_outside_a_run_the_caller_commits(url: str) -> None:
+    async with opened("any", url):
+        with plain.begin() as session:
+            assert book(session, "ann", "") == 1  # type: ignore[call-arg,arg-type]
+        assert names() == ["ann"]
+
+
+@pytest.mark.parametrize("setting", ["autobegin", "twophase", "autoflush", "binds"])
+async def test_settings_of_the_maker_do_not_matter(kind: str, place: str, setting: str) -> None:
+    values: dict[str, Any] = {"autobegin": False, "twophase": True, "autoflush": False}
+    async with opened(kind, place) as app:
+        maker: Any = asynchronous if kind == "postgres-async" else plain
+        before = dict(maker.kw)
+        maker.configure(**{setting: values.get(setting, {Account: maker.kw["bind"], Line: maker.kw["bind"]})})
+        try:
+            assert await app.run(books, kind, "ann", "savepoint") == 2
+        finally:
+            maker.kw = before
+        assert names() == ["ann", "ann-nested"]
 
 
 # -- what one would write ------------------------------------------------------------------------------

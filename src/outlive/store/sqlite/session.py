@@ -59,16 +59,22 @@ class SqliteSession:
 
     async def commit(self, fence: Fence, entry: EntryWrite) -> None:
         """Write the entry as the last statement, then COMMIT."""
-        self._guarded.close()
+        try:
+            self._guarded.close()
+        except BaseException:
+            await self._tx.rollback()
+            raise
         await self._tx.commit(fence, entry)
         hooks.point("session.after")
 
     async def rollback(self) -> None:
         """Give up what was written; nothing to do if it has ended."""
-        if not self._guarded.in_use.locked():
-            self._guarded.close()
         self._guarded.doom("this transaction has been rolled back")
-        await self._tx.rollback()
+        try:
+            if not self._guarded.in_use.locked():
+                self._guarded.close()
+        finally:
+            await self._tx.rollback()
 
 
 def _check_place(place: Location, guarded: GuardedSession) -> None:
