@@ -283,3 +283,20 @@ async def test_settings_end_with_the_session(url, driver):
             with maker() as orm:
                 row = orm.execute(text(statement)).one()
         assert [value or "0" for value in row] == ["0"] * 4
+
+
+async def test_a_user_without_rights_on_the_journal_is_told(url, driver):
+    async with open_desk(url, driver) as desk:
+        tx = await desk.store.begin(5.0)
+        role = f"web_{desk.row}"
+        await tx.execute(f"create role {role}")
+        session = await desk.begin()
+        await tx.commit(desk.fence, entry(desk))
+        await desk.execute(session, "insert into bookings values ('one')", f"set local role {role}")
+        with pytest.raises(UsageError, match="rights on schema outlive"):
+            await session.commit(desk.fence, new_entry(desk.row, "/other#1", seq=3))
+        assert await desk.count() == 0
+        tx = await desk.store.begin(5.0)
+        for statement in (f"drop owned by {role}", f"drop role {role}"):
+            await tx.execute(statement)
+        await tx.commit(desk.fence, new_entry(desk.row, "/dropped#1", seq=4))

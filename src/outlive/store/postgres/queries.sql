@@ -232,7 +232,7 @@ select set_config('statement_timeout', cast(:millis as text), true),
 -- name: find_place
 -- Tells this database of this server from all others, without a privilege; and whether the mark of a session stands.
 select current_setting('outlive.transaction', true) as token,
-  cast(extract(epoch from pg_postmaster_start_time()) as text) || ' ' || (
+  cast(extract(epoch from pg_postmaster_start_time()) * 1000000 as bigint) || ' ' || (
     select cast(d.oid as text) from pg_catalog.pg_database d where d.datname = current_database()) as place
 
 -- name: read_now

@@ -55,7 +55,7 @@ class PostgresSession:
         self._room = room
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
-        self._deadline = self._loop.time() + timeout_s
+        self._deadline = float("inf")
         self._token = secrets.token_hex(8)
         self._guarded = GuardedSession(maker, self._explain, ends_transaction)
         self._is_async = self._guarded.face is not self._guarded.session
@@ -71,7 +71,7 @@ class PostgresSession:
             place = await self._do(self._open)
         except BaseException as error:
             await self.rollback()
-            explained = self._explain_opening(error)
+            explained = self._explain_ours(error)
             if explained is None:
                 raise
             raise explained from error
@@ -121,7 +121,7 @@ class PostgresSession:
             await self._do(partial(self._settle, fence, entry))
         except BaseException as error:
             await self.rollback()
-            explained = self._explain(error, OSError)
+            explained = self._explain_ours(error)
             if explained is None:
                 raise
             raise explained from error
@@ -183,11 +183,15 @@ class PostgresSession:
             return describe_swallowed()
         return None
 
-    def _explain_opening(self, error: BaseException) -> Exception | None:
+    def _explain_ours(self, error: BaseException) -> Exception | None:
+        """The same for what was none of the user's statements."""
         from sqlalchemy import exc
 
         if _sqlstate(error)[:2] in ("28", "3D", "42"):
-            return UsageError(f"the session's engine cannot be used for {self._address.url}: {error}")
+            return UsageError(
+                f"the session's engine cannot write the journal in {self._address.url}: {error}; let it connect as the "
+                "app's user, or as one who has its rights on schema outlive"
+            )
         # no server answers, or the engine's pool has no connection left
         return self._explain(error, OSError, exc.OperationalError, exc.TimeoutError)
 
