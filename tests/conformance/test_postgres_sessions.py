@@ -300,3 +300,22 @@ async def test_a_user_without_rights_on_the_journal_is_told(url, driver):
         for statement in (f"drop owned by {role}", f"drop role {role}"):
             await tx.execute(statement)
         await tx.commit(desk.fence, new_entry(desk.row, "/dropped#1", seq=4))
+
+
+@pytest.mark.parametrize("before", ["_settle", "commit"])
+async def test_a_process_that_stood_still_before_the_end_runs_it_again(url, driver, before, monkeypatch):
+    async with open_desk(url, driver) as desk:
+        session = await desk.begin(0.3)
+        await desk.execute(session, "insert into bookings values ('one')")
+        place = session if before == "_settle" else session._guarded
+        ending = getattr(place, before)
+
+        def stand_still(*args: Any) -> None:
+            time.sleep(0.6)
+            ending(*args)
+
+        monkeypatch.setattr(session, "_timeout_s", 5.0)
+        monkeypatch.setattr(place, before, stand_still)
+        with pytest.raises((StoreUnavailable, UsageError), match="lost|longer than"):
+            await session.commit(desk.fence, entry(desk))
+        assert (await desk.count(), await desk.keys()) == (0, ["/table#1"])

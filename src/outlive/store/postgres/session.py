@@ -36,6 +36,7 @@ T = TypeVar("T")
 log = logging.getLogger("outlive.store")
 
 _SITE = hooks.declare_site("session")
+_IDLE = "25P03"  # the server hung up, because this process stood still within the transaction
 
 
 class Room:
@@ -166,7 +167,7 @@ class PostgresSession:
     def _explain(self, error: BaseException, *losses: type[Exception]) -> Exception | None:
         """Give what an error means for the transaction, None if it is the user's own; `losses` are none of his."""
         state = _sqlstate(error)
-        is_lost = getattr(error, "connection_invalidated", False) or isinstance(error, losses)
+        is_lost = state == _IDLE or getattr(error, "connection_invalidated", False) or isinstance(error, losses)
         is_late = self._loop.time() > self._deadline - 0.05
         if is_late and (is_lost or state == transaction.CANCELLED):
             return UsageError(
@@ -199,7 +200,7 @@ class PostgresSession:
         state = _sqlstate(error)
         if state in transaction.RETRY:
             return RolledBack(str(error))
-        if state and state[:2] not in ("08", "57"):
+        if state and state[:2] not in ("08", "57") and state != _IDLE:
             return None  # a deferred constraint, or a trigger, of the user's own
         return self._lost(error, outcome_unknown=True)
 
