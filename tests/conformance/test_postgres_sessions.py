@@ -316,6 +316,6 @@ async def test_a_process_that_stood_still_before_the_end_runs_it_again(url, driv
 
         monkeypatch.setattr(session, "_timeout_s", 5.0)
         monkeypatch.setattr(place, before, stand_still)
-        with pytest.raises((StoreUnavailable, UsageError), match="lost|longer than"):
+        with pytest.raises((StoreUnavailable, UsageError), match=r"lost|longer than"):
             await session.commit(desk.fence, entry(desk))
         assert (await desk.count(), await desk.keys()) == (0, ["/table#1"])
