@@ -23,7 +23,16 @@ from outlive import LeaseLost, Outlive, OutliveError, Run, RunCancelled, Status,
 from outlive.engine import residency
 from outlive.testing.faults import arm_from_environment
 from tests.crash import bank, databases, scenario
-from tests.crash.scenario import branches, can_be_held, errand, family, order, starts_in_transaction, waits_for_ever
+from tests.crash.scenario import (
+    books_in_sessions,
+    branches,
+    can_be_held,
+    errand,
+    family,
+    order,
+    starts_in_transaction,
+    waits_for_ever,
+)
 
 T = TypeVar("T")
 
@@ -86,6 +95,7 @@ async def start_all(app: Outlive) -> None:
         start(app, order, "book", 500, id="order"),
         start(app, branches, 3, id="branches"),
         start(app, family, id="family"),
+        start(app, books_in_sessions, id="in-sessions"),
         start(app, starts_in_transaction, id="starter"),
         start(app, waits_for_ever, id="victim"),
         start(app, can_be_held, id="held"),
@@ -234,6 +244,7 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
     residency.RESIDENT_IDLE_RUNS = 0  # waiting runs leave memory at once
     scenario.ledger = bank.ledger = Path(ledger)
+    scenario.bind_sessions(url)
     faulthandler.register(signal.SIGUSR1)  # the parent asks where a child hangs
     arm_from_environment()
     if role == "serve":
