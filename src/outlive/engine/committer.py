@@ -3,8 +3,10 @@
 It commits what is pending and never waits on purpose: what arrives during a
 commit forms the next batch. A batch that the database refuses is split by run,
 so that one run's bad data fails only itself. A batch whose reply was lost is
-sent again as it is. Invariant: the writes of one run reach the database in the
-order in which they were added, and after a failed one none follows.
+sent again as it is. What has a large payload is committed apart, beside the
+batches of the others; what its run adds meanwhile is held back. Invariant: the
+writes of one run reach the database in the order in which they were added, and
+after a failed one none follows.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 from outlive.engine.calls import child_reference
 from outlive.engine.roles import LiveRun
 from outlive.errors import JournalCorrupt, StoreError, StoreUnavailable
-from outlive.limits import BATCH_MAX_ROWS
+from outlive.limits import BATCH_MAX_ROWS, BLOB_THRESHOLD_CHARS
 from outlive.model.writes import (
     Batch,
     Committed,
@@ -56,6 +58,7 @@ class RunWrites:
     release: Release | None = None
     mark: Mark | None = None
     requests: list[int] = field(default_factory=list)
+    large: bool = False  # it has a payload that would delay others
 
 
 @dataclass(slots=True)
@@ -64,11 +67,12 @@ class Load:
 
     starts: list[Start]
     runs: list[RunWrites]
+    large: bool = False
     fence: Fence | None = None  # under which it was sent
 
     def batch(self) -> Batch:
         """Assemble what is to be sent; entries of runs that are disowned meanwhile are not."""
-        batch = Batch(starts=[start.run for start in self.starts])
+        batch = Batch(starts=[start.run for start in self.starts], large=self.large)
         for writes in self.runs:
             execution = writes.execution
             if execution.disowned:
@@ -96,9 +100,9 @@ class Load:
             return ()
         if len(self.runs) < 2 or self.starts:
             middle = (len(self.starts) + 1) // 2 if not self.runs else len(self.starts)
-            return Load(self.starts[:middle], []), Load(self.starts[middle:], self.runs)
+            return Load(self.starts[:middle], [], self.large), Load(self.starts[middle:], self.runs, self.large)
         middle = len(self.runs) // 2
-        return Load([], self.runs[:middle]), Load([], self.runs[middle:])
+        return Load([], self.runs[:middle], self.large), Load([], self.runs[middle:], self.large)
 
 
 class Committer:
@@ -126,6 +130,10 @@ class Committer:
         self._starts: list[Start] = []
         self._runs: dict[LiveRun, RunWrites] = {}
         self._work: asyncio.Task[None] | None = None
+        self._large = False  # whether anything large is pending
+        self._apart: set[asyncio.Task[None]] = set()
+        self._held: dict[LiveRun, dict[LiveRun, RunWrites]] = {}  # what runs that are written apart add meanwhile
+        self._one_apart = asyncio.Lock()  # the other connections are for what is small
         self._closing = False
         self._between: list[tuple[Callable[[], Awaitable[None]], asyncio.Future[None]]] = []
 
@@ -134,6 +142,7 @@ class Committer:
         """Insert a run; give the run that already has its id, or None."""
         done: asyncio.Future[ExistingRun | None] = self._main.create_future()
         self._starts.append(Start(run, done))
+        self._large = self._large or _is_large(run.input)
         self._soon()
         return await done
 
@@ -148,14 +157,21 @@ class Committer:
         writes = self._of(execution)
         writes.entries[entry.key] = entry
         writes.count += 1
+        if entry.value is not None and _is_large(entry.value):
+            self._large = writes.large = True
         if child is not None:
             writes.children.append(child)
+            if _is_large(child.input):
+                self._large = writes.large = True
         if on_durable is not None:
             writes.on_durable.append(on_durable)
 
     def add_finish(self, execution: LiveRun, finish: Finish) -> None:
         """Add the end of a run."""
-        self._of(execution).finish = finish
+        writes = self._of(execution)
+        writes.finish = finish
+        if finish.output is not None and _is_large(finish.output):
+            self._large = writes.large = True
 
     def add_release(self, execution: LiveRun, release: Release) -> None:
         """Add the departure of a run from this process."""
@@ -177,9 +193,10 @@ class Committer:
         await done
 
     def _of(self, execution: LiveRun) -> RunWrites:
-        writes = self._runs.get(execution)
+        pending = self._held.get(execution, self._runs) if self._held else self._runs
+        writes = pending.get(execution)
         if writes is None:
-            writes = self._runs[execution] = RunWrites(execution)
+            writes = pending[execution] = RunWrites(execution)
             self._soon()
         return writes
 
@@ -190,15 +207,18 @@ class Committer:
 
     async def drain(self) -> None:
         """Wait until nothing is pending."""
-        while self._work is not None:
-            await asyncio.shield(self._work)
+        while self._work is not None or self._apart:
+            await asyncio.shield(self._work or next(iter(self._apart)))
 
     async def _commit_pending(self) -> None:
         try:
             while self._starts or self._runs or self._between:
                 while self._between:
+                    if self._apart:
+                        await asyncio.wait(self._apart)
                     await _settled(*self._between.pop(0))
-                await self._commit(self._take())
+                load = self._take()
+                await self._commit(self._part(load) if self._large else load)
         finally:
             self._work = None
 
@@ -211,6 +231,27 @@ class Committer:
             first = list(self._runs)[: max(1, BATCH_MAX_ROWS - len(starts))]
             runs = [self._runs.pop(execution) for execution in first]
         return Load(starts, runs)
+
+    def _part(self, load: Load) -> Load:
+        """Let what is large be committed apart; give the rest."""
+        large = Load([s for s in load.starts if _is_large(s.run.input)], [w for w in load.runs if w.large], large=True)
+        self._large = bool(self._starts or self._runs)  # more than one batch was pending
+        if large.starts or large.runs:
+            self._held.update((writes.execution, {}) for writes in large.runs)
+            self._apart.add(self._main.create_task(self._commit_apart(large), name="outlive-committer-large"))
+        return Load([s for s in load.starts if not _is_large(s.run.input)], [w for w in load.runs if not w.large])
+
+    async def _commit_apart(self, load: Load) -> None:
+        task = asyncio.current_task()
+        try:
+            async with self._one_apart:
+                await self._commit(load)
+        finally:
+            for writes in load.runs:
+                self._runs.update(self._held.pop(writes.execution))
+            self._large = True  # perhaps
+            self._apart.discard(task)
+            self._soon()
 
     async def _commit(self, load: Load) -> None:
         try:
@@ -285,7 +326,7 @@ class Committer:
     def _drop(self, execution: LiveRun) -> None:
         """Forget what a run whose write failed has added meanwhile."""
         execution.disowned = True
-        self._runs.pop(execution, None)
+        self._held.get(execution, self._runs).pop(execution, None)
 
     def _settle(self, load: Load, committed: Committed, settled: asyncio.Future[None]) -> None:
         try:
@@ -323,6 +364,10 @@ class Committer:
     def close(self) -> None:
         """Give up on a store that does not answer."""
         self._closing = True
+
+
+def _is_large(text: str) -> bool:
+    return len(text) > BLOB_THRESHOLD_CHARS
 
 
 async def _settled(work: Callable[[], Awaitable[None]], done: asyncio.Future[None]) -> None:

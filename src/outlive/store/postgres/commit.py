@@ -23,13 +23,14 @@ from outlive.model.writes import (
     NewRun,
     Release,
 )
+from outlive.store.blobs import Blob, Blobs
 from outlive.store.interface import WriteRefused
 from outlive.store.postgres.statements import Statement, named_block, number_parameters
 
 Values = dict[str, Any]
 _FINISH = ("row", "claim", "status", "output", "error", "started_at")
 _RELEASE = ("row", "claim", "wake_at", "hold", "hold_reason")
-_PAYLOADS = ("entry_value", "entry_error", "run_input", "finish_output", "finish_error")
+_PAYLOADS = ("entry_value", "entry_error", "run_input", "finish_output", "finish_error", "blob_text")
 STATEMENT_MAX_CHARS = 200 * 1024 * 1024  # a message of PostgreSQL has at most 1 GB, and a character up to 4 bytes
 _MARK = ("row", "claim", "in_user_code", "clear_crashes")
 _ARRAYS = re.compile(r"unnest\(((?:\s*cast\(:\w+ as \w+\[\]\),?\s*)+)\)")
@@ -60,6 +61,9 @@ def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
     else:
         values["worker"], values["epoch"] = fence.worker, fence.epoch
         parts = ["lock_fence"]
+    blobs = Blobs()
+    if batch.large:
+        batch = blobs.move_out_of(batch)
     if batch.entries:
         parts.append("insert_entries")
         _add_entries(values, batch.entries)
@@ -68,6 +72,9 @@ def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
     if batch.starts:
         parts.append("insert_runs")
         _add_starts(values, batch.starts)
+    if blobs:
+        parts += ["insert_blobs"] if batch.starts else ["skip_runs", "insert_blobs"]
+        _add_rows(values, "blob", ("row", "name", "text"), blobs)
     if batch.finishes:
         parts.append("finish_run")
         _add_rows(values, "finish", _FINISH, batch.finishes)
@@ -85,7 +92,7 @@ def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
         parts.append("delete_request")
         values["request"] = batch.handled_requests
     _check_size(values)
-    rows: tuple[Sized, ...] = (batch.starts, batch.entries, batch.finishes, batch.releases, batch.marks)
+    rows: tuple[Sized, ...] = (batch.starts, batch.entries, batch.finishes, batch.releases, batch.marks, blobs)
     single = max(map(len, rows)) < 2 and len(batch.handled_requests) < 2
     if single:
         values = {name: _only(value) for name, value in values.items()}
@@ -164,7 +171,9 @@ def _add_starts(values: Values, runs: list[NewRun]) -> None:
     values["run_delay_s"] = _column(runs, lambda run: run.delay_s, 0)
 
 
-def _add_rows(values: Values, prefix: str, names: tuple[str, ...], rows: Sequence[Finish | Release | Mark]) -> None:
+def _add_rows(
+    values: Values, prefix: str, names: tuple[str, ...], rows: Sequence[Finish | Release | Mark | Blob]
+) -> None:
     for name in names:
         values[f"{prefix}_{name}"] = [getattr(row, name) for row in rows]
 
