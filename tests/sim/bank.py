@@ -12,7 +12,8 @@ from outlive import Outlive, Retry, step, transaction, workflow
 from outlive.errors import StoreError
 from outlive.testing import Simulation, SimWorld
 
-RUNS = 8
+RUNS = 10
+LARGE = 66_000  # above limits.BLOB_THRESHOLD_CHARS
 world_of_test: SimWorld | None = None
 
 
@@ -96,7 +97,22 @@ async def sleeper(run_id: str) -> int:
     return await book(run_id, 1)
 
 
-KINDS = (sequential, branched, family, sleeper)
+@step
+async def grow(letter: str, before: list[str]) -> str:
+    _world().body_begins(before)
+    return letter * LARGE
+
+
+@workflow
+async def bulky(run_id: str) -> int:
+    """What is committed apart, with small outcomes of other branches beside it and after it."""
+    first, place, second = await asyncio.gather(grow("a", []), record(1, []), grow("b", []))
+    assert (len(first), second[0]) == (LARGE, "b")
+    third = await grow("c", ["1/grow#1", "2/record#1", "3/grow#1"])
+    return await book(run_id, place + len(third))
+
+
+KINDS = (sequential, branched, family, sleeper, bulky)
 
 
 async def drive(app: Outlive, world: SimWorld) -> None:
@@ -126,6 +142,8 @@ def check(world: SimWorld, simulation: Simulation) -> None:
             entries = simulation.entries[run.id]
             recorded = [entry.value for entry in entries if entry.name == "record" and entry.key[0] in "123"]
             assert json.loads(run.output or "")[:6] == [int(value or 0) for value in recorded[:6]], "delivery order"
+        if run.workflow == "bulky":
+            assert run.output == str(LARGE + 1), f"{run.id} gave {run.output}"
         if run.workflow == "sequential":
             assert run.output == "14", f"{run.id} gave {run.output}"
 
