@@ -16,6 +16,8 @@ import outlive
 from outlive import Outlive, PayloadTooLarge, Status, step, workflow
 from outlive.limits import BLOB_THRESHOLD_CHARS, PAYLOAD_MAX_BYTES
 from outlive.model.writes import Batch, Fence
+from outlive.store.interface import WriteRefused
+from outlive.store.postgres import commit
 from tests.engine import large_values
 from tests.engine.large_values import MB, everything, executed, fails_largely, grow, text, twice
 
@@ -231,6 +233,45 @@ async def test_many_large_ones_at_once(url: str) -> None:
     async with Outlive(url) as app:
         runs = [await app.start(many, 5, LARGE + number) for number in range(10)]
         assert [await run.result(timeout=LIMIT_S) for run in runs] == [5 * (LARGE + number) for number in range(10)]
+
+
+async def test_a_run_that_has_more_to_write_than_one_statement_holds(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "STATEMENT_MAX_CHARS", 2 * LARGE + 1_000)  # of PostgreSQL; SQLite has no such limit
+    async with Outlive(url) as app:
+        gate = Gate(app)
+        run = await app.start(many, 9, LARGE)
+        await gate.closed_before(1)
+        async with asyncio.timeout(LIMIT_S):
+            while len(executed) < 9:
+                await asyncio.sleep(0.001)
+        gate.open.set()
+        assert await run.result(timeout=LIMIT_S) == 9 * LARGE
+        assert [entry.seq for entry in await run.entries()] == list(range(1, 10))
+
+
+async def test_of_a_run_whose_data_is_refused_the_good_beginning_is_kept(url: str) -> None:
+    async with Outlive(url) as app:
+        gate = Gate(app)
+        commit_really = gate._commit
+
+        async def refuse(batch: Batch, fence: Fence | None) -> Any:
+            if any((entry.value or "").startswith('"f') for entry in batch.entries):
+                raise WriteRefused("no f")
+            return await commit_really(batch, fence)
+
+        gate._commit = refuse
+        gate.open.set()
+        run = await app.start(many, 9, LARGE)
+        with pytest.raises(outlive.RunOnHold, match="no f"):
+            await run.result(timeout=LIMIT_S, stop_on_hold=True)
+        kept = [entry.value[0] for entry in await run.entries()]
+        assert kept == ["a", "b", "c", "d", "e"]
+        assert await app.run(counts, 2) == 2
+        gate._commit = commit_really
+        executed.clear()
+        await run.resume()
+        assert await run.result(timeout=LIMIT_S) == 9 * LARGE
+        assert executed == ["f", "g", "h", "i"]
 
 
 # -- the cap ---------------------------------------------------------------------------------------

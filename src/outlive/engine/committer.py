@@ -1,8 +1,8 @@
 """The one writer of a process: all that its runs have to write, in batches, fenced.
 
 It commits what is pending and never waits on purpose: what arrives during a
-commit forms the next batch. A batch that the database refuses is split by run,
-so that one run's bad data fails only itself. A batch whose reply was lost is
+commit forms the next batch. A batch that the database refuses is split, first by
+run, so that one run's bad data fails only itself. A batch whose reply was lost is
 sent again as it is. What has a large payload is committed apart, beside the
 batches of the others; what its run adds meanwhile is held back. Invariant: the
 writes of one run reach the database in the order in which they were added, and
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from outlive.engine.calls import child_reference
@@ -75,7 +75,7 @@ class Load:
         batch = Batch(starts=[start.run for start in self.starts], large=self.large)
         for writes in self.runs:
             execution = writes.execution
-            if execution.disowned:
+            if execution.disowned or (execution.write_failed and writes.entries):
                 continue
             batch.starts.extend(writes.children)
             batch.entries.extend(writes.entries.values())
@@ -97,12 +97,21 @@ class Load:
         """Split in two, or give nothing if there is one part only."""
         parts = len(self.starts) + len(self.runs)
         if parts < 2:
-            return ()
+            return self._halves_of_run(self.runs[0]) if self.runs else ()
         if len(self.runs) < 2 or self.starts:
             middle = (len(self.starts) + 1) // 2 if not self.runs else len(self.starts)
             return Load(self.starts[:middle], [], self.large), Load(self.starts[middle:], self.runs, self.large)
         middle = len(self.runs) // 2
         return Load([], self.runs[:middle], self.large), Load([], self.runs[middle:], self.large)
+
+    def _halves_of_run(self, writes: RunWrites) -> Iterable[Load]:
+        """Split what one run has to write: its first entries, then the others and all that waits for them."""
+        entries = list(writes.entries.items())
+        middle = len(entries) // 2
+        if not middle or writes.children:
+            return ()
+        first = RunWrites(writes.execution, dict(entries[:middle]))
+        return Load([], [first], self.large), Load([], [replace(writes, entries=dict(entries[middle:]))], self.large)
 
 
 class Committer:
