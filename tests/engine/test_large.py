@@ -173,7 +173,7 @@ async def test_what_is_held_back_follows(url: str) -> None:
     """A pause that comes while the large outcome is under way is written after it."""
     async with Outlive(url) as app:
         gate = Gate(app)
-        run = await app.start(grows_then_waits)
+        run = await app.start(grows_then_waits, 3600)
         await gate.closed_before(1)
         assert await run.pause("for a while")
         async with asyncio.timeout(LIMIT_S):
@@ -185,14 +185,16 @@ async def test_what_is_held_back_follows(url: str) -> None:
         assert [entry.value for entry in await run.entries()] == [text("l", LARGE)]
         executed.clear()
         await run.resume()
-        assert await run.result(timeout=LIMIT_S) == LARGE
+        assert await run.cancel("enough")
+        with pytest.raises(outlive.RunCancelled):
+            await run.result(timeout=LIMIT_S)
         assert executed == []
 
 
 @workflow
-async def grows_then_waits() -> int:
+async def grows_then_waits(delay_s: float = 0.05) -> int:
     value = await grow("l", LARGE)
-    await outlive.sleep(0.05)
+    await outlive.sleep(delay_s)
     return len(value)
 
 
