@@ -15,9 +15,10 @@ from collections.abc import Callable
 from typing import Any
 
 from outlive.codec.failure import rebuild_error
+from outlive.codec.payload import codec_for
 from outlive.engine.roles import LiveRun
 from outlive.engine.runloop import RunFuture
-from outlive.errors import OutcomeUnknown, RunExists
+from outlive.errors import OutcomeUnknown, PayloadError, RunExists
 from outlive.limits import ID_MAX_CHARS
 from outlive.model.definition import StepSpec
 from outlive.model.reads import EndedRun
@@ -196,7 +197,14 @@ class ChildCall(Call):
             self.forget()
         if ended.status == Status.SUCCEEDED:
             text = ended.output or "null"
-            self.execution.settle(self, "ok", text, self.decode(text), None)
+            try:
+                codec_for(ended.codec, [self.execution.codec], what=f"the result of run {ended.id!r}")
+                value = self.decode(text)
+            except PayloadError as error:  # code that reads it may be deployed yet: nothing is lost
+                engine = self.execution.engine
+                engine.main.call_soon(engine.abandon, self.execution, error)
+                return
+            self.execution.settle(self, "ok", text, value, None)
         elif ended.status == Status.CANCELLED:
             self.execution.settle(self, "error", None, None, _cancelled_child(ended))
         elif ended.status == Status.FAILED:

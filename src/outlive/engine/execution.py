@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal
 
 from outlive.codec.failure import record_error
-from outlive.codec.payload import digest, digest_arguments, encode_arguments
+from outlive.codec.payload import digest, digest_arguments, encode, encode_arguments
 from outlive.engine.calls import CANCELLED, BarrierCall, Call, ChildCall, StartCall, StepCall, child_id, child_reference
 from outlive.engine.journal import Divergence, Journal, compare, describe
 from outlive.engine.roles import Host
@@ -598,9 +598,8 @@ class Execution:
     def _finish(self) -> None:
         status, output, error = Status.SUCCEEDED, None, None
         try:
-            output = self.codec.encode(
-                self._task.result(), where=f"result of workflow {self.spec.name}", hint=self.spec.shape.result
-            )
+            result, hint = self._task.result(), self.spec.shape.result
+            output = encode(self.codec, result, hint, where=f"result of workflow {self.spec.name}")
         except asyncio.CancelledError as cancelled:
             why = self._cancel_reason or str(cancelled)
             status, error = Status.CANCELLED, record_error(asyncio.CancelledError(why), self.codec)
