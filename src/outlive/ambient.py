@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from outlive.clock import Duration, seconds, to_datetime, to_instant
 from outlive.definitions import current_execution
-from outlive.engine.bodies import current_step
+from outlive.engine.bodies import current_step, describe
 from outlive.engine.engine import Engine
 from outlive.engine.execution import Execution
 from outlive.errors import UsageError
@@ -95,11 +95,11 @@ def info() -> StepInfo | WorkflowInfo:
     """Say which run is executing here: WorkflowInfo in a workflow body, StepInfo in a step."""
     execution = current_execution()
     if execution is not None:
-        return WorkflowInfo(execution.id, execution.spec.name, execution.version, not execution.journal.exhausted)
+        return WorkflowInfo(execution.id, execution.spec.name, execution.version, bool(execution.journal.unread))
     step = current_step.get()
     if step is None:
         raise UsageError("outlive.info is for workflow bodies and steps; here no run is executing")
-    return step
+    return describe(step)
 
 
 async def gather(*aws: Awaitable[Any], return_exceptions: bool = False) -> list[Any]:

@@ -9,7 +9,9 @@ or a timedelta; inside they are float seconds, instants are float seconds since
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -21,7 +23,8 @@ Duration = float | int | timedelta
 class Clock(Protocol):
     """A steady clock in seconds; the simulator brings its own."""
 
-    def steady(self) -> float: ...
+    @property
+    def steady(self) -> Callable[[], float]: ...
 
 
 class SystemClock:
@@ -29,8 +32,8 @@ class SystemClock:
 
     _id = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
-    def steady(self) -> float:
-        return time.clock_gettime(self._id)
+    def __init__(self) -> None:
+        self.steady = functools.partial(time.clock_gettime, self._id)  # read several times for each step
 
 
 class DatabaseClock:
@@ -41,19 +44,16 @@ class DatabaseClock:
     """
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+        self.steady = clock.steady
         self._offset_s = 0.0
-
-    def steady(self) -> float:
-        return self._clock.steady()
 
     def now(self) -> float:
         """Give the database's time in seconds since 1970, as estimated."""
-        return self._clock.steady() + self._offset_s
+        return self.steady() + self._offset_s
 
     def synchronise(self, database_now: float, sent_steady: float) -> None:
         """Set the offset from a database time that was asked for at `sent_steady`."""
-        middle = (sent_steady + self._clock.steady()) / 2
+        middle = (sent_steady + self.steady()) / 2
         self._offset_s = database_now - middle
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import itertools
 import weakref
 from collections.abc import Callable
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
@@ -31,8 +30,27 @@ from outlive.version import version_of
 P = ParamSpec("P")
 R = TypeVar("R")
 
-declared: weakref.WeakValueDictionary[int, Workflow[..., Any] | Step[..., Any]] = weakref.WeakValueDictionary()
-_counter = itertools.count()
+
+class Declared:
+    """The definitions made in this process, numbered, as long as somebody else holds them."""
+
+    def __init__(self) -> None:
+        self.newest = -1
+        self._by_number: weakref.WeakValueDictionary[int, Workflow[..., Any] | Step[..., Any]] = (
+            weakref.WeakValueDictionary()
+        )
+
+    def add(self, definition: Workflow[..., Any] | Step[..., Any]) -> None:
+        self.newest += 1
+        self._by_number[self.newest] = definition
+
+    def after(self, number: int) -> list[Workflow[..., Any] | Step[..., Any]]:
+        """Give those made since, oldest first."""
+        known = dict(self._by_number)
+        return [known[made] for made in sorted(known) if made > number]
+
+
+declared = Declared()
 
 
 def current_execution() -> Execution | None:
@@ -49,7 +67,7 @@ class Step(Generic[P, R]):
     def __init__(self, spec: StepSpec) -> None:
         self.spec = spec
         functools.update_wrapper(self, spec.function)
-        declared[next(_counter)] = self
+        declared.add(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         spec = self.spec
@@ -80,7 +98,7 @@ class Workflow(Generic[P, R]):
     def __init__(self, spec: WorkflowSpec) -> None:
         self.spec = spec
         functools.update_wrapper(self, spec.function)
-        declared[next(_counter)] = self
+        declared.add(self)
 
     @property
     def __outlive_workflow__(self) -> WorkflowSpec:

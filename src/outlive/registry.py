@@ -63,16 +63,12 @@ class Registry:
         return [name for name in self._workflows if name not in self._clashing]
 
     def _refresh(self) -> None:
-        if not self._open:
+        if not self._open or self._seen == declared.newest:
             return
-        newest = max(declared.keys(), default=-1)
-        if newest <= self._seen:
-            return
-        for number in sorted(declared.keys()):
-            definition = declared.get(number)
-            if number > self._seen and isinstance(definition, Workflow):
+        for definition in declared.after(self._seen):
+            if isinstance(definition, Workflow):
                 self._adopt(definition.spec)
-        self._seen = newest
+        self._seen = declared.newest
 
     def _adopt(self, spec: WorkflowSpec) -> None:
         known = self._workflows.get(spec.name)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import msgspec
+
 from outlive.model.writes import Batch
 from tests.conformance.records import finish, mark, new_entry, register, release, start_owned, status
 
@@ -17,7 +19,9 @@ async def test_an_entry_comes_back_as_it_was_given(database):
         await store.commit(Batch(entries=[entry, failed]), fence)
         rows = await store.list_entries("order-1")
         for row, given in zip(rows, [entry, failed], strict=True):
-            assert asdict(row) == {name: value for name, value in asdict(given).items() if name != "row"}
+            assert asdict(row) == {
+                name: value for name, value in msgspec.structs.asdict(given).items() if name != "row"
+            }
 
 
 async def test_entries_are_read_by_seq_and_started_ones_last(database):

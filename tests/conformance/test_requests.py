@@ -99,3 +99,12 @@ async def test_a_waiting_run_is_not_resumed(database):
         assert not await store.resume("one")
         assert await status(store, "one") == "suspended"
         assert await claim_all(store, fence) == []
+
+
+async def test_a_claim_says_which_runs_have_been_asked_for_something(database):
+    async with database.open() as store:
+        fence = await register(store)
+        await start(store, "one", "two")
+        assert await store.add_request("two", "cancel", None)
+        claimed = await store.claim(fence, ["ship"], None, 10)
+        assert {run.id: run.asked for run in claimed} == {"one": False, "two": True}

@@ -36,9 +36,9 @@ def _double_dispatch(patch: pytest.MonkeyPatch) -> None:
 
 def _delivery_out_of_order(patch: pytest.MonkeyPatch) -> None:
     def next_of(self: Any, waiting: Any) -> Any:
-        for key in reversed(list(self._unread)):
+        for key in reversed(list(self.unread)):
             if key in waiting:
-                return self._unread.pop(key)
+                return self.unread.pop(key)
         return None
 
     patch.setattr(journal.Journal, "next_of", next_of)

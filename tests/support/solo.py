@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import dataclasses
 import itertools
 import json
@@ -105,7 +106,7 @@ class Played:
 
     def prefix(self, count: int) -> list[EntryRow]:
         """The journal as a crash after `count` outcomes would leave it."""
-        return [dataclasses.replace(entry) for entry in self.settled[:count]]
+        return [copy.copy(entry) for entry in self.settled[:count]]
 
 
 @dataclass
@@ -446,7 +447,7 @@ class Solo:
         input_text = encode_arguments(self.codec, spec.shape, args, {}, where="input")
         claimed = _claimed(1, run_id, spec.name, recorded_version or spec.version, input_text, EPOCH)
         claimed.crashes = crashes
-        kept = Kept(spec, claimed, {entry.key: dataclasses.replace(entry) for entry in recorded}, played=played)
+        kept = Kept(spec, claimed, {entry.key: copy.copy(entry) for entry in recorded}, played=played)
         self.runs[1] = kept
         # A replay begins later than what it replays ended.
         self.main.instant = down_for + max([EPOCH, *(entry.finished_at or entry.started_at for entry in recorded)])
@@ -522,7 +523,7 @@ class Solo:
             body = spec.function(*args, **kwargs)
         else:
             body = ThreadBody(spec.function, args, kwargs, self.threads, self.context.copy()).drive()
-        entries = [dataclasses.replace(entry) for entry in _by_seq(kept.entries.values())]
+        entries = [copy.copy(entry) for entry in _by_seq(kept.entries.values())]
         kept.execution = Execution(self, claimed, spec, entries, body)  # type: ignore[arg-type]
         self.main.call_soon(kept.execution.begin)
         for number in kept.cancels:
@@ -650,7 +651,7 @@ class Solo:
         known = self._known_children[run_id]
         spec = self.children[known.new.workflow]
         claimed = _claimed(known.new.row, run_id, spec.name, known.new.version, known.new.input, self.main.instant)
-        kept = Kept(spec, claimed, {key: dataclasses.replace(entry) for key, entry in known.entries.items()})
+        kept = Kept(spec, claimed, {key: copy.copy(entry) for key, entry in known.entries.items()})
         self.runs[known.new.row] = kept
         if known.ended is not None:
             kept.ended = known.ended

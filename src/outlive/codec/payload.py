@@ -37,6 +37,7 @@ __all__ = [
     "encode_arguments",
     "hint_of_result",
     "hints_of_parameters",
+    "is_atomic",
     "round_trip",
 ]
 
@@ -204,7 +205,7 @@ def digest_arguments(signature_info: CallShape, args: tuple[Any, ...], kwargs: M
 def _encode_steadily(call: Any, where: str) -> bytes:
     """Give the same bytes for equal values in every process."""
     try:
-        if _is_plain(call):
+        if is_atomic(call["args"], call["kwargs"]) or _is_plain(call):
             return STEADY_ENCODER.encode(call)
     except (ValueError, RecursionError, TypeError):  # the slow way names the path
         pass
@@ -215,6 +216,11 @@ def _encode_steadily(call: Any, where: str) -> bytes:
             raise
     raw = encode_lowered(Lowering(loose=True), call, Any, where)  # it has dicts whose keys are no text
     return json.dumps(json.loads(raw), sort_keys=True).encode()
+
+
+def is_atomic(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Say whether a call has nothing but a few plain values, which nobody can change."""
+    return not kwargs and _ATOMS.issuperset(map(type, args))
 
 
 def _is_plain(value: Any) -> bool:

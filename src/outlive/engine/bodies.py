@@ -24,8 +24,7 @@ from outlive.errors import PayloadError, RetryAfter, StepFailed
 from outlive.limits import STEP_THREADS
 from outlive.model.definition import StepInfo
 
-current_step: contextvars.ContextVar[StepInfo | None] = contextvars.ContextVar("outlive_step", default=None)
-
+current_step: contextvars.ContextVar[StepCall | None] = contextvars.ContextVar("outlive_step", default=None)
 
 _NOT_NOW_S = 0.05  # until the lease is renewed, or this work is cancelled because it is lost
 
@@ -63,30 +62,27 @@ class Bodies:
 
     def _ended(self, call: StepCall, work: asyncio.Task[tuple[str, str | None, Any, str | None] | None]) -> None:
         self.in_flight -= 1
-        if work.cancelled():
-            call.execution.settle(call, "error", None, None, CANCELLED)
-            return
-        outcome = work.result()
+        call.work = None  # whose context holds the call: such circles cost the collector 5 µs for each step
+        outcome = work.result() if not work.cancelled() else ("error", None, None, CANCELLED)
         if outcome is not None:
-            call.execution.settle(call, *outcome)  # type: ignore[arg-type]
+            call.execution.settle_now(call, *outcome)
 
     async def _outcome(self, call: StepCall, verify: bool) -> tuple[str, str | None, Any, str | None] | None:
         """Try until an attempt succeeds or none is left; None if a transaction delivered by itself."""
         spec, execution = call.spec, call.execution
         while True:
-            while not execution.engine.may_begin(execution):
-                await self.rest(_NOT_NOW_S)
-            current_step.set(describe(call))
+            current_step.set(call)
             try:
                 if spec.transactional:
                     await self._transactions.execute(call, self.run)
                     return None
                 if spec.on_unknown != "retry" and not verify:
                     await execution.record_start(call)
-                value = await self._limited(call, spec.on_unknown if verify else spec.function)
-                text, decoded = round_trip(
-                    execution.codec, value, spec.shape.result, where=f"result of {spec.kind} {spec.name}"
-                )
+                if spec.is_async and spec.timeout_s is None and not verify:
+                    value = await spec.function(*call.args, **call.kwargs)
+                else:
+                    value = await self._limited(call, spec.on_unknown if verify else spec.function)
+                text, decoded = round_trip(execution.codec, value, spec.shape.result, where=spec.result)
                 return "ok", text, decoded, None
             except asyncio.CancelledError as error:
                 if call.cancel_requested or execution.closed:
@@ -108,6 +104,8 @@ class Bodies:
             del failure
             execution.record_attempt(call, record)
             await self.rest(delay_s)
+            while not execution.engine.may_begin(execution):
+                await self.rest(_NOT_NOW_S)
             call.attempts += 1
 
     async def rest(self, delay_s: float) -> None:

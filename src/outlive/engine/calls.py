@@ -34,6 +34,12 @@ class Call(RunFuture):
     """One durable call. Subclasses say how it begins and how its value is read."""
 
     kind = ""
+    begun = False
+    cancel_requested = False
+    committing = False  # a transaction past the point of cancellation
+    attempts = 1
+    work: asyncio.Task[Any] | None = None  # what cancel() has to end
+    _cancels_before: int | None = None  # of the task that awaits this, when its cancellation came here
 
     def __init__(self, execution: LiveRun, key: str, name: str, digest: str | None) -> None:
         super().__init__(loop=execution.loop)
@@ -42,13 +48,7 @@ class Call(RunFuture):
         self.name = name
         self.digest = digest
         self.began_at = execution.loop.time()
-        self.begun = False
-        self.cancel_requested = False
         self._task = asyncio.current_task(execution.loop)
-        self._cancels_before: int | None = None  # of the task that awaits this, when its cancellation came here
-        self.attempts = 1
-        self.work: asyncio.Task[Any] | None = None  # what cancel() has to end
-        self.committing = False  # a transaction past the point of cancellation
 
     def begin(self) -> None:
         """Set the work going."""
@@ -122,8 +122,9 @@ class StepCall(Call):
         self.kwargs = kwargs
 
     def begin(self) -> None:
-        bodies, started = self.execution.engine.bodies, self.execution.journal.started(self.key)
-        if self.spec.on_unknown == "retry" or started is None or started.error is not None:
+        bodies = self.execution.engine.bodies
+        started = self.execution.journal.started(self.key) if self.spec.on_unknown != "retry" else None
+        if started is None or started.error is not None:
             bodies.begin(self)
             return
         resolution = self.execution.resolutions.pop(self.key, None)
@@ -140,7 +141,7 @@ class StepCall(Call):
             bodies.begin(self)
 
     def decode(self, text: str) -> Any:
-        return self.execution.codec.decode(text, self.spec.shape.result, where=f"result of {self.kind} {self.name}")
+        return self.execution.codec.decode(text, self.spec.shape.result, where=self.spec.result)
 
 
 class BarrierCall(Call):

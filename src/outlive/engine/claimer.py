@@ -43,7 +43,7 @@ class Claimer:
         if claimed:
             recovered = [run.row for run in claimed if not run.fresh]
             entries = await store.load_entries(recovered) if recovered else {}
-            requests = await store.list_requests(fence)
+            requests = await store.list_requests(fence) if any(run.asked for run in claimed) else []
             if engine.lease.fence is not fence:
                 return 0.0  # the lease was lost meanwhile: peers have these runs
             for run in claimed:

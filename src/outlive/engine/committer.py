@@ -51,13 +51,13 @@ class RunWrites:
 
     execution: LiveRun
     entries: dict[str, EntryWrite] = field(default_factory=dict)
-    children: list[NewRun] = field(default_factory=list)
-    on_durable: list[Callable[[Committed], None]] = field(default_factory=list)
+    children: tuple[NewRun, ...] = ()
+    on_durable: tuple[Callable[[Committed], None], ...] = ()
     count: int = 0  # entries appended, those that replaced a pending one included
     finish: Finish | None = None
     release: Release | None = None
     mark: Mark | None = None
-    requests: list[int] = field(default_factory=list)
+    requests: tuple[int, ...] = ()
     large: bool = False  # it has a payload that would delay others
 
 
@@ -166,14 +166,14 @@ class Committer:
         writes = self._of(execution)
         writes.entries[entry.key] = entry
         writes.count += 1
-        if entry.value is not None and _is_large(entry.value):
+        if entry.value is not None and len(entry.value) > BLOB_THRESHOLD_CHARS:
             self._large = writes.large = True
         if child is not None:
-            writes.children.append(child)
+            writes.children += (child,)
             if _is_large(child.input):
                 self._large = writes.large = True
         if on_durable is not None:
-            writes.on_durable.append(on_durable)
+            writes.on_durable += (on_durable,)
 
     def add_finish(self, execution: LiveRun, finish: Finish) -> None:
         """Add the end of a run."""
@@ -192,7 +192,7 @@ class Committer:
 
     def add_handled(self, execution: LiveRun, request: int) -> None:
         """Add a request that an entry has answered."""
-        self._of(execution).requests.append(request)
+        self._of(execution).requests += (request,)
 
     async def between(self, work: Callable[[], Awaitable[None]]) -> None:
         """Await `work()` while no batch is under way: what is in memory and in the database then agrees."""

@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal
 
 from outlive.codec.failure import record_error
-from outlive.codec.payload import digest, digest_arguments, encode, encode_arguments
+from outlive.codec.payload import digest, digest_arguments, encode, encode_arguments, is_atomic
 from outlive.engine.calls import CANCELLED, BarrierCall, Call, ChildCall, StartCall, StepCall, child_id, child_reference
 from outlive.engine.journal import Divergence, Journal, compare, describe, version_behind
 from outlive.engine.roles import Host
@@ -114,9 +114,12 @@ class Execution:
         self.check_alive()
         self.engine.use_definition(spec)
         key = self.loop.branch().key(spec.name)
-        where = f"arguments of {spec.kind} {spec.name}"
-        checked = digest_arguments(spec.shape, args, kwargs, where=where) if spec.check_arguments else None
-        call = StepCall(self, key, checked, spec, *_isolate(args, kwargs, spec))
+        checked = None
+        if spec.check_arguments:
+            checked = digest_arguments(spec.shape, args, kwargs, where=spec.arguments)
+            if not is_atomic(args, kwargs):
+                args, kwargs = copy.deepcopy((args, kwargs))  # what a body does to them must not reach the workflow
+        call = StepCall(self, key, checked, spec, args, kwargs)
         self._await(call)
         return call
 
@@ -187,7 +190,7 @@ class Execution:
             return self.codec.decode(entry.value or "null", hint, where=f"recorded {kind}")
         text = self.codec.encode(make(), where=kind, hint=hint)
         at = self.loop.time()
-        self._append(self._entry(key, kind, kind, None, "ok", text, None, 1, at, at))
+        self._append(self._entry_at_once(key, kind, kind, text, at, at))
         return self.codec.decode(text, hint, where=kind)
 
     def call_in_thread(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> asyncio.Future[Any]:
@@ -240,9 +243,10 @@ class Execution:
         self._pumping = True
         try:
             while True:
-                self.loop.turn()
-                if self._doom is not None:
-                    raise Unwound
+                if self.loop.ready:
+                    self.loop.turn()
+                    if self._doom is not None:
+                        raise Unwound
                 if self.closed:
                     return
                 if self.thread_busy:
@@ -267,7 +271,7 @@ class Execution:
 
     def _deliver_next(self) -> bool:
         """Deliver one outcome, recorded ones first; False if there is none to deliver now."""
-        if not self.journal.exhausted:
+        if self.journal.unread:
             entry = self.journal.next_of(self._waiting)
             if entry is not None:
                 self._deliver_recorded(entry)
@@ -280,7 +284,7 @@ class Execution:
         while self._inbox and self._committing is None:
             if self._inbox.popleft()():
                 return True
-        timer = self._next_timer()
+        timer = self._next_timer() if self._timers else None
         if timer is not None and timer.when() <= self.engine.clock.now():
             self._fire(timer)
             return True
@@ -313,27 +317,28 @@ class Execution:
         del self._waiting[timer.key]
         at = _microseconds(max(self.engine.clock.now(), timer.when()))
         self.loop.advance(at)
-        self._append(self._entry(timer.key, "timer", timer.name, None, "ok", "null", None, 1, timer.began_at, at))
+        self._append(self._entry_at_once(timer.key, "timer", timer.name, "null", timer.began_at, at))
         timer.fire()
 
     # -- outcomes, from the work --------------------------------------------
     def settle(self, call: Call, outcome: Outcome, text: str | None, value: Any, error: str | None) -> None:
         """Take the outcome of a call's work, `text` and what it decodes to: it is delivered in its turn."""
-        if self.closed or call.done() or self._waiting.get(call.key) is not call:
-            return
         self._inbox.append(functools.partial(self._deliver_settled, call, outcome, text, value, error))
         self._busy_again()
         if not self._pumping:
             self.wake()
 
+    def settle_now(self, call: Call, outcome: Outcome, text: str | None, value: Any, error: str | None) -> None:
+        """The same, from a plain callback of the main loop."""
+        self._inbox.append(functools.partial(self._deliver_settled, call, outcome, text, value, error))
+        self._pump()
+
     def _deliver_settled(self, call: Call, outcome: Outcome, text: str | None, value: Any, error: str | None) -> bool:
         if call.done() or self._waiting.get(call.key) is not call:
             return False
-        if isinstance(call, StepCall) and call.begun:
+        if call.begun and isinstance(call, StepCall):
             self._in_flight -= 1
-        entry = self._entry(
-            call.key, call.kind, call.name, call.digest, outcome, text, error, call.attempts, call.began_at
-        )
+        entry = self._entry_of(call, outcome, text, error)
         self._append(entry)
         self._deliver(call, entry, value)
         return True
@@ -341,10 +346,7 @@ class Execution:
     def record_attempt(self, call: Call, error: str) -> None:
         """Journal that an attempt failed and another will follow; nobody waits for it."""
         if not self.closed:
-            entry = self._entry(
-                call.key, call.kind, call.name, call.digest, "started", None, error, call.attempts, call.began_at
-            )
-            self._append_started(entry)
+            self._append_started(self._entry_of(call, "started", None, error))
 
     def take_turn(self, call: Call, value: str) -> asyncio.Future[EntryWrite]:
         """Ask, for a transaction about to commit, for the entry it has to write with its place in the order.
@@ -359,9 +361,7 @@ class Execution:
                 return False
             self._committing = call
             self._seq += 1
-            entry = self._entry(
-                call.key, call.kind, call.name, call.digest, "ok", value, None, call.attempts, call.began_at
-            )
+            entry = self._entry_of(call, "ok", value)
             entry.seq = self._seq
             granted.set_result(entry)
             return False
@@ -396,7 +396,7 @@ class Execution:
             at = self._now()
             self.loop.advance(at)
             value = self.codec.encode(reason, where="reason of cancel")
-            entry = self._entry(self.loop.root.key("cancel"), "cancel", "cancel", None, "ok", value, None, 1, at, at)
+            entry = self._entry_at_once(self.loop.root.key("cancel"), "cancel", "cancel", value, at, at)
             self._append(entry)
             self.engine.committer.add_handled(self, request)
             self._cancel_reason = reason
@@ -410,25 +410,16 @@ class Execution:
             self.wake()
 
     # -- entries ------------------------------------------------------------
-    def _entry(
-        self,
-        key: str,
-        kind: str,
-        name: str,
-        digest: str | None,
-        outcome: Outcome,
-        value: str | None,
-        error: str | None,
-        attempts: int,
-        started_at: float,
-        finished_at: float | None = None,
-    ) -> EntryWrite:
-        if finished_at is None:
-            finished_at = self._now()
+    def _entry_of(self, call: Call, outcome: Outcome, value: str | None, error: str | None = None) -> EntryWrite:
+        """Make the entry of a call, without its place in the order."""
         return EntryWrite(
-            self.row, key, None, kind, name, digest, outcome, value, error, attempts, started_at, finished_at,
-            self.noted_version,
+            self.row, call.key, None, call.kind, call.name, call.digest, outcome, value, error, call.attempts,
+            call.began_at, self._now(), self.noted_version,
         )  # fmt: skip
+
+    def _entry_at_once(self, key: str, kind: str, name: str, value: str, began_at: float, at: float) -> EntryWrite:
+        """Make the entry of what has its outcome without any work."""
+        return EntryWrite(self.row, key, None, kind, name, None, "ok", value, None, 1, began_at, at, self.noted_version)
 
     def _now(self) -> float:
         """Give the time of a delivery that is due now."""
@@ -445,17 +436,13 @@ class Execution:
         """Write the child's run together with the entry that says it was started."""
         self.has_children = True
         run.started_at = self.engine.clock.now() if self.engine.may_own(run) else None
-        entry = self._entry(
-            call.key, call.kind, call.name, call.digest, "started", child_reference(run), None, 1, call.began_at
-        )
+        entry = self._entry_of(call, "started", child_reference(run))
         self._append_started(entry, run, lambda committed: call.on_started(committed.existing.get(run.row)))
 
     def record_start(self, call: Call) -> asyncio.Future[None]:
         """Journal that an attempt begins, for a step that may not be repeated blindly; give when that is on disk."""
         durable: asyncio.Future[None] = self.engine.main.create_future()
-        entry = self._entry(
-            call.key, call.kind, call.name, call.digest, "started", None, None, call.attempts, call.began_at
-        )
+        entry = self._entry_of(call, "started", None)
         self._append_started(entry, None, lambda _: None if durable.done() else durable.set_result(None))
         return durable
 
@@ -488,7 +475,8 @@ class Execution:
     def written(self, count: int) -> None:
         """Take note that `count` more entries are on disk: what waited for them may begin."""
         self._durable += count
-        self._clear_suspicion()
+        if self.alone:
+            self._clear_suspicion()
         if self._unbegun or self._durable == self._appended:
             self._pump()
 
@@ -528,6 +516,8 @@ class Execution:
     # -- rest ---------------------------------------------------------------
     def _rest(self) -> None:
         """Nothing can be delivered now: arm the next timer, and tell the engine if the run is idle."""
+        if self._in_flight and not self._timers and self._armed is None and not self.idle:
+            return  # the usual case: a step is executing
         timer = self._next_timer()
         if self._armed is not None:
             self._armed.cancel()
@@ -647,16 +637,6 @@ class Execution:
 def _microseconds(at: float) -> float:
     """Round up to what both databases keep: what the run sees as its time has to be what its replay will see."""
     return math.ceil(at * 1e6) / 1e6
-
-
-_SCALARS = frozenset({str, int, float, bool, type(None), bytes})
-
-
-def _isolate(args: tuple[Any, ...], kwargs: dict[str, Any], spec: StepSpec) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Give the body arguments of its own: what it does to them must not reach the workflow, since replay would not."""
-    if not spec.check_arguments or (not kwargs and all(type(value) in _SCALARS for value in args)):
-        return args, kwargs
-    return copy.deepcopy((args, kwargs))
 
 
 def _explain(failure: BaseException) -> BaseException:

@@ -32,7 +32,7 @@ class Journal:
     def __init__(self, entries: Sequence[EntryRow], *, same_version: bool) -> None:
         self.same_version = same_version
         self.last_seq = 0
-        self._unread: dict[str, EntryRow] = {}  # by key, in order of seq
+        self.unread: dict[str, EntryRow] = {}  # recorded outcomes not delivered yet, by key, in order of seq
         self._started: dict[str, EntryRow] = {}
         self._before: dict[str, str] = {}  # the entry before each cancellation
         last = ""
@@ -43,23 +43,18 @@ class Journal:
             if entry.kind == "cancel":
                 self._before[entry.key] = last
             last = entry.key
-            self._unread[entry.key] = entry
+            self.unread[entry.key] = entry
             self.last_seq = max(self.last_seq, entry.seq)
         self._unasked = dict(self._started)
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether every recorded outcome has been read."""
-        return not self._unread
 
     def next_of(self, waiting: Container[str]) -> EntryRow | None:
         """Read the recorded outcome that is due, given the keys the code waits for.
 
         A cancellation is due when what was delivered just before it has been read.
         """
-        for key, entry in self._unread.items():
-            if key in waiting or (entry.kind == "cancel" and self._before[key] not in self._unread):
-                del self._unread[key]
+        for key, entry in self.unread.items():
+            if key in waiting or (entry.kind == "cancel" and self._before[key] not in self.unread):
+                del self.unread[key]
                 return entry
             if self.same_version:
                 return None
@@ -67,13 +62,13 @@ class Journal:
 
     def take(self, key: str) -> EntryRow | None:
         """Read the entry of a call that answers at once, out of turn."""
-        return self._unread.pop(key, None)
+        return self.unread.pop(key, None)
 
     def misplaced(self, key: str, kind: str) -> Divergence | None:
         """Judge a call that answers at once: its entry is the very next one, or there is none left."""
-        if self.exhausted or not self.same_version:
+        if not self.unread or not self.same_version:
             return None
-        entry = next(iter(self._unread.values()))
+        entry = next(iter(self.unread.values()))
         return Divergence(describe(entry), f"{kind} ({key})", entry.key) if entry.key != key else None
 
     def ask(self, key: str) -> EntryRow | None:
@@ -91,17 +86,17 @@ class Journal:
         Across versions that is an edit, unless a cancellation is among what is
         unread: nobody can say whether the code is still before it or has passed it.
         """
-        if self.exhausted or not (self.same_version or self._before.keys() & self._unread.keys()):
+        if not self.unread or not (self.same_version or self._before.keys() & self.unread.keys()):
             return None
-        entry = next(iter(self._unread.values()))
-        fresh = [key for key in waiting if key not in self._unread] or list(waiting)
+        entry = next(iter(self.unread.values()))
+        fresh = [key for key in waiting if key not in self.unread] or list(waiting)
         return Divergence(describe(entry), ", ".join(sorted(fresh)) or "nothing", entry.key)
 
     def left(self) -> Divergence | None:
         """Judge a run that has returned."""
-        if not self.same_version or not (self._unread or self._unasked):
+        if not self.same_version or not (self.unread or self._unasked):
             return None
-        entry = next(iter((self._unread or self._unasked).values()))
+        entry = next(iter((self.unread or self._unasked).values()))
         return Divergence(describe(entry), "the end of the workflow", entry.key)
 
 

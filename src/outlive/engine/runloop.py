@@ -142,7 +142,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         self.unwinding = False
         self.root = Branch("")
         self._now = now
-        self._ready: deque[Handle] = deque()
+        self.ready: deque[Handle] = deque()
         self._tasks: list[RunTask] = []
         self._tasks_kept = 64
         self._salt = salt * 1_000_003
@@ -151,9 +151,7 @@ class RunLoop(asyncio.AbstractEventLoop):
     # -- turning ------------------------------------------------------------
     def turn(self) -> None:
         """Run callbacks until every branch is blocked, or the run is unwinding."""
-        ready = self._ready
-        if not ready:
-            return
+        ready = self.ready
         outer = asyncio._get_running_loop()
         asyncio._set_running_loop(self)
         hooks = sys.get_asyncgen_hooks()
@@ -194,7 +192,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         made there ever runs.
         """
         self.unwinding = True
-        self._ready.clear()
+        self.ready.clear()
         outer = asyncio._get_running_loop()
         asyncio._set_running_loop(self)
         hooks = sys.get_asyncgen_hooks()
@@ -207,7 +205,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         finally:
             sys.set_asyncgen_hooks(*hooks)
             asyncio._set_running_loop(outer)
-        self._ready.clear()
+        self.ready.clear()
         self._tasks.clear()
 
     def _close(self, task: RunTask) -> None:
@@ -254,7 +252,7 @@ class RunLoop(asyncio.AbstractEventLoop):
     ) -> Handle:
         handle = Handle(callback, args, context if context is not None else contextvars.copy_context())
         if not self.unwinding:
-            self._ready.append(handle)
+            self.ready.append(handle)
         return handle
 
     def create_future(self) -> RunFuture:
@@ -339,8 +337,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         return self.execution.call_in_thread(func, args, keywords)
 
     # -- the rest of the interface ------------------------------------------
-    def get_debug(self) -> bool:
-        return False
+    get_debug = bool  # no; asked for at each future and task
 
     def is_running(self) -> bool:
         return True

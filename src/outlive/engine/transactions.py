@@ -89,9 +89,7 @@ class Transactions:
                 ) from None
             finally:
                 current_transaction.reset(inside)
-            text, decoded = round_trip(
-                execution.codec, value, spec.shape.result, where=f"result of transaction {spec.name}"
-            )
+            text, decoded = round_trip(execution.codec, value, spec.shape.result, where=spec.result)
             entry = await execution.take_turn(call, text)
         except BaseException:
             await _undisturbed(tx.rollback())

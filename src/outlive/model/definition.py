@@ -69,11 +69,14 @@ class StepSpec:
     on_unknown: OnUnknown = "retry"
     check_arguments: bool = True
     transactional: bool = False
+    kind: str = field(init=False)  # of its entries
+    arguments: str = field(init=False)  # what errors call them
+    result: str = field(init=False)
 
-    @property
-    def kind(self) -> str:
-        """The kind of its entries."""
-        return "transaction" if self.transactional else "step"
+    def __post_init__(self) -> None:
+        self.kind = "transaction" if self.transactional else "step"
+        self.arguments = f"arguments of {self.kind} {self.name}"
+        self.result = f"result of {self.kind} {self.name}"
 
 
 @dataclass(eq=False)

@@ -31,7 +31,7 @@ class Claimed:
     """A run that a claim has given to this worker, without its entries.
 
     `fresh` is True if no worker has ever owned it: it has no entries.
-    `alone` is True if it was claimed as a suspect.
+    `alone` is True if it was claimed as a suspect, `asked` if a request waits for it.
     """
 
     row: int
@@ -52,6 +52,7 @@ class Claimed:
     priority: int = 0
     key: str | None = None
     attributes: str | None = None
+    asked: bool = False
 
 
 @dataclass(slots=True)

@@ -4,13 +4,16 @@ Each record is set-to-value, insert-or-nothing or delete-by-id, never an
 increment, so a batch whose COMMIT reply was lost can be sent again as it is.
 Instants are seconds since 1970 on the database's clock. Payloads and errors
 are JSON text already. The order of the lists within a batch is the order in
-which a store applies them.
+which a store applies them. What there is one of for each step is a Struct out of
+the garbage collector's sight: it holds nothing but numbers and text.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 Outcome = Literal["ok", "error", "started"]
 
@@ -23,8 +26,7 @@ class Fence:
     epoch: int
 
 
-@dataclass(slots=True)
-class NewRun:
+class NewRun(msgspec.Struct, gc=False):
     """One run to insert, with its live row, unless its id is taken.
 
     `started_at` gives it to the writing worker in the same insert (claim 1,
@@ -56,8 +58,7 @@ class NewRun:
         return self.started_at is not None
 
 
-@dataclass(slots=True)
-class EntryWrite:
+class EntryWrite(msgspec.Struct, gc=False):
     """One outcome of one run: a new entry, or the settlement of a `started` one.
 
     `seq` is the place in the order of delivery, None while only started.

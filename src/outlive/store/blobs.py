@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
+from msgspec.structs import replace as changed
+
 from outlive.limits import BLOB_THRESHOLD_CHARS
 from outlive.model.writes import Batch, NewRun
 
@@ -42,7 +44,7 @@ class Blobs(list[Blob]):
             batch,
             starts=[self.move_out_of_run(run) for run in batch.starts],
             entries=[
-                entry if entry.value is None else replace(entry, value=self.keep(entry.row, entry.value))
+                entry if entry.value is None else changed(entry, value=self.keep(entry.row, entry.value))
                 for entry in batch.entries
             ],
             finishes=[
@@ -53,4 +55,4 @@ class Blobs(list[Blob]):
 
     def move_out_of_run(self, run: NewRun) -> NewRun:
         """Give a run with a reference where its arguments are large."""
-        return replace(run, input=self.keep(run.row, run.input))
+        return changed(run, input=self.keep(run.row, run.input))

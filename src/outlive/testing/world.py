@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from outlive.app import Outlive
-from outlive.engine.bodies import current_step
+from outlive.engine.bodies import current_step, describe
 from outlive.model.writes import Batch, Committed
 from outlive.store.interface import Store
 from outlive.store.sqlite.store import SqliteStore
@@ -255,8 +255,9 @@ class SimWorld:
 
         `repeatable`: a transaction, whose body runs again after a rollback.
         """
-        info = current_step.get()
-        assert info is not None
+        call = current_step.get()
+        assert call is not None
+        info = describe(call)
         self.log(f"body {info.run_id} {info.key} attempt {info.attempt}")
         loop = asyncio.get_running_loop()
         process = next(process for process in self.processes if process.loop is loop)

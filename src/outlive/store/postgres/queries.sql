@@ -18,15 +18,11 @@ fence as (select)
 written as (
   insert into outlive.entries as e (
     row, key, seq, kind, name, digest, outcome, value, error, attempts, noted_version, started_at, finished_at)
-  select g.row, g.key, g.seq, g.kind, g.name, g.digest, g.outcome, g.value, g.error, coalesce(g.attempts, 1),
-    g.noted_version, to_timestamp(g.started_at), to_timestamp(g.finished_at)
-  from unnest(
-    cast(:entry_row as bigint[]), cast(:entry_key as text[]), cast(:entry_seq as integer[]),
-    cast(:entry_kind as text[]), cast(:entry_name as text[]), cast(:entry_digest as text[]),
-    cast(:entry_outcome as text[]), cast(:entry_value as text[]), cast(:entry_error as text[]),
-    cast(:entry_attempts as integer[]), cast(:entry_noted_version as text[]),
-    cast(:entry_started_at as float8[]), cast(:entry_finished_at as float8[])
-  ) as g (row, key, seq, kind, name, digest, outcome, value, error, attempts, noted_version, started_at, finished_at),
+  select g.row, g.key, g.seq, g.kind, g.name, g.digest, g.outcome, g.value, g.error, g.attempts, g.noted_version,
+    to_timestamp(g.started_at), to_timestamp(g.finished_at)
+  from json_to_recordset(cast(:entry as json)) as g (
+    row bigint, key text, seq integer, kind text, name text, digest text, outcome text, value text, error text,
+    attempts integer, noted_version text, started_at float8, finished_at float8),
   fence
   on conflict (row, key) do update set
     seq = excluded.seq, kind = excluded.kind, name = excluded.name, digest = excluded.digest,
@@ -39,7 +35,7 @@ written as (
 ),
 refused as materialized (
   select distinct g.row
-  from unnest(cast(:entry_row as bigint[]), cast(:entry_key as text[])) as g (row, key)
+  from json_to_recordset(cast(:entry as json)) as g (row bigint, key text)
   where (select count(*) from written) <> :entry_count and (g.row, g.key) not in (select w.row, w.key from written w)
 )
 
@@ -52,15 +48,10 @@ refused as (select cast(null as bigint) as row where false)
 -- Inserts runs with their live rows where the id is free; a child only with its parent's entry. A taken row number
 -- violates the primary key, and nothing of the batch is written.
 given_runs as materialized (
-  select g.* from unnest(
-    cast(:run_row as bigint[]), cast(:run_id as text[]), cast(:run_workflow as text[]), cast(:run_version as text[]),
-    cast(:run_codec as text[]), cast(:run_queue as text[]), cast(:run_priority as integer[]), cast(:run_key as text[]),
-    cast(:run_attributes as text[]), cast(:run_input as text[]), cast(:run_parent as bigint[]),
-    cast(:run_parent_key as text[]), cast(:run_parent_close as text[]), cast(:run_deadline_at as float8[]),
-    cast(:run_delay_s as float8[]), cast(:run_started_at as float8[])
-  ) as g (
-    row, id, workflow, version, codec, queue, priority, key, attributes, input, parent, parent_key, parent_close,
-    deadline_at, delay_s, started_at)
+  select g.* from json_to_recordset(cast(:run as json)) as g (
+    row bigint, id text, workflow text, version text, codec text, queue text, priority integer, key text,
+    attributes text, input text, parent bigint, parent_key text, parent_close text, deadline_at float8,
+    delay_s float8, started_at float8)
 ),
 started as (
   insert into outlive.runs (
@@ -77,7 +68,7 @@ placed as (
   insert into outlive.live (row, workflow, queue, priority, owner, claim, wake_at, in_user_code, started_at)
   select g.row, g.workflow, g.queue, g.priority, case when g.started_at is not null then cast(:worker as bigint) end,
     (g.started_at is not null)::integer,
-    case when g.started_at is null then now() + make_interval(secs => coalesce(g.delay_s, 0)) end,
+    case when g.started_at is null then now() + make_interval(secs => g.delay_s) end,
     g.started_at is not null, to_timestamp(g.started_at)
   from given_runs g
   where (g.row in (select s.row from started s)) is true  -- as a test of a value it is hashed, whatever the estimate
@@ -345,7 +336,8 @@ select s.stands, t.row, r.id, r.workflow, r.version,
     else r.input end as input,
   r.codec, t.claim, t.crashes, t.claim = 1 as fresh, t.alone,
   extract(epoch from t.started_at)::float8 as started_at, extract(epoch from r.deadline_at)::float8 as deadline_at,
-  r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes
+  r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes,
+  exists (select from outlive.requests q where q.row = t.row) as asked
 from stands s left join (
   taken t join outlive.runs r on r.row = any (array(select x.row from taken x)) and r.row = t.row) on true
 order by t.due_at = '-infinity' desc, r.priority, t.due_at, t.row
@@ -503,8 +495,9 @@ left join outlive.live l on l.row = r.row and l.row = any (cast(:rows as bigint[
 where r.row = any (cast(:rows as bigint[])) and (r.status is not null or l.hold is not null)
 
 -- name: send_hint
--- Tells listeners that there may be work; they know the sender by its token.
-select pg_notify('outlive', :token)
+-- Tells listeners that there may be work; they know the sender by its token. There is nothing that could be lost, so
+-- the commit waits for no disk.
+select set_config('synchronous_commit', 'off', true), pg_notify('outlive', :token)
 
 -- name: list_versions
 -- Reads the versions of the schema that were applied; fails if there is no schema yet.

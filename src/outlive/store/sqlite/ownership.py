@@ -116,7 +116,7 @@ def claim(db: Connection, fence: Fence, choice: Choice, now: float) -> list[Clai
     rows = _json(choice.rows(db, now))
     found = db.rows(SQL["read_claimable"], (now, rows))
     db.run(SQL["claim_runs"], (fence.worker, choice.suspect, now, rows))
-    return [Claimed(*(*facts[:8], bool(facts[8]), choice.suspect, *facts[9:])) for facts in found]
+    return [Claimed(*(*facts[:8], bool(facts[8]), choice.suspect, *facts[9:-1], bool(facts[-1]))) for facts in found]
 
 
 def wake(db: Connection, rows: Iterable[int], now: float) -> int:
