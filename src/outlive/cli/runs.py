@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from outlive import Entry, Outlive, RunInfo, Status
-from outlive.cli.output import lasted, print_json, print_table, shorten, when
+from outlive.cli.output import cut, lasted, print_json, print_table, shorten, when
 from outlive.cli.settings import CONFLICT, RUN_FAILED, Settings, common_options, with_client
 from outlive.errors import PayloadError, RunError
 
@@ -141,7 +141,7 @@ def _print_entries(entries: list[Entry]) -> None:
 def _outcome(entry: Entry) -> str:
     if entry.outcome == "started":
         return ""
-    return shorten(entry.value) if entry.error is None else f"{entry.error['type']}: {entry.error['text']}"
+    return shorten(entry.value) if entry.error is None else cut(f"{entry.error['type']}: {entry.error['text']}")
 
 
 @runs.command()
