@@ -177,7 +177,9 @@ class Run:
         elif not retry:
             decision["value"] = json.loads(self._engine().codec.encode(value, where=f"value for {key}"))
         accepted = await self._request("resolve", decision)
-        return accepted and await self.resume()
+        if accepted:
+            await self.resume()
+        return accepted
 
     def _check_reason(self, reason: Any) -> str | None:
         """Refuse at the caller what the run's journal could not hold: its owner would have nobody to tell."""

@@ -9,6 +9,10 @@ import pytest
 
 import outlive
 from outlive import Outlive, Status, step, workflow
+from outlive.codec.payload import digest, encode_arguments
+from outlive.engine.calls import child_reference
+from outlive.model.reads import WorkerRow
+from outlive.model.writes import Batch, EntryWrite, NewRun
 
 LIMIT_S = 20.0
 gates: dict[str, asyncio.Event] = {}
@@ -223,6 +227,46 @@ async def test_a_childs_id_that_is_taken_by_another_run(url: str) -> None:
         assert said.startswith("True: ") and "already exists for workflow 'other'" in said
         assert await (await app.get("taken")).result() == "x"
         assert "c" not in gates  # no child has begun
+
+
+async def leave_half_started(url: str, parent: Any, run_id: str, kind: str, child_id: str) -> None:
+    """Write the journal of a process that had sent the start of a child, and died before it heard of the refusal."""
+    async with outlive.Outlive(url, worker=False) as client:
+        engine = client._engine()
+        store, now = engine.store, engine.clock.now()
+        fence = await store.register(WorkerRow(17, 1, "gone", 1, "gone", None, 0.0), 15)
+        text = encode_arguments(engine.codec, child.spec.shape, ("c",), {}, where="arguments")
+        run = NewRun(engine.ids.row_id(now), run_id, parent.spec.name, '{"args":[],"kwargs":{}}', started_at=now)
+        run.version = parent.spec.version
+        key, reference = "child#1", NewRun(engine.ids.row_id(now), child_id, "child", text)
+        reference.parent, reference.parent_key, reference.parent_close = run.row, key, "cancel"
+        entry = EntryWrite(run.row, key, None, kind, "child", digest(text), "started", None, None, 1, now, None)
+        entry.value = child_reference(reference)
+        committed = await store.commit(Batch([run, reference], [entry]), fence)
+        assert list(committed.existing) == [reference.row]
+        await store.unregister(fence)
+
+
+@workflow
+async def starts_what_is_taken() -> str:
+    run = await outlive.start(child, "c")
+    return f"started {run.id}"
+
+
+@pytest.mark.parametrize("kind", ["child", "start"])
+async def test_a_crash_forgets_no_refusal(url: str, kind: str) -> None:
+    parent = waits_for_taken if kind == "child" else starts_what_is_taken
+    async with Outlive(url) as app:
+        assert await app.run(other, "x", id="p/child#1") == "x"
+    await leave_half_started(url, parent, "p", kind, "p/child#1")
+    async with Outlive(url) as app:
+        run = await app.get("p")
+        if kind == "child":
+            assert "already exists for workflow 'other'" in await run.result(timeout=LIMIT_S)
+        else:
+            with pytest.raises(outlive.RunFailed, match="already exists for workflow 'other'"):
+                await run.result(timeout=LIMIT_S)
+        assert [entry.outcome for entry in await run.entries()] == ["error"]
 
 
 @workflow

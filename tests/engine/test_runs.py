@@ -273,6 +273,26 @@ async def iterates_over_bare_coroutines() -> None:
             coroutine.close()
 
 
+@workflow
+async def sleeps_for_no_number() -> None:
+    await asyncio.sleep(float("nan"))
+
+
+@workflow
+async def waits_without_end() -> str:
+    async with asyncio.timeout(float("inf")):
+        await charge("a", 1)
+    task = asyncio.create_task(asyncio.sleep(float("inf")))
+    await outlive.sleep(0.01)
+    task.cancel()
+    return "went on"
+
+
+async def test_a_wait_without_end_is_a_timer_like_others(url: str) -> None:
+    async with Outlive(url) as app:
+        assert await app.run(waits_without_end) == "went on"
+
+
 foreign: list[asyncio.Future[None]] = []
 
 
@@ -284,6 +304,7 @@ foreign: list[asyncio.Future[None]] = []
         (opens_a_socket, "@step"),
         (runs_anything_in_a_thread, "@step"),
         (iterates_over_bare_coroutines, "create_task"),
+        (sleeps_for_no_number, "nan"),
     ],
 )
 async def test_what_a_body_may_not_do_says_what_to_write(url: str, bad: Any, advice: str) -> None:

@@ -18,7 +18,7 @@ from outlive.codec.failure import rebuild_error
 from outlive.codec.payload import codec_for
 from outlive.engine.roles import LiveRun
 from outlive.engine.runloop import RunFuture
-from outlive.errors import OutcomeUnknown, PayloadError, RunExists
+from outlive.errors import DecodeFailed, OutcomeUnknown, RunExists
 from outlive.limits import ID_MAX_CHARS
 from outlive.model.definition import StepSpec
 from outlive.model.reads import EndedRun
@@ -168,26 +168,22 @@ class ChildCall(Call):
         self.on_disk = False
 
     def begin(self) -> None:
-        started = self.execution.journal.started(self.key)
-        if started is not None:
-            self.on_disk = True
-            self.run.row = json.loads(started.value or "{}")["row"]
-            self.execution.looking += 1  # it may have ended long ago: a run that has not looked yet does not rest
-            self.execution.engine.watcher.watch(self.run.row, self._on_ended, self.execution.looked)
-        else:
-            self.execution.start_child(self, self.run)
+        self.execution.looking += 1  # it may have ended long ago: a run that has not looked yet does not rest
+        self.execution.start_child(self, self.run)
 
-    def on_started(self, existing: ExistingRun | None) -> None:
+    def on_started(self, existing: ExistingRun | None, *, again: bool) -> None:
         """The child's run is on disk: wait for its end."""
-        if existing is not None:
-            self.execution.settle(self, "error", None, None, _taken(existing, self.run))
-            return
-        self.on_disk = True
-        if self.cancel_requested:
+        if existing is None and not self.cancel_requested:
+            self.on_disk = True
+            self.execution.engine.watcher.watch(self.run.row, self._on_ended, self.execution.looked if again else None)
+            if again:
+                return
+        elif existing is None:
+            self.on_disk = True
             self.stop()
-            return
-        self.execution.engine.watcher.watch(self.run.row, self._on_ended)
-        self.execution.rest_again()
+        else:
+            self.execution.settle(self, "error", None, None, _taken(existing, self.run))
+        self.execution.looked()
 
     def forget(self) -> None:
         """Wait no more."""
@@ -201,7 +197,7 @@ class ChildCall(Call):
             try:
                 codec_for(ended.codec, [self.execution.codec], what=f"the result of run {ended.id!r}")
                 value = self.decode(text)
-            except PayloadError as error:  # code that reads it may be deployed yet: nothing is lost
+            except DecodeFailed as error:  # code that reads it may be deployed yet: nothing is lost
                 engine = self.execution.engine
                 engine.main.call_soon(engine.abandon, self.execution, error)
                 return
@@ -236,14 +232,9 @@ class StartCall(Call):
         self.make_handle = make_handle
 
     def begin(self) -> None:
-        started = self.execution.journal.started(self.key)
-        if started is not None:
-            self.run.row = json.loads(started.value or "{}")["row"]
-            self.on_started(None)
-        else:
-            self.execution.start_child(self, self.run)
+        self.execution.start_child(self, self.run)
 
-    def on_started(self, existing: ExistingRun | None) -> None:
+    def on_started(self, existing: ExistingRun | None, *, again: bool) -> None:
         """The child's run is on disk: that is all. The same id of the same workflow is the same run."""
         if existing is not None and existing.workflow != self.run.workflow:
             self.execution.settle(self, "error", None, None, _taken(existing, self.run))

@@ -175,6 +175,12 @@ class Committer:
         if on_durable is not None:
             writes.on_durable += (on_durable,)
 
+    def add_child(self, execution: LiveRun, child: NewRun, on_durable: Callable[[Committed], None]) -> None:
+        """Add a run that an earlier entry has started, to hear what became of it."""
+        writes = self._of(execution)
+        writes.children += (child,)
+        writes.on_durable += (on_durable,)
+
     def add_finish(self, execution: LiveRun, finish: Finish) -> None:
         """Add the end of a run."""
         writes = self._of(execution)

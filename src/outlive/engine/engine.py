@@ -30,9 +30,9 @@ from outlive.engine.residency import Residency
 from outlive.engine.threads import ThreadBody, WorkflowThreads
 from outlive.engine.transactions import Transactions
 from outlive.engine.watcher import Watcher
-from outlive.errors import LeaseLost, PayloadError, RunExists, StoreError, StoreUnavailable
+from outlive.errors import LeaseLost, PayloadError, RunExists, RunOnHold, StoreError, StoreUnavailable
 from outlive.ids import Ids
-from outlive.limits import BEATS_PER_LEASE, LEASE_MIN_S, POLL_BUSY_S, POLL_IDLE_S
+from outlive.limits import BEATS_PER_LEASE, LEASE_MIN_S, POLL_BUSY_S, POLL_IDLE_S, QUARANTINE_CRASHES
 from outlive.model.definition import StepSpec, WorkflowSpec
 from outlive.model.reads import Claimed, EndedRun, EntryRow, RequestRow, TakenOver, WorkerRow
 from outlive.model.status import Status
@@ -355,8 +355,10 @@ class Engine:
         """Take a run that this process owns into memory and let it run."""
         spec = self.find_workflow(claimed.workflow)
         assert spec is not None, claimed.workflow
-        undecodable: PayloadError | None = None
+        refused: Exception | None = None
         try:
+            if claimed.crashes >= QUARANTINE_CRASHES:
+                raise RunOnHold(claimed.id, "quarantined", "it killed its worker while it ran alone")
             codec = codec_for(claimed.codec, [self.codec], what=f"run {claimed.id!r}")
             args, kwargs = decode_arguments(
                 codec, spec.shape, claimed.input, where=f"arguments of workflow {spec.name}"
@@ -365,16 +367,18 @@ class Engine:
                 body = spec.function(*args, **kwargs)
             else:
                 body = ThreadBody(spec.function, args, kwargs, self.threads, self.context.copy()).drive()
-        except PayloadError as error:
-            undecodable, body = error, _fail(error)
+        except (PayloadError, RunOnHold) as error:
+            refused, body = error, _fail(error)
         except Exception as error:
             body = _fail(error)
         execution = Execution(self, claimed, spec, entries, body)
         self._suspects += claimed.alone
         self.hushed = False
         self.executions[claimed.row] = execution
-        if undecodable is not None:  # code that reads it may be deployed yet: nothing is lost
-            self.main.call_soon(self.abandon, execution, undecodable)  # after it has heard its requests
+        if (
+            refused is not None
+        ):  # code that reads it may be deployed yet, or somebody wants it cancelled: nothing is lost
+            self.main.call_soon(self.abandon, execution, refused)  # after it has heard its requests
         else:
             self.main.call_soon(execution.begin)
 

@@ -34,7 +34,7 @@ from outlive.errors import JournalMismatch, UsageError
 from outlive.model.definition import StepSpec, WorkflowSpec
 from outlive.model.reads import Claimed, EntryRow
 from outlive.model.status import Status
-from outlive.model.writes import EntryWrite, Finish, NewRun, Outcome, Release
+from outlive.model.writes import Committed, EntryWrite, Finish, NewRun, Outcome, Release
 
 Waiting = Call | RunTimer
 
@@ -433,11 +433,24 @@ class Execution:
         self.engine.committer.add_entry(self, entry)
 
     def start_child(self, call: ChildCall | StartCall, run: NewRun) -> None:
-        """Write the child's run together with the entry that says it was started."""
+        """Write the child's run together with the entry that says it was started.
+
+        If that entry is there already, only the run is sent: a database that has the entry
+        inserts nothing, but says so if the id was another run's, which no other entry may say yet.
+        """
         self.has_children = True
+        recorded = self.journal.started(call.key)
+
+        def on_durable(committed: Committed) -> None:
+            if not self.closed:
+                call.on_started(committed.existing.get(run.row), again=recorded is not None)
+
+        if recorded is not None:
+            run.row, run.started_at = json.loads(recorded.value or "{}")["row"], None
+            self.engine.committer.add_child(self, run, on_durable)
+            return
         run.started_at = self.engine.clock.now() if self.engine.may_own(run) else None
-        entry = self._entry_of(call, "started", child_reference(run))
-        self._append_started(entry, run, lambda committed: call.on_started(committed.existing.get(run.row)))
+        self._append_started(self._entry_of(call, "started", child_reference(run)), run, on_durable)
 
     def record_start(self, call: Call) -> asyncio.Future[None]:
         """Journal that an attempt begins, for a step that may not be repeated blindly; give when that is on disk."""

@@ -236,6 +236,8 @@ class RunLoop(asyncio.AbstractEventLoop):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
+        if when != when:
+            raise UsageError("a workflow cannot wait for nan seconds")
         name = "sleep" if callback is _set_sleep_result else "timer"
         if self.unwinding:
             return RunTimer(when, callback, args, self, context, "", name)
