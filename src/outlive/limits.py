@@ -3,7 +3,7 @@
 ID_MAX_CHARS = 200  # of a run id: readable in a log line, indexable on both stores
 NAME_MAX_CHARS = 200  # of a definition, queue or topic
 PAYLOAD_MAX_BYTES = 32 * 1024 * 1024  # one value; above it a database is the wrong place
-BLOB_THRESHOLD_BYTES = 64 * 1024  # larger payloads leave the batch, so that they delay nobody
+BLOB_THRESHOLD_CHARS = 64 * 1024  # a larger payload is committed apart from the batch of all, so that it delays nobody
 ERROR_TEXT_MAX_CHARS = 8_000  # message or traceback kept of one error
 ERROR_CAUSES_MAX = 8  # links of a recorded cause chain
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from outlive.clock import Duration, seconds, to_datetime
 from outlive.codec.failure import error_facts, rebuild_error
+from outlive.codec.payload import Codec, codec_for
 from outlive.engine.engine import Engine
 from outlive.errors import (
     LeaseLost,
@@ -29,7 +30,10 @@ from outlive.model.status import Status
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known of a run. Times are aware UTC datetimes; `parent` is the parent's id."""
+    """What is known of a run. Times are aware UTC datetimes; `parent` is the parent's id.
+
+    `attributes` is None too where the run was written by a codec that this app does not have.
+    """
 
     id: str
     workflow: str
@@ -86,9 +90,8 @@ class Run:
 
     async def entries(self) -> list[Entry]:
         """Read the run's journal, by seq; calls that have only started come last."""
-        engine = self._engine()
-        rows = await engine.store.list_entries(self.id)
-        return [_make_entry(row, engine) for row in rows]
+        codec = codec_for((await self._read()).codec, [self._engine().codec], what=f"the journal of run {self.id!r}")
+        return [_make_entry(row, codec) for row in await self._engine().store.list_entries(self.id)]
 
     async def result(self, timeout: Duration | None = None, *, stop_on_hold: bool = False, as_type: Any = None) -> Any:
         """Wait for the end of the run and give its value.
@@ -102,7 +105,8 @@ class Run:
         ended = await self._ended(seconds(timeout) if timeout is not None else None, stop_on_hold)
         if ended.status == Status.SUCCEEDED:
             hint = as_type if as_type is not None else self._result_hint
-            return self._engine().codec.decode(ended.output or "null", hint, where=f"result of run {self.id}")
+            codec = codec_for(ended.codec, [self._engine().codec], what=f"the result of run {self.id!r}")
+            return codec.decode(ended.output or "null", hint, where=f"result of run {self.id}")
         if ended.status == Status.CANCELLED:
             raise RunCancelled(self.id, error_facts(ended.error or "{}").get("text") or None)
         error = rebuild_error(ended.error or "{}")
@@ -199,8 +203,9 @@ class Run:
         return row
 
 
-def make_info(row: RunRow, codec: Any) -> RunInfo:
+def make_info(row: RunRow, codec: Codec) -> RunInfo:
     """Make the public record of a run from its row."""
+    readable = row.attributes is not None and row.codec == codec.id
     return RunInfo(
         id=row.id,
         workflow=row.workflow,
@@ -209,7 +214,7 @@ def make_info(row: RunRow, codec: Any) -> RunInfo:
         queue=row.queue,
         priority=row.priority,
         key=row.key,
-        attributes=codec.decode(row.attributes, where="attributes") if row.attributes is not None else None,
+        attributes=codec.decode(row.attributes or "null", where="attributes") if readable else None,
         parent=row.parent_id,
         created_at=to_datetime(row.created_at),
         started_at=to_datetime(row.started_at) if row.started_at is not None else None,
@@ -217,7 +222,7 @@ def make_info(row: RunRow, codec: Any) -> RunInfo:
     )
 
 
-def _make_entry(row: EntryRow, engine: Engine) -> Entry:
+def _make_entry(row: EntryRow, codec: Codec) -> Entry:
     return Entry(
         seq=row.seq,
         key=row.key,
@@ -225,7 +230,7 @@ def _make_entry(row: EntryRow, engine: Engine) -> Entry:
         kind=row.kind,
         name=row.name,
         outcome=row.outcome,
-        value=engine.codec.decode(row.value, where=f"entry {row.key}") if row.value is not None else None,
+        value=codec.decode(row.value, where=f"entry {row.key}") if row.value is not None else None,
         error=error_facts(row.error) if row.error is not None else None,
         attempts=row.attempts,
         started_at=to_datetime(row.started_at),

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+
+import outlive
+from outlive.codec import JsonCodec
 
 pytestmark = pytest.mark.usefixtures("played")
 
@@ -86,3 +91,49 @@ def test_options_stand_before_or_behind(run_cli, url):
     assert run_cli("--json", "runs", "ls").stdout == run_cli("runs", "ls", "--json").stdout
     assert run_cli("--url", url, "runs", "ls", OUTLIVE_URL="sqlite:////nowhere/x.db").stdout
     assert run_cli("runs", "ls", "--url", url, OUTLIVE_URL="sqlite:////nowhere/x.db").stdout
+
+
+@outlive.step
+async def grow(text: str) -> str:
+    if text == "bad":
+        raise ValueError("bad " * 100_000)
+    return text * 2
+
+
+@outlive.workflow
+async def large(text: str) -> str:
+    with pytest.raises(Exception, match="bad bad"):
+        await grow("bad")
+    return await grow(text)
+
+
+def test_show_of_large_values(run_cli, url):
+    async def play() -> None:
+        async with outlive.Outlive(url, include=[large]) as app:
+            await app.run(large, "x" * 100_000, id="large-1")
+
+    asyncio.run(play())
+    text = run_cli("runs", "show", "large-1").stdout
+    assert max(map(len, text.splitlines())) < 300
+    assert "xxxx" in text
+    assert "@blob" not in text
+    shown = run_cli.json("runs", "show", "large-1")
+    assert shown["result"] == "x" * 200_000
+    assert shown["entries"][1]["value"] == "x" * 200_000
+    assert "@blob" not in run_cli("runs", "ls", "--json").stdout
+
+
+class Other(JsonCodec):
+    id = "other/1"
+
+
+def test_show_of_a_run_of_another_codec(run_cli, url):
+    async def play() -> None:
+        async with outlive.Outlive(url, include=[large], codec=Other()) as app:
+            await (await app.start(large, "x", id="sealed-1", attributes={"a": 1})).result()
+
+    asyncio.run(play())
+    text = run_cli("runs", "show", "sealed-1").stdout
+    assert text.splitlines()[0].split() == ["sealed-1", "large", "succeeded"]
+    assert "written by codec 'other/1', this process has json/1" in text
+    assert "sealed-1" in run_cli("runs", "ls").stdout

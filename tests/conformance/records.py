@@ -23,7 +23,7 @@ def new_run(run_id: str, row: int | None = None, *, owned: bool = False, **facts
         row=next(_numbers) if row is None else row,
         id=run_id,
         workflow=facts.pop("workflow", "ship"),
-        input="[]",
+        input=facts.pop("input", "[]"),
         **facts,
     )
 

@@ -26,6 +26,7 @@ from tests.crash import bank, databases, scenario
 from tests.crash.scenario import (
     books_in_sessions,
     branches,
+    bulky,
     can_be_held,
     errand,
     family,
@@ -37,6 +38,7 @@ from tests.crash.scenario import (
 T = TypeVar("T")
 
 PAUSE_S = 0.01  # between two looks at a run
+BULK = "<" + "large " * 15_000
 STAGE_ONE = ("order", "branches")  # the first app is closed when these have ended; the rest is still going
 
 
@@ -98,6 +100,7 @@ async def start_all(app: Outlive) -> None:
         start(app, books_in_sessions, id="in-sessions"),
         start(app, starts_in_transaction, id="starter"),
         start(app, waits_for_ever, id="victim"),
+        start(app, bulky, BULK, id="bulky"),
         start(app, can_be_held, id="held"),
     )
 
@@ -202,6 +205,14 @@ async def wait(url: str, lease_s: float, linger_s: float) -> None:
         say("done")
 
 
+async def bulk(url: str, lease_s: float, linger_s: float) -> None:
+    """Start one run with large payloads and wait for it."""
+    async with opened(url, lease=lease_s) as app:
+        await start(app, bulky, BULK, id="bulky")
+        await wait_for(app, "bulky")
+        say("done")
+
+
 # -- a worker -----------------------------------------------------------------
 async def serve(url: str, lease_s: float) -> None:
     """Work until stdin ends."""
@@ -251,7 +262,7 @@ def main() -> None:
         _run(serve(url, float(lease_s)))
     else:
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        _run({"drive": drive, "wait": wait}[role](url, float(lease_s), float(linger_s)))
+        _run({"bulk": bulk, "drive": drive, "wait": wait}[role](url, float(lease_s), float(linger_s)))
 
 
 if __name__ == "__main__":

@@ -175,6 +175,20 @@ async def family() -> list[str]:
     return [first, sent.id, doomed.id, second]
 
 
+@step
+async def grow(text: str) -> str:
+    executed()
+    return text * 2
+
+
+@workflow
+async def bulky(text: str) -> str:
+    """Arguments, values, a child's arguments and results that are committed apart, and small ones between them."""
+    grown = await grow(text)
+    small = await label(f"{len(grown)}")
+    return small + (await bulky(text[1:]) if text[0] == "<" else grown)
+
+
 @workflow
 async def waits_for_ever() -> None:
     try:

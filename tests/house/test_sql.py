@@ -28,7 +28,9 @@ ONE_SIDED = {
     "SQLite creates its first table itself and has a bug that concerns several processes on one file": """
         count_other_processes create_meta
     """,
-    "parts of PostgreSQL's one statement per batch, put together in Python": "lock_fence pass_fence skip_entries",
+    "parts of PostgreSQL's one statement per batch, put together in Python": """
+        lock_fence pass_fence skip_entries skip_runs
+    """,
     "server-side units of PostgreSQL that need two snapshots, or work in bulk": "sweep_runs take_over",
     "only PostgreSQL has a clock, a lock and a channel of its own": "lock_schema read_now send_hint",
     "a session of PostgreSQL has a connection of its own, that of SQLite the writer's": "find_place mark_session",

@@ -13,6 +13,7 @@ from outlive.errors import StoreError
 from outlive.testing import Simulation, SimWorld
 
 RUNS = 8
+LARGE = 66_000  # above limits.BLOB_THRESHOLD_CHARS
 world_of_test: SimWorld | None = None
 
 
@@ -96,7 +97,30 @@ async def sleeper(run_id: str) -> int:
     return await book(run_id, 1)
 
 
-KINDS = (sequential, branched, family, sleeper)
+@step
+async def grow(size: int, before: list[str]) -> str:
+    _world().body_begins(before)
+    await asyncio.sleep(_world().chance.expovariate(1 / 0.002))
+    return "x" * size
+
+
+@workflow
+async def bulky(run_id: str) -> int:
+    """What is committed apart, with small outcomes before it, beside it and after it."""
+    booked = await book(run_id, 1)
+    keys = ["book#1"]
+
+    async def branch(number: int) -> int:
+        total = 0
+        for turn in range(3):
+            total += len(await grow(1 if (number + turn) % 3 else LARGE, list(keys)))
+            keys.append(f"{number}/grow#{turn + 1}")
+        return total
+
+    return booked + sum(await asyncio.gather(branch(1), branch(2), branch(3)))
+
+
+KINDS = (sequential, branched, family, sleeper, bulky)
 
 
 async def drive(app: Outlive, world: SimWorld) -> None:
@@ -126,6 +150,8 @@ def check(world: SimWorld, simulation: Simulation) -> None:
             entries = simulation.entries[run.id]
             recorded = [entry.value for entry in entries if entry.name == "record" and entry.key[0] in "123"]
             assert json.loads(run.output or "")[:6] == [int(value or 0) for value in recorded[:6]], "delivery order"
+        if run.workflow == "bulky":
+            assert run.output == str(3 * LARGE + 7), f"{run.id} gave {run.output}"
         if run.workflow == "sequential":
             assert run.output == "14", f"{run.id} gave {run.output}"
 

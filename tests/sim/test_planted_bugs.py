@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from outlive.engine import calls, claimer, engine, execution, journal, transactions
+from outlive.engine import calls, claimer, committer, engine, execution, journal, transactions
 from outlive.store.sqlite import batch
 from outlive.testing import SimulationFailed
 from tests.sim.test_simulation import play
@@ -36,9 +36,9 @@ def _double_dispatch(patch: pytest.MonkeyPatch) -> None:
 
 def _delivery_out_of_order(patch: pytest.MonkeyPatch) -> None:
     def next_of(self: Any, waiting: Any) -> Any:
-        for key in reversed(list(self._unread)):
+        for key in reversed(list(self.unread)):
             if key in waiting:
-                return self._unread.pop(key)
+                return self.unread.pop(key)
         return None
 
     patch.setattr(journal.Journal, "next_of", next_of)
@@ -86,6 +86,16 @@ def _attempts_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(journal.Journal, "stuck", lambda self, waiting: None)
 
 
+def _nothing_held_back(patch: pytest.MonkeyPatch) -> None:
+    def _of(self: Any, execution: Any) -> Any:
+        if execution not in self._runs:
+            self._runs[execution] = committer.RunWrites(execution)
+            self._soon()
+        return self._runs[execution]
+
+    patch.setattr(committer.Committer, "_of", _of)
+
+
 BUGS: dict[str, Patch] = {
     "missing barrier": _missing_barrier,
     "double dispatch": _double_dispatch,
@@ -97,6 +107,7 @@ BUGS: dict[str, Patch] = {
     "strays kept": _strays_kept,
     "innocent quarantined": _innocent_quarantined,
     "journal ignored": _attempts_forgotten,
+    "nothing held back behind a large payload": _nothing_held_back,
 }
 
 

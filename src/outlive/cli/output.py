@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 _VALUE_MAX_CHARS = 60
+_ERROR_MAX_CHARS = 160
 
 
 def print_json(value: Any) -> None:
@@ -42,6 +43,12 @@ def shorten(value: Any) -> str:
     """Give a value as JSON that fits into a table."""
     text = " ".join(json.dumps(value, default=_plain, ensure_ascii=False).split())
     return text if len(text) <= _VALUE_MAX_CHARS else text[: _VALUE_MAX_CHARS - 1] + "…"
+
+
+def cut(text: str) -> str:
+    """Give an error's text as one line that fits into a table."""
+    line = " ".join(text.split())
+    return line if len(line) <= _ERROR_MAX_CHARS else line[: _ERROR_MAX_CHARS - 1] + "…"
 
 
 def when(at: datetime | None) -> str:

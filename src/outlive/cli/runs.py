@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from outlive import Entry, Outlive, RunInfo, Status
-from outlive.cli.output import lasted, print_json, print_table, shorten, when
+from outlive.cli.output import cut, lasted, print_json, print_table, shorten, when
 from outlive.cli.settings import CONFLICT, RUN_FAILED, Settings, common_options, with_client
-from outlive.errors import RunError
+from outlive.errors import PayloadError, RunError
 
 
 @click.group()
@@ -80,7 +80,10 @@ def show(context: click.Context, run_id: str) -> None:
                 value = await run.result(stop_on_hold=True)
             except Exception as failure:  # noqa: BLE001 - a run may have failed with anything
                 error = failure
-        return info, value, error, await run.entries()
+        try:
+            return info, value, error, await run.entries()
+        except PayloadError as failure:  # of an app with a codec of its own
+            return info, value, error or failure, []
 
     info, value, error, entries = with_client(settings, read)
     if settings.json:
@@ -138,7 +141,7 @@ def _print_entries(entries: list[Entry]) -> None:
 def _outcome(entry: Entry) -> str:
     if entry.outcome == "started":
         return ""
-    return shorten(entry.value) if entry.error is None else f"{entry.error['type']}: {entry.error['text']}"
+    return shorten(entry.value) if entry.error is None else cut(f"{entry.error['type']}: {entry.error['text']}")
 
 
 @runs.command()

@@ -22,7 +22,8 @@ from typing import Any, Protocol, TypedDict
 from outlive.codec.hints import hint_of_result, hints_of_parameters, names_around, resolve_hints, result_among
 from outlive.codec.jsontext import JsonCodec, encode_lowered
 from outlive.codec.lower import STEADY_ENCODER, Lowering
-from outlive.errors import DecodeFailed, EncodeFailed
+from outlive.errors import DecodeFailed, EncodeFailed, PayloadTooLarge
+from outlive.limits import PAYLOAD_MAX_BYTES
 
 __all__ = [
     "CallShape",
@@ -32,6 +33,7 @@ __all__ = [
     "decode_arguments",
     "digest",
     "digest_arguments",
+    "encode",
     "encode_arguments",
     "hint_of_result",
     "hints_of_parameters",
@@ -58,16 +60,24 @@ def round_trip(codec: Codec, value: Any, hint: Any = Any, *, where: str) -> tupl
     """Give the stored text of a value, and the value as every reader of that text will see it."""
     if isinstance(codec, JsonCodec):
         return codec.round_trip(value, where=where, hint=hint)
-    text = codec.encode(value, where=where, hint=hint)
+    text = encode(codec, value, hint, where=where)
     return text, codec.decode(text, hint, where=where)
 
 
-def codec_for(id: str, codecs: Iterable[Codec] | Mapping[str, Codec]) -> Codec:
-    """Find the codec that wrote a payload. Raises DecodeFailed if this process does not have it."""
+def encode(codec: Codec, value: Any, hint: Any = Any, *, where: str) -> str:
+    """Give the stored text of a value. Raises PayloadTooLarge whoever the codec is by."""
+    text = codec.encode(value, where=where, hint=hint)
+    if len(text) > PAYLOAD_MAX_BYTES // 4 and (size := len(text.encode(errors="surrogatepass"))) > PAYLOAD_MAX_BYTES:
+        raise PayloadTooLarge(where, size, PAYLOAD_MAX_BYTES)
+    return text
+
+
+def codec_for(id: str, codecs: Iterable[Codec] | Mapping[str, Codec], *, what: str = "this payload") -> Codec:
+    """Find the codec that wrote `what`. Raises DecodeFailed if this process does not have it."""
     known = {codec.id: codec for codec in (codecs.values() if isinstance(codecs, Mapping) else codecs)}
     if id not in known:
         raise DecodeFailed(
-            f"this payload was written by codec {id!r}, this process has {', '.join(sorted(known)) or 'none'}; "
+            f"{what} was written by codec {id!r}, this process has {', '.join(sorted(known)) or 'none'}; "
             "open the app with the codec that wrote it: Outlive(..., codec=...)"
         )
     return known[id]
@@ -156,11 +166,11 @@ def encode_arguments(
     Raises TypeError where the function does not take these arguments, EncodeFailed and PayloadTooLarge.
     """
     if signature_info is None:
-        return codec.encode({"args": list(args), "kwargs": dict(kwargs)}, where=where)
+        return encode(codec, {"args": list(args), "kwargs": dict(kwargs)}, where=where)
     args, kwargs = signature_info.bind(args, kwargs)
     try:
         hint = signature_info.hint(len(args), tuple(kwargs))
-        return codec.encode({"args": args, "kwargs": kwargs}, where=where, hint=hint)
+        return encode(codec, {"args": args, "kwargs": kwargs}, hint, where=where)
     except EncodeFailed as failed:
         raise EncodeFailed(signature_info.rename(failed.path), failed.problem) from failed.__cause__
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from outlive.codec.failure import rebuild_error
+from outlive.codec.payload import codec_for
 from outlive.engine.roles import LiveRun
 from outlive.engine.runloop import RunFuture
 from outlive.errors import DecodeFailed, OutcomeUnknown, RunExists
@@ -194,9 +195,13 @@ class ChildCall(Call):
         if ended.status == Status.SUCCEEDED:
             text = ended.output or "null"
             try:
-                self.execution.settle(self, "ok", text, self.decode(text), None)
-            except DecodeFailed as error:
-                self.execution.engine.abandon(self.execution, error)
+                codec_for(ended.codec, [self.execution.codec], what=f"the result of run {ended.id!r}")
+                value = self.decode(text)
+            except DecodeFailed as error:  # code that reads it may be deployed yet: nothing is lost
+                engine = self.execution.engine
+                engine.main.call_soon(engine.abandon, self.execution, error)
+                return
+            self.execution.settle(self, "ok", text, value, None)
         elif ended.status == Status.CANCELLED:
             self.execution.settle(self, "error", None, None, _cancelled_child(ended))
         elif ended.status == Status.FAILED:

@@ -1,10 +1,12 @@
 """The one writer of a process: all that its runs have to write, in batches, fenced.
 
 It commits what is pending and never waits on purpose: what arrives during a
-commit forms the next batch. A batch that the database refuses is split by run,
-so that one run's bad data fails only itself. A batch whose reply was lost is
-sent again as it is. Invariant: the writes of one run reach the database in the
-order in which they were added, and after a failed one none follows.
+commit forms the next batch. A batch that the database refuses is split, first by
+run, so that one run's bad data fails only itself. A batch whose reply was lost is
+sent again as it is. What has a large payload is committed apart, beside the
+batches of the others; what its run adds meanwhile is held back. Invariant: the
+writes of one run reach the database in the order in which they were added, and
+after a failed one none follows.
 """
 
 from __future__ import annotations
@@ -12,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from outlive.engine.calls import child_reference
 from outlive.engine.roles import LiveRun
 from outlive.errors import JournalCorrupt, StoreError, StoreUnavailable
-from outlive.limits import BATCH_MAX_ROWS
+from outlive.limits import BATCH_MAX_ROWS, BLOB_THRESHOLD_CHARS
 from outlive.model.writes import (
     Batch,
     Committed,
@@ -56,6 +58,7 @@ class RunWrites:
     release: Release | None = None
     mark: Mark | None = None
     requests: tuple[int, ...] = ()
+    large: bool = False  # it has a payload that would delay others
 
 
 @dataclass(slots=True)
@@ -64,14 +67,15 @@ class Load:
 
     starts: list[Start]
     runs: list[RunWrites]
+    large: bool = False
     fence: Fence | None = None  # under which it was sent
 
     def batch(self) -> Batch:
         """Assemble what is to be sent; entries of runs that are disowned meanwhile are not."""
-        batch = Batch(starts=[start.run for start in self.starts])
+        batch = Batch(starts=[start.run for start in self.starts], large=self.large)
         for writes in self.runs:
             execution = writes.execution
-            if execution.disowned:
+            if execution.disowned or (execution.write_failed and writes.entries):
                 continue
             batch.starts.extend(writes.children)
             batch.entries.extend(writes.entries.values())
@@ -93,12 +97,21 @@ class Load:
         """Split in two, or give nothing if there is one part only."""
         parts = len(self.starts) + len(self.runs)
         if parts < 2:
-            return ()
+            return self._halves_of_run(self.runs[0]) if self.runs else ()
         if len(self.runs) < 2 or self.starts:
             middle = (len(self.starts) + 1) // 2 if not self.runs else len(self.starts)
-            return Load(self.starts[:middle], []), Load(self.starts[middle:], self.runs)
+            return Load(self.starts[:middle], [], self.large), Load(self.starts[middle:], self.runs, self.large)
         middle = len(self.runs) // 2
-        return Load([], self.runs[:middle]), Load([], self.runs[middle:])
+        return Load([], self.runs[:middle], self.large), Load([], self.runs[middle:], self.large)
+
+    def _halves_of_run(self, writes: RunWrites) -> Iterable[Load]:
+        """Split what one run has to write: its first entries, then the others and all that waits for them."""
+        entries = list(writes.entries.items())
+        middle = len(entries) // 2
+        if not middle or writes.children:
+            return ()
+        first = RunWrites(writes.execution, dict(entries[:middle]))
+        return Load([], [first], self.large), Load([], [replace(writes, entries=dict(entries[middle:]))], self.large)
 
 
 class Committer:
@@ -126,6 +139,10 @@ class Committer:
         self._starts: list[Start] = []
         self._runs: dict[LiveRun, RunWrites] = {}
         self._work: asyncio.Task[None] | None = None
+        self._large = False  # whether anything large is pending
+        self._apart: set[asyncio.Task[None]] = set()
+        self._held: dict[LiveRun, dict[LiveRun, RunWrites]] = {}  # what runs that are written apart add meanwhile
+        self._one_apart = asyncio.Lock()  # the other connections are for what is small
         self._closing = False
         self._between: list[tuple[Callable[[], Awaitable[None]], asyncio.Future[None]]] = []
 
@@ -134,6 +151,7 @@ class Committer:
         """Insert a run; give the run that already has its id, or None."""
         done: asyncio.Future[ExistingRun | None] = self._main.create_future()
         self._starts.append(Start(run, done))
+        self._large = self._large or _is_large(run.input)
         self._soon()
         return await done
 
@@ -148,8 +166,12 @@ class Committer:
         writes = self._of(execution)
         writes.entries[entry.key] = entry
         writes.count += 1
+        if entry.value is not None and len(entry.value) > BLOB_THRESHOLD_CHARS:
+            self._large = writes.large = True
         if child is not None:
             writes.children += (child,)
+            if _is_large(child.input):
+                self._large = writes.large = True
         if on_durable is not None:
             writes.on_durable += (on_durable,)
 
@@ -161,7 +183,10 @@ class Committer:
 
     def add_finish(self, execution: LiveRun, finish: Finish) -> None:
         """Add the end of a run."""
-        self._of(execution).finish = finish
+        writes = self._of(execution)
+        writes.finish = finish
+        if finish.output is not None and _is_large(finish.output):
+            self._large = writes.large = True
 
     def add_release(self, execution: LiveRun, release: Release) -> None:
         """Add the departure of a run from this process."""
@@ -183,9 +208,10 @@ class Committer:
         await done
 
     def _of(self, execution: LiveRun) -> RunWrites:
-        writes = self._runs.get(execution)
+        pending = self._held.get(execution, self._runs) if self._held else self._runs
+        writes = pending.get(execution)
         if writes is None:
-            writes = self._runs[execution] = RunWrites(execution)
+            writes = pending[execution] = RunWrites(execution)
             self._soon()
         return writes
 
@@ -196,15 +222,18 @@ class Committer:
 
     async def drain(self) -> None:
         """Wait until nothing is pending."""
-        while self._work is not None:
-            await asyncio.shield(self._work)
+        while self._work is not None or self._apart:
+            await asyncio.shield(self._work or next(iter(self._apart)))
 
     async def _commit_pending(self) -> None:
         try:
             while self._starts or self._runs or self._between:
                 while self._between:
+                    if self._apart:
+                        await asyncio.wait(self._apart)
                     await _settled(*self._between.pop(0))
-                await self._commit(self._take())
+                load = self._take()
+                await self._commit(self._part(load) if self._large else load)
         finally:
             self._work = None
 
@@ -217,6 +246,27 @@ class Committer:
             first = list(self._runs)[: max(1, BATCH_MAX_ROWS - len(starts))]
             runs = [self._runs.pop(execution) for execution in first]
         return Load(starts, runs)
+
+    def _part(self, load: Load) -> Load:
+        """Let what is large be committed apart; give the rest."""
+        large = Load([s for s in load.starts if _is_large(s.run.input)], [w for w in load.runs if w.large], large=True)
+        self._large = bool(self._starts or self._runs)  # more than one batch was pending
+        if large.starts or large.runs:
+            self._held.update((writes.execution, {}) for writes in large.runs)
+            self._apart.add(self._main.create_task(self._commit_apart(large), name="outlive-committer-large"))
+        return Load([s for s in load.starts if not _is_large(s.run.input)], [w for w in load.runs if not w.large])
+
+    async def _commit_apart(self, load: Load) -> None:
+        task = asyncio.current_task()
+        try:
+            async with self._one_apart:
+                await self._commit(load)
+        finally:
+            for writes in load.runs:
+                self._runs.update(self._held.pop(writes.execution))
+            self._large = True  # perhaps
+            self._apart.discard(task)
+            self._soon()
 
     async def _commit(self, load: Load) -> None:
         try:
@@ -291,7 +341,7 @@ class Committer:
     def _drop(self, execution: LiveRun) -> None:
         """Forget what a run whose write failed has added meanwhile."""
         execution.disowned = True
-        self._runs.pop(execution, None)
+        self._held.get(execution, self._runs).pop(execution, None)
 
     def _settle(self, load: Load, committed: Committed, settled: asyncio.Future[None]) -> None:
         try:
@@ -329,6 +379,10 @@ class Committer:
     def close(self) -> None:
         """Give up on a store that does not answer."""
         self._closing = True
+
+
+def _is_large(text: str) -> bool:
+    return len(text) > BLOB_THRESHOLD_CHARS
 
 
 async def _settled(work: Callable[[], Awaitable[None]], done: asyncio.Future[None]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from outlive.clock import Clock, DatabaseClock
 from outlive.codec.failure import record_error
-from outlive.codec.payload import decode_arguments
+from outlive.codec.payload import codec_for, decode_arguments
 from outlive.engine.bodies import Bodies
 from outlive.engine.claimer import Claimer, Requests, Sweep, Takeover
 from outlive.engine.committer import Committer
@@ -359,8 +359,9 @@ class Engine:
         try:
             if claimed.crashes >= QUARANTINE_CRASHES:
                 raise RunOnHold(claimed.id, "quarantined", "it killed its worker while it ran alone")
+            codec = codec_for(claimed.codec, [self.codec], what=f"run {claimed.id!r}")
             args, kwargs = decode_arguments(
-                self.codec, spec.shape, claimed.input, where=f"arguments of workflow {spec.name}"
+                codec, spec.shape, claimed.input, where=f"arguments of workflow {spec.name}"
             )
             if spec.is_async:
                 body = spec.function(*args, **kwargs)

@@ -25,9 +25,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal
 
 from outlive.codec.failure import record_error
-from outlive.codec.payload import digest, digest_arguments, encode_arguments, is_atomic
+from outlive.codec.payload import digest, digest_arguments, encode, encode_arguments, is_atomic
 from outlive.engine.calls import CANCELLED, BarrierCall, Call, ChildCall, StartCall, StepCall, child_id, child_reference
-from outlive.engine.journal import Divergence, Journal, compare, describe
+from outlive.engine.journal import Divergence, Journal, compare, describe, version_behind
 from outlive.engine.roles import Host
 from outlive.engine.runloop import RunLoop, RunTimer, Unwound
 from outlive.errors import JournalMismatch, UsageError
@@ -57,7 +57,7 @@ class Execution:
         self.claim = claimed.claim
         self.claimed = claimed
         self.spec = spec
-        self.version = claimed.version or (entries[0].noted_version if entries else spec.version)
+        self.version = version_behind(entries, claimed.version, spec.version)
         self.noted_version = None if claimed.version == spec.version else spec.version
         self.journal = Journal(entries, same_version=self.version == spec.version)
         self.loop = RunLoop(self, claimed.row, claimed.started_at)  # type: ignore[abstract]
@@ -479,7 +479,7 @@ class Execution:
             expected=difference.expected,
             got=difference.got,
             where=difference.where,
-            recorded_version=self.version or "unknown",
+            recorded_version=self.version,
             code_version=self.spec.version,
         )
         raise Unwound
@@ -601,9 +601,8 @@ class Execution:
     def _finish(self) -> None:
         status, output, error = Status.SUCCEEDED, None, None
         try:
-            output = self.codec.encode(
-                self._task.result(), where=f"result of workflow {self.spec.name}", hint=self.spec.shape.result
-            )
+            result, hint = self._task.result(), self.spec.shape.result
+            output = encode(self.codec, result, hint, where=f"result of workflow {self.spec.name}")
         except asyncio.CancelledError as cancelled:
             why = self._cancel_reason or str(cancelled)
             status, error = Status.CANCELLED, record_error(asyncio.CancelledError(why), self.codec)

@@ -100,6 +100,17 @@ class Journal:
         return Divergence(describe(entry), "the end of the workflow", entry.key)
 
 
+def version_behind(entries: Sequence[EntryRow], stored: str | None, code_version: str) -> str:
+    """Give the code version that made these entries; `stored` is that of whoever started the run, if he knew one.
+
+    What several versions have made is replayed strictly by the stored one alone.
+    """
+    made_by = {entry.noted_version or stored or code_version for entry in entries}
+    if len(made_by) == 1:
+        return made_by.pop()
+    return stored or min(made_by - {code_version}, default=code_version)
+
+
 def describe(entry: EntryRow) -> str:
     """Name an entry in words."""
     return f"{entry.kind} {entry.name!r} ({entry.key})"

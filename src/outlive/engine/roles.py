@@ -36,6 +36,7 @@ class LiveRun(Protocol):
     journal: Any  # Journal
     closed: bool
     disowned: bool
+    write_failed: bool
     idle: bool
     alone: bool
     thread_busy: bool

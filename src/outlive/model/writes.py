@@ -121,7 +121,10 @@ class Mark:
 
 @dataclass(slots=True)
 class Batch:
-    """All that one database transaction writes."""
+    """All that one database transaction writes.
+
+    `large`: a payload may be above limits.BLOB_THRESHOLD_CHARS, and the store moves those out of the rows.
+    """
 
     starts: list[NewRun] = field(default_factory=list)
     entries: list[EntryWrite] = field(default_factory=list)
@@ -129,6 +132,7 @@ class Batch:
     releases: list[Release] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     handled_requests: list[int] = field(default_factory=list)
+    large: bool = False
 
     def __len__(self) -> int:
         return (

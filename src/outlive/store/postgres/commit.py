@@ -24,6 +24,7 @@ from outlive.model.writes import (
     Mark,
     Release,
 )
+from outlive.store.blobs import Blob, Blobs
 from outlive.store.interface import WriteRefused
 from outlive.store.postgres.statements import Statement, named_block, number_parameters
 
@@ -31,7 +32,7 @@ Values = dict[str, Any]
 _FINISH = ("row", "claim", "status", "output", "error", "started_at")
 _RELEASE = ("row", "claim", "wake_at", "hold", "hold_reason")
 _RECORDS = ("entry", "run")
-_PAYLOADS = ("entry", "run", "entry_value", "entry_error", "run_input", "finish_output", "finish_error")
+_PAYLOADS = ("entry", "run", "entry_value", "entry_error", "run_input", "finish_output", "finish_error", "blob_text")
 STATEMENT_MAX_CHARS = 200 * 1024 * 1024  # a message of PostgreSQL has at most 1 GB, and a character up to 4 bytes
 _MARK = ("row", "claim", "in_user_code", "clear_crashes")
 _ARRAYS = re.compile(r"unnest\(((?:\s*cast\(:\w+ as \w+\[\]\),?\s*)+)\)")
@@ -73,6 +74,9 @@ def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
     else:
         values["worker"], values["epoch"] = fence.worker, fence.epoch
         parts = ["lock_fence"]
+    blobs = Blobs()
+    if batch.large:
+        batch = blobs.move_out_of(batch)
     if batch.entries:
         parts.append("insert_entries")
         values["entry"] = entries = _settle_within(batch.entries)
@@ -82,6 +86,9 @@ def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
     if batch.starts:
         parts.append("insert_runs")
         values["run"] = sorted(batch.starts, key=_ID)  # two batches that insert the same ids wait in the same order
+    if blobs:
+        parts += ["insert_blobs"] if batch.starts else ["skip_runs", "insert_blobs"]
+        _add_rows(values, "blob", ("row", "name", "text"), blobs)
     if batch.finishes:
         parts.append("finish_run")
         _add_rows(values, "finish", _FINISH, batch.finishes)
@@ -98,7 +105,7 @@ def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
     if batch.handled_requests:
         parts.append("delete_request")
         values["request"] = batch.handled_requests
-    rows: tuple[Sized, ...] = (batch.starts, batch.entries, batch.finishes, batch.releases, batch.marks)
+    rows: tuple[Sized, ...] = (batch.starts, batch.entries, batch.finishes, batch.releases, batch.marks, blobs)
     single = max(map(len, rows)) < 2 and len(batch.handled_requests) < 2
     made = assemble(tuple(parts), single)
     values = _only(values) if single else _as_json(values)
@@ -159,7 +166,9 @@ def _settle_within(entries: list[EntryWrite]) -> list[EntryWrite]:
     return list(last.values())
 
 
-def _add_rows(values: Values, prefix: str, names: tuple[str, ...], rows: Sequence[Finish | Release | Mark]) -> None:
+def _add_rows(
+    values: Values, prefix: str, names: tuple[str, ...], rows: Sequence[Finish | Release | Mark | Blob]
+) -> None:
     for name in names:
         values[f"{prefix}_{name}"] = [getattr(row, name) for row in rows]
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from outlive.errors import SchemaMismatch, UsageError
 from outlive.model.writes import ExistingRun, NewRun
+from outlive.store.blobs import Blobs
 from outlive.store.interface import RowTaken, WriteRefused
 from outlive.store.postgres.statements import named_block, statement
 
@@ -30,7 +31,10 @@ _NAMED = re.compile(r"(?<!:):([a-z_]+)")
 async def start_in(connection: Any, run: NewRun) -> ExistingRun | None:
     """Insert the run through the user's connection; give the run that has its id already, or None."""
     fetch = _find_way(connection)
-    document = json.dumps({field: getattr(run, field) for field in _FIELDS}, ensure_ascii=False)
+    blobs = Blobs()
+    run = blobs.move_out_of_run(run)
+    facts = {field: getattr(run, field) for field in _FIELDS} | {"blob": next((blob.text for blob in blobs), None)}
+    document = json.dumps(facts, ensure_ascii=False)
     try:
         if await fetch("start_run", {"run": document}) is not None:
             return None

@@ -74,6 +74,22 @@ placed as (
   where (g.row in (select s.row from started s)) is true  -- as a test of a value it is hashed, whatever the estimate
 )
 
+-- name: skip_runs
+-- Stands in for the runs of a batch without any.
+started as (select cast(null as bigint) as row where false)
+
+-- name: insert_blobs
+-- Inserts large payloads of runs that are there, or come with this batch: a start that is refused leaves none behind.
+stored as (
+  insert into outlive.blobs (row, name, text)
+  select g.row, g.name, g.text
+  from unnest(cast(:blob_row as bigint[]), cast(:blob_name as text[]), cast(:blob_text as text[])) as g (row, name, text),
+    fence
+  where g.row in (
+    select r.row from outlive.runs r where r.row = any (cast(:blob_row as bigint[])) union all select s.row from started s)
+  on conflict (row, name) do nothing
+)
+
 -- name: finish_run
 -- Ends runs that the worker still owns under this claim: deletes their live rows and requests, sets status and value.
 ended as (
@@ -166,7 +182,8 @@ where r.id = any (cast(:run_id as text[])) or r.row = any (cast(:run_row as bigi
 with given as (
   select g.* from json_to_record(cast(:run as json)) as g (
     row bigint, id text, workflow text, version text, codec text, queue text, priority integer, key text,
-    attributes text, input text, parent bigint, parent_key text, parent_close text, deadline_at float8, delay_s float8)
+    attributes text, input text, parent bigint, parent_key text, parent_close text, deadline_at float8, delay_s float8,
+    blob text)
 ),
 started as (
   insert into outlive.runs (
@@ -182,6 +199,10 @@ placed as (
   insert into outlive.live (row, workflow, queue, priority, wake_at)
   select g.row, g.workflow, g.queue, g.priority, now() + make_interval(secs => g.delay_s)
   from given g join started s on s.row = g.row
+),
+stored as (
+  insert into outlive.blobs (row, name, text)
+  select g.row, g.input, g.blob from given g join started s on s.row = g.row where g.blob is not null
 )
 select s.row from started s
 
@@ -324,7 +345,11 @@ stands as (
   select case when exists (select from due) then exists (select from fence)
     else exists (select from outlive.workers w where w.worker = :worker and w.epoch = :epoch) end as stands
 )
-select s.stands, t.row, r.id, r.workflow, r.version, r.input, r.codec, t.claim, t.crashes, t.claim = 1 as fresh, t.alone,
+select s.stands, t.row, r.id, r.workflow, r.version,
+  case when octet_length(r.input) = 38 then coalesce(
+    (select b.text from outlive.blobs b where b.row = r.row and b.name = r.input), r.input)
+    else r.input end as input,
+  r.codec, t.claim, t.crashes, t.claim = 1 as fresh, t.alone,
   extract(epoch from t.started_at)::float8 as started_at, extract(epoch from r.deadline_at)::float8 as deadline_at,
   r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes,
   exists (select from outlive.requests q where q.row = t.row) as asked
@@ -356,7 +381,11 @@ from lines p cross join lateral (
 
 -- name: load_entries
 -- Reads all entries of some runs, started ones last.
-select e.row, e.key, e.seq, e.kind, e.name, e.digest, e.outcome, e.value, e.error, e.attempts,
+select e.row, e.key, e.seq, e.kind, e.name, e.digest, e.outcome,
+  case when octet_length(e.value) = 38 then coalesce(
+    (select b.text from outlive.blobs b where b.row = e.row and b.name = e.value), e.value)
+    else e.value end as value,
+  e.error, e.attempts,
   extract(epoch from e.started_at)::float8 as started_at, extract(epoch from e.finished_at)::float8 as finished_at,
   e.noted_version
 from outlive.entries e where e.row = any (cast(:rows as bigint[]))
@@ -364,7 +393,11 @@ order by e.row, e.seq nulls last, e.started_at, e.key
 
 -- name: list_entries
 -- Reads the entries of one run by its public id, started ones last.
-select e.row, e.key, e.seq, e.kind, e.name, e.digest, e.outcome, e.value, e.error, e.attempts,
+select e.row, e.key, e.seq, e.kind, e.name, e.digest, e.outcome,
+  case when octet_length(e.value) = 38 then coalesce(
+    (select b.text from outlive.blobs b where b.row = e.row and b.name = e.value), e.value)
+    else e.value end as value,
+  e.error, e.attempts,
   extract(epoch from e.started_at)::float8 as started_at, extract(epoch from e.finished_at)::float8 as finished_at,
   e.noted_version
 from outlive.entries e where e.row = (select r.row from outlive.runs r where r.id = :id)
@@ -448,7 +481,14 @@ select v.* from (
       when l.wake_at > now() then 'scheduled'
       else 'queued'
     end as status,
-    r.queue, r.priority, r.key, r.attributes, r.input, r.output, r.error, r.codec,
+    r.queue, r.priority, r.key, r.attributes,
+    case when octet_length(r.input) = 38 then coalesce(
+      (select b.text from outlive.blobs b where b.row = r.row and b.name = r.input), r.input)
+      else r.input end as input,
+    case when octet_length(r.output) = 38 then coalesce(
+      (select b.text from outlive.blobs b where b.row = r.row and b.name = r.output), r.output)
+      else r.output end as output,
+    r.error, r.codec,
     (select p.id from outlive.runs p where p.row = r.parent) as parent_id, r.parent_close,
     extract(epoch from r.created_at)::float8 as created_at,
     extract(epoch from coalesce(r.started_at, l.started_at))::float8 as started_at,
@@ -459,7 +499,11 @@ select v.* from (
 
 -- name: list_ended
 -- Reads those of some runs that have ended or are held.
-select r.row, r.id, r.workflow, coalesce(r.status, l.hold) as status, r.output, coalesce(r.error, l.hold_reason) as error,
+select r.row, r.id, r.workflow, coalesce(r.status, l.hold) as status,
+  case when octet_length(r.output) = 38 then coalesce(
+    (select b.text from outlive.blobs b where b.row = r.row and b.name = r.output), r.output)
+    else r.output end as output,
+  coalesce(r.error, l.hold_reason) as error,
   r.codec
 from outlive.runs r
 left join outlive.live l on l.row = r.row and l.row = any (cast(:rows as bigint[]))

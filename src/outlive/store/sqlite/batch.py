@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, NewRun
+from outlive.store.blobs import Blob
 from outlive.store.interface import FenceLost, RowTaken, WriteRefused
 from outlive.store.sqlfile import load_sql
 from outlive.store.sqlite.drivers import Connection
@@ -29,8 +30,8 @@ def check_fence(db: Connection, fence: Fence) -> None:
         raise FenceLost(fence)
 
 
-def write_batch(db: Connection, batch: Batch, fence: Fence | None, now: float) -> Committed:
-    """Apply a batch under the write lock."""
+def write_batch(db: Connection, batch: Batch, fence: Fence | None, now: float, blobs: Sequence[Blob] = ()) -> Committed:
+    """Apply a batch, and the blobs that it refers to, under the write lock."""
     if fence is None:
         _allow_unfenced(batch)
     else:
@@ -44,6 +45,8 @@ def write_batch(db: Connection, batch: Batch, fence: Fence | None, now: float) -
     _insert_runs(db, allowed, fence, now)
     if fence is not None:
         _write_ends(db, batch, fence, committed.refused, now)
+    if blobs:
+        db.many(SQL["insert_blobs"], [blob_values(blob) for blob in blobs])
     return committed
 
 
@@ -95,6 +98,10 @@ def live_values(run: NewRun, fence: Fence | None, now: float) -> tuple[Any, ...]
     if run.owned and fence is not None:
         return (run.row, run.workflow, run.queue, run.priority, fence.worker, 1, None, 1, run.started_at)
     return (run.row, run.workflow, run.queue, run.priority, None, 0, now + run.delay_s, 0, None)
+
+
+def blob_values(blob: Blob) -> tuple[Any, ...]:
+    return (blob.row, blob.name, blob.text, blob.row)
 
 
 def write_entries(db: Connection, entries: Sequence[EntryWrite], committed: Committed) -> set[tuple[int, str]]:

@@ -16,8 +16,9 @@ from typing import Any
 
 from outlive.errors import UsageError
 from outlive.model.writes import ExistingRun, NewRun
+from outlive.store.blobs import Blobs
 from outlive.store.interface import RowTaken, WriteRefused
-from outlive.store.sqlite.batch import SQL, expand, live_values, run_values
+from outlive.store.sqlite.batch import SQL, blob_values, expand, live_values, run_values
 from outlive.store.sqlite.connect import Location
 from outlive.store.sqlite.failures import translate
 
@@ -34,8 +35,12 @@ def start_run(rows: Rows, run: NewRun, now: float) -> ExistingRun | None:
             return None if row == run.row else ExistingRun(row, run_id, workflow)
     if taken:
         raise RowTaken({run.row})
+    blobs = Blobs()
+    run = blobs.move_out_of_run(run)
     for block, values in (("insert_runs", run_values(run, now)), ("insert_live", live_values(run, None, now))):
         rows(expand(SQL[block], 1, len(values)), values)
+    for blob in blobs:
+        rows(SQL["insert_blobs"], blob_values(blob))
     return None
 
 

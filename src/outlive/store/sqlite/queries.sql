@@ -54,6 +54,12 @@ INSERT INTO ol_entries
     (row, key, seq, kind, name, digest, outcome, attempts, noted_version, started_at, finished_at, value, error)
 VALUES {rows}
 
+-- name: insert_blobs
+-- A large payload, after the rows of its run: a start that was refused leaves none behind.
+INSERT INTO ol_blobs (row, name, text)
+SELECT ?, ?, ? WHERE EXISTS (SELECT 1 FROM ol_runs r WHERE r.row = ?)
+ON CONFLICT (row, name) DO NOTHING
+
 -- name: settle_entry
 -- Gives a started entry its outcome; a settled one is never changed.
 UPDATE ol_entries
@@ -220,7 +226,9 @@ ORDER BY l.priority, q.request LIMIT :limit
 
 -- name: read_claimable
 -- What a claimer needs of the rows it is about to take; under the write lock.
-SELECT r.row, r.id, r.workflow, r.version, r.input, r.codec, l.claim + 1, l.crashes, l.started_at IS NULL,
+SELECT r.row, r.id, r.workflow, r.version,
+    coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = r.row AND b.name = r.input), r.input),
+    r.codec, l.claim + 1, l.crashes, l.started_at IS NULL,
     coalesce(l.started_at, ?), r.deadline_at, r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes,
     EXISTS (SELECT 1 FROM ol_requests q WHERE q.row = r.row)
 FROM json_each(?) want CROSS JOIN ol_live l ON l.row = want.value CROSS JOIN ol_runs r ON r.row = l.row
@@ -264,8 +272,9 @@ SELECT min(due_at) FROM (
 
 -- name: load_entries
 -- All entries of some runs in the order of delivery, started ones last. One snapshot.
-SELECT e.row, e.key, e.seq, e.kind, e.name, e.digest, e.outcome, e.value, e.error, e.attempts,
-    e.started_at, e.finished_at, e.noted_version
+SELECT e.row, e.key, e.seq, e.kind, e.name, e.digest, e.outcome,
+    coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = e.row AND b.name = e.value), e.value),
+    e.error, e.attempts, e.started_at, e.finished_at, e.noted_version
 FROM json_each(?) want CROSS JOIN ol_entries e ON e.row = want.value
 ORDER BY want.id, e.seq IS NULL, e.seq, e.started_at, e.key
 
@@ -335,7 +344,10 @@ SELECT r.row, r.id, r.workflow, r.version,
         WHEN l.wake_at > :now THEN 'scheduled'
         ELSE 'queued'
     END AS derived_status,
-    r.queue, r.priority, r.key, r.attributes, r.input, r.output, r.error, r.codec,
+    r.queue, r.priority, r.key, r.attributes,
+    coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = r.row AND b.name = r.input), r.input),
+    coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = r.row AND b.name = r.output), r.output),
+    r.error, r.codec,
     (SELECT p.id FROM ol_runs p WHERE p.row = r.parent) AS parent_id,
     r.created_at, coalesce(r.started_at, l.started_at), r.finished_at,
     l.hold_reason, l.owner, coalesce(l.crashes, 0), l.wake_at, r.parent_close
@@ -374,15 +386,18 @@ ORDER BY r.row DESC LIMIT :limit
 
 -- name: list_entries
 -- The journal of one run. One snapshot.
-SELECT e.key, e.seq, e.kind, e.name, e.digest, e.outcome, e.value, e.error, e.attempts,
-    e.started_at, e.finished_at, e.noted_version
+SELECT e.key, e.seq, e.kind, e.name, e.digest, e.outcome,
+    coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = e.row AND b.name = e.value), e.value),
+    e.error, e.attempts, e.started_at, e.finished_at, e.noted_version
 FROM ol_runs r JOIN ol_entries e ON e.row = r.row
 WHERE r.id = ?
 ORDER BY e.seq IS NULL, e.seq, e.started_at, e.key
 
 -- name: list_ended
 -- Those of some runs that have ended or are held; a held run gives the reason as its error. One snapshot.
-SELECT r.row, r.id, r.workflow, coalesce(r.status, l.hold), r.output, coalesce(r.error, l.hold_reason), r.codec
+SELECT r.row, r.id, r.workflow, coalesce(r.status, l.hold),
+    coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = r.row AND b.name = r.output), r.output),
+    coalesce(r.error, l.hold_reason), r.codec
 FROM json_each(?) want CROSS JOIN ol_runs r ON r.row = want.value LEFT JOIN ol_live l ON l.row = r.row
 WHERE r.status IS NOT NULL OR l.hold IS NOT NULL
 ORDER BY want.id

@@ -23,6 +23,7 @@ from outlive.errors import StoreUnavailable
 from outlive.hooks import commit_site
 from outlive.model.reads import Claimed, EndedRun, EntryRow, RequestRow, RunQuery, RunRow, TakenOver, WorkerRow
 from outlive.model.writes import Batch, Committed, ExistingRun, Fence, NewRun
+from outlive.store.blobs import Blobs
 from outlive.store.sqlite import foreign, ownership, reading, schema
 from outlive.store.sqlite.batch import write_batch
 from outlive.store.sqlite.connect import (
@@ -153,7 +154,9 @@ class SqliteStore:
         where, wall = self._place.where, self._wall
 
         def job(db: Connection) -> Committed:
-            committed = write(db, lambda: write_batch(db, batch, fence, wall()), where, _before_commit)
+            blobs = Blobs()
+            rows = blobs.move_out_of(batch) if batch.large else batch
+            committed = write(db, lambda: write_batch(db, rows, fence, wall(), blobs), where, _before_commit)
             hooks.point("commit.after")
             return committed
 

@@ -77,6 +77,15 @@ create table outlive.entries (
 -- What runs wait for: few at a time, so that the sweep reads neither history nor sleeping runs.
 create index entries_started on outlive.entries (row) where outcome = 'started';
 
+-- Payloads too large for their row, where '@blob:…' stands for them; every read resolves that. Such a reference has 38
+-- bytes, and the length of a text is known without unpacking it.
+create table outlive.blobs (
+  row bigint not null references outlive.runs (row) on delete cascade,
+  name text collate "C" not null,
+  text text not null,
+  primary key (row, name)
+);
+
 -- The fence. A batch locks its worker's row FOR KEY SHARE; the unique pair makes the takeover's bump conflict with that.
 create table outlive.workers (
   worker bigint primary key,
@@ -197,7 +206,14 @@ select
     when l.wake_at > now() then 'scheduled'
     else 'queued'
   end as status,
-  r.queue, r.priority, r.key, r.attributes, r.input, r.output, r.error, r.codec,
+  r.queue, r.priority, r.key, r.attributes,
+  case when octet_length(r.input) = 38 then coalesce(
+    (select b.text from outlive.blobs b where b.row = r.row and b.name = r.input), r.input)
+    else r.input end as input,
+  case when octet_length(r.output) = 38 then coalesce(
+    (select b.text from outlive.blobs b where b.row = r.row and b.name = r.output), r.output)
+    else r.output end as output,
+  r.error, r.codec,
   p.id as parent, r.parent as parent_row, r.parent_key, r.parent_close, r.generation,
   r.created_at, coalesce(r.started_at, l.started_at) as started_at, r.finished_at, r.deadline_at,
   l.hold_reason, l.owner as worker, l.claim, coalesce(l.crashes, 0) as crashes, l.wake_at
@@ -207,7 +223,11 @@ left join outlive.runs p on p.row = r.parent;
 
 create view outlive.outlive_entries as
 select
-  r.id as run, e.seq, e.key, e.kind, e.name, e.outcome, e.value, e.error, e.attempts, e.digest, e.noted_version,
+  r.id as run, e.seq, e.key, e.kind, e.name, e.outcome,
+  case when octet_length(e.value) = 38 then coalesce(
+    (select b.text from outlive.blobs b where b.row = e.row and b.name = e.value), e.value)
+    else e.value end as value,
+  e.error, e.attempts, e.digest, e.noted_version,
   e.generation, e.started_at, e.finished_at, e.row
 from outlive.entries e
 join outlive.runs r on r.row = e.row;

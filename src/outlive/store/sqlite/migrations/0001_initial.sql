@@ -74,6 +74,19 @@ CREATE TABLE ol_entries (
     PRIMARY KEY (row, key)
 ) STRICT, WITHOUT ROWID;
 
+-- Payloads too large for their row, where '@blob:…' stands for them; every read resolves that.
+CREATE TABLE ol_blobs (
+    row  INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (row, name)
+) STRICT;
+
+CREATE TRIGGER ol_blobs_die AFTER DELETE ON ol_runs
+BEGIN
+    DELETE FROM ol_blobs WHERE row = OLD.row;
+END;
+
 -- The fence: one row for each process incarnation, its epoch changed only by takeover.
 CREATE TABLE ol_workers (
     worker        INTEGER PRIMARY KEY,
@@ -113,7 +126,10 @@ SELECT
         WHEN l.wake_at > (julianday('now') - 2440587.5) * 86400.0 THEN 'scheduled'
         ELSE 'queued'
     END AS status,
-    r.queue, r.priority, r.key, r.attributes, r.input, r.output, r.error, r.codec,
+    r.queue, r.priority, r.key, r.attributes,
+    coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = r.row AND b.name = r.input), r.input) AS input,
+    coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = r.row AND b.name = r.output), r.output) AS output,
+    r.error, r.codec,
     p.id AS parent, r.parent AS parent_row, r.parent_key, r.parent_close, r.generation,
     strftime('%Y-%m-%dT%H:%M:%fZ', r.created_at, 'unixepoch') AS created_at,
     strftime('%Y-%m-%dT%H:%M:%fZ', coalesce(r.started_at, l.started_at), 'unixepoch') AS started_at,
@@ -127,7 +143,8 @@ LEFT JOIN ol_runs p ON p.row = r.parent;
 
 CREATE VIEW outlive_entries AS
 SELECT
-    r.id AS run, e.seq, e.key, e.kind, e.name, e.outcome, e.value, e.error, e.attempts, e.digest, e.noted_version,
+    r.id AS run, e.seq, e.key, e.kind, e.name, e.outcome,
+    coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = e.row AND b.name = e.value), e.value) AS value, e.error, e.attempts, e.digest, e.noted_version,
     e.generation,
     strftime('%Y-%m-%dT%H:%M:%fZ', e.started_at, 'unixepoch') AS started_at,
     strftime('%Y-%m-%dT%H:%M:%fZ', e.finished_at, 'unixepoch') AS finished_at,
