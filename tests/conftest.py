@@ -22,7 +22,10 @@ from hypothesis import HealthCheck, settings
 
 from outlive.clock import SystemClock
 from outlive.store.interface import Store
-from tests.support.size import FULL, pick
+from tests.support.evidence import evidence, pytest_runtest_logreport, pytest_sessionfinish
+from tests.support.size import SOAK, pick
+
+__all__ = ["evidence", "pytest_runtest_logreport", "pytest_sessionfinish"]
 
 settings.register_profile(
     "outlive",
@@ -35,7 +38,7 @@ settings.load_profile("outlive")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if FULL:
+    if SOAK:
         return
     skip = pytest.mark.skip(reason="only at full size: make soak")
     for item in items:

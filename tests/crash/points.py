@@ -17,7 +17,7 @@ import outlive
 from outlive import hooks
 from outlive.testing.faults import PointFault
 from tests.house.source import MODULES
-from tests.support.size import FULL
+from tests.support.size import SOAK
 
 STORES = ("sqlite", "postgres")
 EDGES = (".before", ".after")
@@ -109,6 +109,6 @@ def list_cases(action: str, *, passages: bool) -> list[Case]:
     for store in STORES:
         for point in list_points(store):
             site = point.rpartition(".")[0]
-            more = {**PASSAGES, **(PASSAGES_FULL if FULL else {})}.get(site, ()) if passages else ()
+            more = {**PASSAGES, **(PASSAGES_FULL if SOAK else {})}.get(site, ()) if passages else ()
             cases += [Case(store, PointFault(point, action, passage)) for passage in (1, *more)]
     return cases
