@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from outlive import Outlive, step, workflow
+import pytest
+
+from outlive import Outlive, StoreUnavailable, step, workflow
+from outlive.store.postgres import PostgresStore
+from outlive.store.sqlite import SqliteStore
 
 asked: asyncio.Event
 
@@ -40,3 +45,25 @@ async def test_news_of_a_loss_that_comes_twice_costs_one_incarnation(url: str) -
         assert engine.fence() == regained != lost
         assert len(engine.executions) == 1
         assert await (await app.get(run.id)).result(timeout=10) == "answer"
+
+
+async def test_a_store_that_is_away_when_the_beat_begins_is_asked_again(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is registered, and the way of its beat to the database cannot be opened for longer than the lease."""
+    global asked
+    asked = asyncio.Event()
+    left = 4
+    for store in (SqliteStore, PostgresStore):
+
+        async def refuse_at_first(self: Any, open_channel: Any = store.side_channel) -> Any:
+            nonlocal left
+            left -= 1
+            if left >= 0:
+                raise StoreUnavailable("it is away")
+            return await open_channel(self)
+
+        monkeypatch.setattr(store, "side_channel", refuse_at_first)
+    async with Outlive(url, lease=0.6) as app:
+        await asyncio.sleep(0.8)
+        assert await (await app.start(asking)).result(timeout=10) == "answer"

@@ -463,6 +463,8 @@ class Engine:
         """A run's end or release is on disk."""
         self.executions.pop(execution.row, None)
         self._lost_waits.pop(execution.row, None)
+        if self.claimer.full:
+            self.claimer.looper.wake()
         if isinstance(end, Finish):
             self._finished(execution, end)
         else:

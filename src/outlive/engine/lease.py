@@ -18,11 +18,11 @@ import traceback
 from collections.abc import Callable
 
 from outlive.clock import DatabaseClock
-from outlive.errors import StoreError
+from outlive.errors import StoreError, UsageError
 from outlive.limits import BEATS_PER_LEASE, LEASE_MARGIN, LOOP_LAG_WARN_S
 from outlive.model.reads import WorkerRow
 from outlive.model.writes import Fence
-from outlive.store.interface import FenceLost, Store
+from outlive.store.interface import FenceLost, SideChannel, Store
 
 log = logging.getLogger("outlive.lease")
 
@@ -108,7 +108,7 @@ class Lease:
         assert fence is not None
         loop = asyncio.get_running_loop()
         self._stop = lambda: _post(loop, woken.set)
-        channel = await self._store.side_channel()
+        channel: SideChannel | None = None
         interval_s = self._lease_s / BEATS_PER_LEASE
         due = self._clock.steady() + interval_s
         reported = 0.0
@@ -122,10 +122,11 @@ class Lease:
                 if self._clock.steady() - self._turned_at > self._lease_s / 2:
                     log.error("the event loop has been blocked for half a lease: the lease is not renewed")
                     continue
-                sent = self._clock.steady()
                 try:
+                    channel = channel or await self._store.side_channel()
+                    sent = self._clock.steady()
                     self._clock.synchronise(await channel.beat(fence, self._lease_s), sent)
-                except StoreError as error:
+                except (StoreError, UsageError) as error:  # it was open before: passwords change, databases come back
                     log.warning("the lease could not be renewed, trying again: %s", error)
                     due = self._clock.steady() + interval_s / 4
                     continue
@@ -135,7 +136,8 @@ class Lease:
                 _post(self._main, functools.partial(self._on_lost, fence))
         finally:
             self._stop = lambda: None
-            await channel.close()
+            if channel is not None:
+                await channel.close()
 
     def _report_lag(self, reported: float) -> float:
         lag_s = self._clock.steady() - self._turned_at
