@@ -35,7 +35,7 @@ BEATS_AFTER_S = 0.5  # with a lease of 0.9 s
 LEASES_S = {"beat": 0.9}
 
 PASSAGES_FULL = {
-    "commit": range(2, 36),
+    "commit": range(2, 27),
     "transaction": range(2, 6),
     "claim": range(2, 8),
     "wake": (2,),
