@@ -193,6 +193,24 @@ async def wait(url: str, lease_s: float, linger_s: float) -> None:
         say("done")
 
 
+# -- random shapes --------------------------------------------------------------
+async def drive_shapes(url: str, lease_s: float, linger_s: float) -> None:
+    from tests.crash import shaped
+
+    await shaped.drive(url, lease_s, cancel_once)
+    say("done")
+
+
+async def replay_shapes(url: str, lease_s: float, linger_s: float) -> None:
+    from tests.crash import shaped
+
+    await shaped.replay(url, lease_s)
+    say("done")
+
+
+SHAPED = {"drive-shapes": drive_shapes, "replay-shapes": replay_shapes}
+
+
 # -- a worker -----------------------------------------------------------------
 async def serve(url: str, lease_s: float) -> None:
     """Work until stdin ends."""
@@ -241,7 +259,7 @@ def main() -> None:
         _run(serve(url, float(lease_s)))
     else:
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        _run({"drive": drive, "wait": wait}[role](url, float(lease_s), float(linger_s)))
+        _run({"drive": drive, "wait": wait, **SHAPED}[role](url, float(lease_s), float(linger_s)))
 
 
 if __name__ == "__main__":
