@@ -48,6 +48,7 @@ async def drive(url: str, lease_s: float, cancel: Callable[[Outlive, str, str], 
     use_pause()
     programs = read_programs()
     async with Outlive(url, lease=lease_s, include=[shapes.shape, shapes.child]) as app:
+        print("ready", flush=True)
         runs = await asyncio.gather(*(app.start(shapes.shape, each["program"], id=each["id"]) for each in programs))
 
         async def cancel_later(each: dict[str, Any]) -> None:
