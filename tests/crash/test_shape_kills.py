@@ -37,6 +37,9 @@ SHAPES = pick(small=24, full=500)  # on each store
 TOGETHER = 25  # in one course
 DEATHS = 5  # at most, in one course
 PASSAGES = {"commit": 40, "transaction": 4, "claim": 4}  # of points that every course passes so often
+SMALLEST_CHARS = 100
+EXAMPLES = 10  # drawn for each that is kept
+CHECKS = list(HealthCheck)
 COURSES = -(-SHAPES // TOGETHER)
 PATIENCE_S = 90.0
 
@@ -50,17 +53,29 @@ Ends = dict[str, tuple[Any, ...]]  # status, output, error by run
 
 
 def draw_programs(count: int, seed: int) -> list[Program]:
-    """Draw so many programs by seed, a third of them without anything that depends on time."""
+    """Draw so many programs by seed, a third of them without anything that depends on time; the smallest are left out.
+
+    They would have ended before anybody could kill them.
+    """
     drawn: list[Program] = []
     for number, (strategy, wanted) in enumerate([(programs, count - count // 3), (timeless_programs, count // 3)]):
 
         @hypothesis_seed(seed + number)
-        @settings(max_examples=wanted, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-        @given(strategy)
-        def collect(program: Program) -> None:
-            drawn.append(program)
+        @settings(
+            max_examples=wanted * EXAMPLES,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(program=strategy)
+        def collect(program: Program, some: list[Program]) -> None:
+            if len(repr(program)) >= SMALLEST_CHARS:
+                some.append(program)
 
-        collect()
+        some: list[Program] = []
+        collect(some=some)
+        assert len(some) >= wanted
+        drawn += some[:wanted]
     return drawn
 
 
