@@ -39,11 +39,17 @@ settings.load_profile("outlive")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if SOAK:
+        items.sort(key=_patience_s, reverse=True)  # the long ones first: no core waits for the other at the end
         return
     skip = pytest.mark.skip(reason="only at full size: make soak")
     for item in items:
         if item.get_closest_marker("soak"):
             item.add_marker(skip)
+
+
+def _patience_s(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker else 0.0
 
 
 @pytest.hookimpl(tryfirst=True)

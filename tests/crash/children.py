@@ -96,9 +96,9 @@ class Child:
         self._process.stdin.close()
         assert self._wait(PATIENCE_S) == 0, self.told()
 
-    def wait_done(self) -> None:
+    def wait_done(self, patience_s: float = PATIENCE_S) -> None:
         """Wait until it has ended by itself, all work done."""
-        assert self._wait(PATIENCE_S) == 0, self.told()
+        assert self._wait(patience_s) == 0, self.told()
         assert "done" in self.said.splitlines(), self.said
 
     def wait_dead(self) -> None:

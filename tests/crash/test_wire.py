@@ -108,6 +108,27 @@ def test_a_reply_lost_on_the_wire_changes_nothing(
     evidence("a proxy swallows the reply to a commit", case.store, replies_lost=1, sites=case.site)
 
 
+@pytest.mark.soak  # the library waits half a minute for a reply to a batch
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("site", ["commit", "transaction"])
+def test_a_connection_that_falls_silent_changes_nothing(
+    site: str, undisturbed: Undisturbed, tmp_path: Path, evidence: Evidence
+) -> None:
+    expected, first_attempts = undisturbed("postgres")
+    url = make_url("postgres", tmp_path)
+    with Wire(url) as wire:
+        for choose in SENT[site].values():
+            wire.lose(choose, passage=2, silently=True)
+        with Child("drive", wire.url, tmp_path, lease_s=LEASE_S) as child:
+            child.wait_done(patience_s=120)
+    assert len(wire.lost) == 1
+    found = read_record(url)
+    assert found.bookings == expected.bookings
+    assert found.runs == expected.runs
+    check_ledger(read_ledger(tmp_path), [], first_attempts)
+    evidence("a proxy swallows the reply to a commit", "postgres", connections_that_fell_silent=1)
+
+
 @pytest.mark.timeout(pick(small=120, full=1_800))
 def test_replies_lost_on_the_wire_under_load(tmp_path: Path, evidence: Evidence) -> None:
     seed = draw_seed()

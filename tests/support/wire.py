@@ -3,7 +3,7 @@
 It cuts what the client sends into rounds: a simple query, or everything up to a
 Sync. The server answers each with ReadyForQuery, after it has committed. The
 reply of a chosen round is swallowed up to there, then both connections are
-dropped: the request has taken effect and the client cannot know.
+dropped, or left silent: the request has taken effect and the client cannot know.
 Runs on a loop in a thread of its own, so a test may talk through it from anywhere.
 """
 
@@ -35,6 +35,7 @@ class Wire:
     def __init__(self, url: str) -> None:
         self._target = urlsplit(url)
         self._choose: Callable[[Round], bool] = lambda sent: False
+        self._silently = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="wire", daemon=True)
         self._ready = threading.Event()
@@ -50,9 +51,9 @@ class Wire:
             netloc=f"{self._target.username}@127.0.0.1:{self._port}", query="sslmode=disable"
         ).geturl()
 
-    def lose(self, choose: Callable[[Round], bool], *, passage: int = 1) -> None:
-        """Lose the reply to the round that is the `passage`-th one that `choose` says yes to, once."""
-        left = passage
+    def lose(self, choose: Callable[[Round], bool], *, passage: int = 1, silently: bool = False) -> None:
+        """Lose the reply to the `passage`-th round that `choose` says yes to; `silently` without dropping anything."""
+        left, self._silently = passage, silently
 
         def count(sent: Round) -> bool:
             nonlocal left
@@ -142,7 +143,8 @@ class Wire:
             if waiting and waiting[0].lost:
                 if kind == b"Z":
                     self.lost.append(waiting[0])
-                    return  # which drops both connections
+                    if not self._silently:
+                        return  # which drops both connections
                 continue
             client.write(kind + (len(body) + 4).to_bytes(4, "big") + body)
             if kind == b"Z":
