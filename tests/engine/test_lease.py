@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,3 +68,26 @@ async def test_a_store_that_is_away_when_the_beat_begins_is_asked_again(
     async with Outlive(url, lease=0.6) as app:
         await asyncio.sleep(0.8)
         assert await (await app.start(asking)).result(timeout=10) == "answer"
+
+
+async def test_registering_again_and_again_leaves_no_lock_behind(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lease is lost, and the store is away when a new incarnation is to be registered."""
+    async with Outlive(url, lease=1) as app:
+        engine = app._engine()
+        register, hold, held = engine.store.register, engine.locks.hold, []
+        left = 3
+
+        async def refuse_at_first(*facts: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left >= 0:
+                raise StoreUnavailable("it is away")
+            return await register(*facts)
+
+        monkeypatch.setattr(engine.locks, "hold", lambda worker: held.append(hold(worker)) or held[-1])
+        monkeypatch.setattr(engine.store, "register", refuse_at_first)
+        engine.lease_lost(engine.fence())
+        async with asyncio.timeout(10):
+            while engine.lease.fence is None:
+                await asyncio.sleep(0.01)
+        assert [Path(lock.path).exists() for lock in held] == [False, False, False, True]

@@ -178,7 +178,11 @@ class Engine:
         worker = self.ids.worker_id()
         self._lock = self.locks.hold(worker)
         row = WorkerRow(worker, 1, self.locks.host, os.getpid(), self.name, self._lock.path, 0.0)
-        await self.lease.open(row)
+        try:
+            await self.lease.open(row)
+        except BaseException:
+            self._lock.release()
+            raise
 
     async def _wait_hint(self) -> float:
         if await self.store.wait_hint(POLL_IDLE_S):

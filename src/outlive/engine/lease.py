@@ -66,16 +66,18 @@ class Lease:
     async def open(self, worker: WorkerRow) -> None:
         """Register a new incarnation and keep its lease renewed."""
         sent = self._clock.steady()
-        self.fence = await self._store.register(worker, self._lease_s)
+        fence = self.fence = await self._store.register(worker, self._lease_s)
         self.worker = worker
         self._renewed(sent)
         self._stopping = False
         self._mark_turn()
         if self._threaded:
-            self._thread = threading.Thread(target=lambda: asyncio.run(self._beat()), name="outlive-lease", daemon=True)
+            self._thread = threading.Thread(
+                target=lambda: asyncio.run(self._beat(fence)), name="outlive-lease", daemon=True
+            )
             self._thread.start()
         else:
-            self._task = self._main.create_task(self._beat(), name="outlive-lease")
+            self._task = self._main.create_task(self._beat(fence), name="outlive-lease")
 
     async def close(self) -> None:
         """Stop renewing, without a word to the database."""
@@ -102,10 +104,9 @@ class Lease:
         self._turned_at = self._clock.steady()
         self._turn_timer = self._main.call_later(LOOP_LAG_WARN_S / 2, self._mark_turn)
 
-    async def _beat(self) -> None:
+    async def _beat(self, fence: Fence) -> None:
         """Renew until stopped or lost; runs on the thread's own loop."""
-        fence, woken = self.fence, asyncio.Event()
-        assert fence is not None
+        woken = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._stop = lambda: _post(loop, woken.set)
         channel: SideChannel | None = None
