@@ -86,7 +86,6 @@ class ThreadBody:
                 make, reply = await self._arrived_call(loop)
                 if reply is None:
                     return make()
-                self._request = reply
                 try:
                     value = await make()
                 except (GeneratorExit, Unwound):
@@ -127,6 +126,7 @@ class ThreadBody:
                 reply.set_exception(Unwound())
             return
         execution.thread_busy = False
+        self._request = reply  # from here on: the run may leave memory before its loop turns
         self._arrival.set_result((make, reply))
         execution.wake()
 
