@@ -22,7 +22,10 @@ from hypothesis import HealthCheck, settings
 
 from outlive.clock import SystemClock
 from outlive.store.interface import Store
-from tests.support.size import FULL, pick
+from tests.support.evidence import evidence, pytest_runtest_logreport, pytest_sessionfinish
+from tests.support.size import SOAK, pick
+
+__all__ = ["evidence", "pytest_runtest_logreport", "pytest_sessionfinish"]
 
 settings.register_profile(
     "outlive",
@@ -35,12 +38,18 @@ settings.load_profile("outlive")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if FULL:
+    if SOAK:
+        items.sort(key=_patience_s, reverse=True)  # the long ones first: no core waits for the other at the end
         return
     skip = pytest.mark.skip(reason="only at full size: make soak")
     for item in items:
         if item.get_closest_marker("soak"):
             item.add_marker(skip)
+
+
+def _patience_s(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker else 0.0
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -7,7 +7,6 @@ import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -19,6 +18,7 @@ from outlive.store.interface import EntrySettled, FenceLost
 from outlive.store.postgres import PostgresStore
 from tests.conformance.records import new_entry, new_run, register, start_owned, status
 from tests.support.postgres import PostgresServer, shared_server
+from tests.support.wire import Wire, mentions
 
 
 @pytest.fixture
@@ -26,6 +26,13 @@ def url() -> Iterator[str]:
     url = shared_server().fresh_database()
     yield url
     shared_server().drop_database(url)
+
+
+@pytest.fixture
+def wire(url: str) -> Iterator[Wire]:
+    """A way to the database that loses replies."""
+    with Wire(url) as wire:
+        yield wire
 
 
 @pytest.fixture
@@ -45,63 +52,6 @@ async def opened(url: str, **settings: Any) -> AsyncIterator[PostgresStore]:
         yield store
     finally:
         await store.close()
-
-
-class Wire:
-    """A TCP proxy before the server that can lose replies: all of them, from a request that holds some bytes on."""
-
-    def __init__(self, url: str) -> None:
-        self._target = urlsplit(url)
-        self._lose_after: bytes | None = None
-        self.is_silent = False  # a reply that is lost is not told by hanging up
-        self._writers: list[asyncio.StreamWriter] = []
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[str]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        try:
-            here = self._target._replace(netloc=f"{self._target.username}@127.0.0.1:{port}", query="sslmode=disable")
-            yield here.geturl()
-        finally:
-            server.close()
-            self.hang_up()
-            await asyncio.sleep(0.05)
-
-    def lose_reply_to(self, request: bytes) -> None:
-        """Hang up after the server has answered the next request that holds these bytes, without passing it on."""
-        self._lose_after = request
-
-    def hang_up(self) -> None:
-        """Close all connections."""
-        for writer in self._writers:
-            writer.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
-        self._writers += [writer, up_writer]
-        losing = asyncio.Event()
-
-        async def forward() -> None:
-            while data := await reader.read(65536):
-                if self._lose_after is not None and self._lose_after in data:
-                    self._lose_after = None
-                    losing.set()
-                up_writer.write(data)
-            up_writer.close()
-
-        async def answer() -> None:
-            while data := await up_reader.read(65536):
-                if losing.is_set() and self.is_silent:
-                    continue
-                if losing.is_set():
-                    writer.transport.abort()
-                    return
-                writer.write(data)
-            writer.close()
-
-        with suppress(OSError):
-            await asyncio.gather(forward(), answer())
 
 
 async def test_a_store_recovers_when_the_server_is_back(server):
@@ -170,13 +120,12 @@ async def test_the_lease_s_connection_is_opened_again(server):
         await side.close()
 
 
-async def test_a_lost_reply_to_a_batch_is_told_and_the_batch_may_be_sent_again(url):
-    wire = Wire(url)
-    async with wire.open() as through, opened(through) as store:
+async def test_a_lost_reply_to_a_batch_is_told_and_the_batch_may_be_sent_again(wire):
+    async with opened(wire.url) as store:
         fence = await register(store)
         (run,) = await start_owned(store, fence, "order-1")
         batch = Batch(starts=[new_run("order-2")], entries=[new_entry(run.row, value='"marked-value"')])
-        wire.lose_reply_to(b"marked-value")
+        wire.lose(mentions("marked-value"))
         with pytest.raises(StoreUnavailable) as lost:
             await store.commit(batch, fence)
         assert lost.value.outcome_unknown
@@ -186,14 +135,13 @@ async def test_a_lost_reply_to_a_batch_is_told_and_the_batch_may_be_sent_again(u
         assert await status(store, "order-2") == "queued"
 
 
-async def test_a_lost_reply_to_the_commit_of_a_transaction_is_told(url):
-    wire = Wire(url)
-    async with wire.open() as through, opened(through) as store:
+async def test_a_lost_reply_to_the_commit_of_a_transaction_is_told(wire):
+    async with opened(wire.url) as store:
         fence = await register(store)
         (run,) = await start_owned(store, fence, "order-1")
         tx = await store.begin(5.0)
         await tx.execute("create table bookings (id text)")
-        wire.lose_reply_to(b"commit;")
+        wire.lose(mentions("commit;"))
         with pytest.raises(StoreUnavailable) as lost:
             await tx.commit(fence, new_entry(run.row))
         assert lost.value.outcome_unknown

@@ -18,7 +18,8 @@ from outlive.errors import StoreUnavailable, UsageError
 from outlive.model.writes import Fence
 from outlive.store.interface import EntrySettled, FenceLost, RolledBack
 from tests.conformance.records import new_entry, register, start_owned
-from tests.conformance.test_postgres_outage import Wire, opened, server, url
+from tests.conformance.test_postgres_outage import opened, server, url
+from tests.support.wire import Wire, mentions
 
 __all__ = ["server", "url"]  # fixtures
 
@@ -106,37 +107,36 @@ def entry(desk: Desk) -> Any:
 
 
 async def test_a_lost_reply_to_the_commit_is_told(url, driver):
-    wire = Wire(url)
-    async with wire.open() as through, open_desk(url, driver, through) as desk:
-        session = await desk.begin()
-        await desk.execute(session, "insert into bookings values ('one')")
-        wire.lose_reply_to(b"COMMIT")
-        with pytest.raises(StoreUnavailable) as lost:
-            await session.commit(desk.fence, entry(desk))
-        assert lost.value.outcome_unknown
-        assert await desk.count() == 1
-        assert await desk.keys() == ["/table#1", "/book#1"]
-        session = await desk.begin()
-        with pytest.raises(EntrySettled):
-            await session.commit(desk.fence, entry(desk))
+    with Wire(url) as wire:
+        async with open_desk(url, driver, wire.url) as desk:
+            session = await desk.begin()
+            await desk.execute(session, "insert into bookings values ('one')")
+            wire.lose(mentions("COMMIT"))
+            with pytest.raises(StoreUnavailable) as lost:
+                await session.commit(desk.fence, entry(desk))
+            assert lost.value.outcome_unknown
+            assert await desk.count() == 1
+            assert await desk.keys() == ["/table#1", "/book#1"]
+            session = await desk.begin()
+            with pytest.raises(EntrySettled):
+                await session.commit(desk.fence, entry(desk))
 
 
 async def test_a_commit_without_any_reply_is_given_up(url, driver):
-    wire = Wire(url)
-    wire.is_silent = True
-    async with wire.open() as through, open_desk(url, driver, through) as desk:
-        session = await desk.begin(1.0)
-        await desk.execute(session, "insert into bookings values ('one')")
-        wire.lose_reply_to(b"COMMIT")
-        began = time.monotonic()
-        with pytest.raises(StoreUnavailable) as lost:
-            await session.commit(desk.fence, entry(desk))
-        assert lost.value.outcome_unknown
-        assert 0.9 < time.monotonic() - began < 15  # psycopg waits for five seconds before it hangs up
-        assert await desk.count() == 1
-        wire.hang_up()  # a driver that blocks waits until the connection breaks, in its thread
-        while desk.maker.kw["bind"].pool.checkedout():
-            await asyncio.sleep(0.01)
+    with Wire(url) as wire:
+        async with open_desk(url, driver, wire.url) as desk:
+            session = await desk.begin(1.0)
+            await desk.execute(session, "insert into bookings values ('one')")
+            wire.lose(mentions("COMMIT"), silently=True)
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable) as lost:
+                await session.commit(desk.fence, entry(desk))
+            assert lost.value.outcome_unknown
+            assert 0.9 < time.monotonic() - began < 15  # psycopg waits for five seconds before it hangs up
+            assert await desk.count() == 1
+            wire.hang_up()  # a driver that blocks waits until the connection breaks, in its thread
+            while desk.maker.kw["bind"].pool.checkedout():
+                await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("when", ["in the body", "before the entry", "before the commit"])

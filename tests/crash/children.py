@@ -77,10 +77,10 @@ class Child:
 
     def told(self) -> str:
         """Make it write down where its threads and tasks are, and give what it has written lately."""
-        if self.alive:
-            for question in (signal.SIGUSR1, signal.SIGUSR2):
+        for question in (signal.SIGUSR1, signal.SIGUSR2):  # the second one kills it if its loop is closed
+            if self.alive:
                 os.kill(self.pid, question)
-            time.sleep(0.5)
+                time.sleep(0.5)
         return self.said[-20_000:]
 
     def kill(self) -> None:
@@ -96,9 +96,9 @@ class Child:
         self._process.stdin.close()
         assert self._wait(PATIENCE_S) == 0, self.told()
 
-    def wait_done(self) -> None:
+    def wait_done(self, patience_s: float = PATIENCE_S) -> None:
         """Wait until it has ended by itself, all work done."""
-        assert self._wait(PATIENCE_S) == 0, self.told()
+        assert self._wait(patience_s) == 0, self.told()
         assert "done" in self.said.splitlines(), self.said
 
     def wait_dead(self) -> None:

@@ -17,7 +17,7 @@ import outlive
 from outlive import hooks
 from outlive.testing.faults import PointFault
 from tests.house.source import MODULES
-from tests.support.size import FULL
+from tests.support.size import SOAK
 
 STORES = ("sqlite", "postgres")
 EDGES = (".before", ".after")
@@ -36,7 +36,7 @@ BEATS_AFTER_S = 0.5  # with a lease of 0.9 s
 LEASES_S = {"beat": 0.9}
 
 PASSAGES_FULL = {
-    "commit": range(2, 36),
+    "commit": range(2, 27),
     "transaction": range(2, 6),
     "claim": range(2, 8),
     "wake": (2,),
@@ -110,6 +110,6 @@ def list_cases(action: str, *, passages: bool) -> list[Case]:
     for store in STORES:
         for point in list_points(store):
             site = point.rpartition(".")[0]
-            more = {**PASSAGES, **(PASSAGES_FULL if FULL else {})}.get(site, ()) if passages else ()
+            more = {**PASSAGES, **(PASSAGES_FULL if SOAK else {})}.get(site, ()) if passages else ()
             cases += [Case(store, PointFault(point, action, passage)) for passage in (1, *more)]
     return cases

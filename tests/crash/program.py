@@ -148,11 +148,8 @@ async def read_requests(url: str) -> list[tuple[Any, ...]]:
     sql = "select run, kind from outlive_requests"
     if databases.is_sqlite(url):
         return await asyncio.to_thread(databases.read, url, sql)
-    connection = await connect(url)
-    try:
+    async with connected(url) as connection:
         return [tuple(row) for row in await connection.fetch(sql)]
-    finally:
-        await connection.close()
 
 
 async def hold_and_resume(app: Outlive, run_id: str) -> None:
@@ -180,20 +177,24 @@ async def start_by_connection(app: Outlive, url: str) -> None:
                 await app.start(errand, 8, id="from-connection", tx=connection)
             connection.execute("commit")
         return
-    connection = await connect(url)
-    try:
-        async with connection.transaction():
-            if not await connection.fetch(said):
-                await connection.execute(insert)
-                await app.start(errand, 8, id="from-connection", tx=connection)
-    finally:
-        await connection.close()
+    async with connected(url) as connection, connection.transaction():
+        if not await connection.fetch(said):
+            await connection.execute(insert)
+            await app.start(errand, 8, id="from-connection", tx=connection)
 
 
-async def connect(url: str) -> Any:
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Any]:
+    """Open a connection of one's own; that it is lost is no reason to give up."""
     import asyncpg
 
-    return await asyncpg.connect(url, server_settings={"search_path": "outlive, public"})
+    connection = await asyncpg.connect(url, server_settings={"search_path": "outlive, public"})
+    try:
+        yield connection
+    except (OSError, asyncpg.PostgresConnectionError) as error:
+        raise StoreUnavailable("the application's own connection was lost") from error
+    finally:
+        await connection.close()
 
 
 # -- one run ------------------------------------------------------------------
@@ -211,6 +212,24 @@ async def bulk(url: str, lease_s: float, linger_s: float) -> None:
         await start(app, bulky, BULK, id="bulky")
         await wait_for(app, "bulky")
         say("done")
+
+
+# -- random shapes --------------------------------------------------------------
+async def drive_shapes(url: str, lease_s: float, linger_s: float) -> None:
+    from tests.crash import shaped
+
+    await shaped.drive(url, lease_s, cancel_once)
+    say("done")
+
+
+async def replay_shapes(url: str, lease_s: float, linger_s: float) -> None:
+    from tests.crash import shaped
+
+    await shaped.replay(url, lease_s)
+    say("done")
+
+
+SHAPED = {"drive-shapes": drive_shapes, "replay-shapes": replay_shapes}
 
 
 # -- a worker -----------------------------------------------------------------
@@ -262,7 +281,7 @@ def main() -> None:
         _run(serve(url, float(lease_s)))
     else:
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        _run({"bulk": bulk, "drive": drive, "wait": wait}[role](url, float(lease_s), float(linger_s)))
+        _run({"bulk": bulk, "drive": drive, "wait": wait, **SHAPED}[role](url, float(lease_s), float(linger_s)))
 
 
 if __name__ == "__main__":

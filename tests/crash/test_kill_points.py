@@ -16,12 +16,13 @@ from tests.crash.children import Child
 from tests.crash.conftest import LEASE_S, make_url
 from tests.crash.points import Case, list_cases
 from tests.crash.records import Moment, Place, Record, check_ledger, read_ledger, read_record, read_settled
+from tests.support.evidence import Evidence
 
 Undisturbed = Callable[[str], tuple[Record, Counter[Place]]]
 
 
 @pytest.mark.parametrize("case", list_cases("kill", passages=True), ids=str)
-def test_a_kill_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_a_kill_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_path: Path, evidence: Evidence) -> None:
     expected, first_attempts = undisturbed(case.store)
     url = make_url(case.store, tmp_path)
     moments = []
@@ -39,6 +40,7 @@ def test_a_kill_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_path: 
     assert found.bookings == expected.bookings
     assert found.runs == expected.runs
     check_ledger(read_ledger(tmp_path), moments, first_attempts)
+    evidence("killed at every fault point", case.store, courses=1)
 
 
 def test_undisturbed_courses_agree(undisturbed: Undisturbed) -> None:

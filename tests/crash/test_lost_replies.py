@@ -17,6 +17,7 @@ from tests.crash.children import Child
 from tests.crash.conftest import LEASE_S, make_url
 from tests.crash.points import COVERED, STORES, Case
 from tests.crash.records import Moment, Place, Record, check_ledger, read_ledger, read_record, read_settled
+from tests.support.evidence import Evidence
 
 Undisturbed = Callable[[str], tuple[Record, Counter[Place]]]
 
@@ -32,7 +33,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_lost_reply_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_a_lost_reply_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_path: Path, evidence: Evidence) -> None:
     expected, first_attempts = undisturbed(case.store)
     url = make_url(case.store, tmp_path)
     moments = []
@@ -51,3 +52,4 @@ def test_a_lost_reply_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_
     assert found.bookings == expected.bookings
     assert found.runs == expected.runs
     check_ledger(read_ledger(tmp_path), moments, first_attempts)
+    evidence("replies lost at every commit site", case.store, courses=1)

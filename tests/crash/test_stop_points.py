@@ -20,6 +20,7 @@ from tests.crash.children import Child
 from tests.crash.conftest import make_url
 from tests.crash.points import STORES, Case, list_cases
 from tests.crash.records import Moment, Place, Record, check_ledger, read_ledger, read_record, read_settled
+from tests.support.evidence import Evidence
 
 LEASE_S = 0.9
 
@@ -31,7 +32,7 @@ CASES = [case for case in list_cases("stop", passages=False) if (case.store, cas
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_stop_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_a_stop_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_path: Path, evidence: Evidence) -> None:
     expected, first_attempts = undisturbed(case.store)
     url = make_url(case.store, tmp_path, several=True)
     moments = []
@@ -55,6 +56,7 @@ def test_a_stop_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_path: 
         check_ledger(read_ledger(tmp_path), moments, first_attempts)
     if "took over" in peer.said and "took over 0 runs" not in peer.said:
         assert "lease lost" in sleeper.said or case.site == "unregister"  # it was about to leave
+    evidence("stopped at every fault point for two leases", case.store, courses=1)
 
 
 @pytest.mark.parametrize("store", STORES)

@@ -18,6 +18,7 @@ from tests.crash.children import PATIENCE_S, Child
 from tests.crash.conftest import make_url
 from tests.crash.points import STORES
 from tests.crash.records import read_ledger
+from tests.support.evidence import Evidence
 
 FINISHED = "select count(*) from outlive_runs where status = 'succeeded'"
 STATUSES = "select id, status from outlive_runs"
@@ -54,7 +55,7 @@ def kill_and_measure(victim: Child, peer: Child, folder: Path) -> float:
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_a_dead_peer_on_this_host_is_replaced_at_once(store: str, tmp_path: Path) -> None:
+def test_a_dead_peer_on_this_host_is_replaced_at_once(store: str, tmp_path: Path, evidence: Evidence) -> None:
     lease_s = 10.0
     url = make_url(store, tmp_path, several=True)
     with Child("serve", url, tmp_path, lease_s=lease_s) as victim:
@@ -63,12 +64,14 @@ def test_a_dead_peer_on_this_host_is_replaced_at_once(store: str, tmp_path: Path
         wait_until(executed(tmp_path, "stall#1"), victim)
         with Child("serve", url, tmp_path, lease_s=lease_s) as peer:
             peer.wait_for("ready")
-            assert kill_and_measure(victim, peer, tmp_path) < 2.0
+            took_s = kill_and_measure(victim, peer, tmp_path)
+            assert took_s < 2.0
             wait_until(lambda: databases.read_live(url, FINISHED) == [(1,)], peer)
+    evidence("takeover after a death", store, lock_tells_after_s=f"{took_s:.2f}")
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_a_peer_takes_over_within_the_lease_where_no_lock_tells(store: str, tmp_path: Path) -> None:
+def test_a_peer_takes_over_within_the_lease_where_no_lock_tells(store: str, tmp_path: Path, evidence: Evidence) -> None:
     lease_s = 1.5
     url = make_url(store, tmp_path, several=True)
     with Child("serve", url, tmp_path, lease_s=lease_s) as victim:
@@ -82,10 +85,11 @@ def test_a_peer_takes_over_within_the_lease_where_no_lock_tells(store: str, tmp_
             took_s = kill_and_measure(victim, peer, tmp_path)
             assert lease_s / 3 < took_s < lease_s + 0.5
             wait_until(lambda: databases.read_live(url, FINISHED) == [(1,)], peer)
+    evidence("takeover after a death", store, lease_s=f"{lease_s}", lease_tells_after_s=f"{took_s:.2f}")
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_a_blocked_loop_is_reported_and_its_runs_move_on(store: str, tmp_path: Path) -> None:
+def test_a_blocked_loop_is_reported_and_its_runs_move_on(store: str, tmp_path: Path, evidence: Evidence) -> None:
     lease_s = 1.0
     url = make_url(store, tmp_path, several=True)
     with Child("serve", url, tmp_path, lease_s=lease_s) as blocked:
@@ -108,10 +112,11 @@ def test_a_blocked_loop_is_reported_and_its_runs_move_on(store: str, tmp_path: P
             peer.end()
             blocked.end()
     assert read_ledger(tmp_path).count(("blocks", "block#1")) == 2
+    evidence("blocked loop is reported and its runs move on", store, lease_s=lease_s, blocked_for_s=4 * lease_s)
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_only_the_poisonous_run_is_quarantined(store: str, tmp_path: Path) -> None:
+def test_only_the_poisonous_run_is_quarantined(store: str, tmp_path: Path, evidence: Evidence) -> None:
     lease_s = 2.0
     url = make_url(store, tmp_path, several=True)
     innocents = 12
@@ -149,3 +154,6 @@ def test_only_the_poisonous_run_is_quarantined(store: str, tmp_path: Path) -> No
             worker.kill()
     assert deaths == read_ledger(tmp_path).count(("poison", "kill_own_process#1")) == QUARANTINE_CRASHES
     assert sorted(databases.read(url, "select count(*) from bookings")) == [(2 * innocents,)]
+    evidence(
+        "poisonous run among innocent ones", store, deaths=deaths, quarantined=1, innocents_finished=2 * innocents + 1
+    )

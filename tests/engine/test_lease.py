@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from typing import Any
 
-from outlive import Outlive, step, workflow
+import pytest
+
+from outlive import Outlive, StoreUnavailable, step, workflow
+from outlive.store.postgres import PostgresStore
+from outlive.store.sqlite import SqliteStore
 
 asked: asyncio.Event
 
@@ -40,3 +46,48 @@ async def test_news_of_a_loss_that_comes_twice_costs_one_incarnation(url: str) -
         assert engine.fence() == regained != lost
         assert len(engine.executions) == 1
         assert await (await app.get(run.id)).result(timeout=10) == "answer"
+
+
+async def test_a_store_that_is_away_when_the_beat_begins_is_asked_again(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is registered, and the way of its beat to the database cannot be opened for longer than the lease."""
+    global asked
+    asked = asyncio.Event()
+    left = 4
+    for store in (SqliteStore, PostgresStore):
+
+        async def refuse_at_first(self: Any, open_channel: Any = store.side_channel) -> Any:
+            nonlocal left
+            left -= 1
+            if left >= 0:
+                raise StoreUnavailable("it is away")
+            return await open_channel(self)
+
+        monkeypatch.setattr(store, "side_channel", refuse_at_first)
+    async with Outlive(url, lease=0.6) as app:
+        await asyncio.sleep(0.8)
+        assert await (await app.start(asking)).result(timeout=10) == "answer"
+
+
+async def test_registering_again_and_again_leaves_no_lock_behind(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lease is lost, and the store is away when a new incarnation is to be registered."""
+    async with Outlive(url, lease=1) as app:
+        engine = app._engine()
+        register, hold, held = engine.store.register, engine.locks.hold, []
+        left = 3
+
+        async def refuse_at_first(*facts: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left >= 0:
+                raise StoreUnavailable("it is away")
+            return await register(*facts)
+
+        monkeypatch.setattr(engine.locks, "hold", lambda worker: held.append(hold(worker)) or held[-1])
+        monkeypatch.setattr(engine.store, "register", refuse_at_first)
+        engine.lease_lost(engine.fence())
+        async with asyncio.timeout(10):
+            while engine.lease.fence is None:
+                await asyncio.sleep(0.01)
+        assert list(map(os.path.exists, [lock.path for lock in held])) == [False, False, False, True]

@@ -374,3 +374,26 @@ programs: st.SearchStrategy[Program] = st.builds(
     st.sampled_from(["seq", "gather_all", "group", "as_completed"]),
     st.lists(parts, min_size=1, max_size=4),
 )
+
+# -- without anything that depends on time: no branches, no limits, no chance ------
+_timeless_leaves: st.SearchStrategy[Program] = st.one_of(
+    st.tuples(st.sampled_from(["work", "refuse", "book", "child", "raise", "stubborn"]), numbers),
+    st.tuples(st.sampled_from(["yield", "durable"])),
+    st.tuples(st.just("map"), st.integers(1, 3), numbers, numbers, numbers),
+).map(list)
+
+
+def _in_sequence(inner: st.SearchStrategy[Program]) -> st.SearchStrategy[Program]:
+    some = st.lists(inner, min_size=1, max_size=4)
+    return st.one_of(
+        some.map(lambda inside: ["seq", *inside]),
+        st.builds(lambda name, one: [name, one], st.sampled_from(["catch", "placed", "notify"]), inner),
+        st.builds(lambda name, one, two: [name, one, two], st.sampled_from(["either", "finally"]), inner, inner),
+        st.builds(lambda times, one: ["repeat", times, one], st.integers(1, 3), inner),
+        st.builds(lambda lock, one: ["locked", lock, one], which, inner),
+    )
+
+
+timeless_programs: st.SearchStrategy[Program] = st.lists(
+    st.recursive(_timeless_leaves, _in_sequence, max_leaves=10), min_size=1, max_size=5
+).map(lambda inside: ["seq", *inside])

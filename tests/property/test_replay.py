@@ -16,6 +16,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from tests.property.shapes import Program, child, programs, shape
+from tests.support.evidence import Evidence
 from tests.support.size import pick
 from tests.support.solo import Played, Solo, delays
 
@@ -32,6 +33,13 @@ def world() -> Iterator[Solo]:
     with Solo() as solo:
         solo.serve(child)
         yield solo
+
+
+@pytest.fixture(autouse=True)
+def told(request: pytest.FixtureRequest, evidence: Evidence) -> None:
+    """Tell of each test here how many shapes it has drawn."""
+    name = request.node.originalname.removeprefix("test_")
+    evidence("random workflow shapes in memory", "none", **{name: SHAPES})
 
 
 def play(solo: Solo, program: Program, seed: Any, **options: Any) -> Played:

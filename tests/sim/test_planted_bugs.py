@@ -11,6 +11,7 @@ from outlive.engine import calls, claimer, committer, engine, execution, journal
 from outlive.store.sqlite import batch
 from outlive.testing import SimulationFailed
 from tests.sim.test_simulation import play
+from tests.support.evidence import Evidence
 
 SEEDS = 300
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -113,11 +114,12 @@ BUGS: dict[str, Patch] = {
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch, evidence: Evidence) -> None:
     BUGS[bug](monkeypatch)
     for seed in range(SEEDS):
         try:
             play(seed, limit_s=300.0, most_faults=12)
         except SimulationFailed:
+            evidence("bugs planted into the simulator", "sqlite", found=f"{bug} (seed {seed})")
             return
     pytest.fail(f"{SEEDS} seeds did not find the planted bug: {bug}")

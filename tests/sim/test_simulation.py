@@ -6,6 +6,7 @@ import pytest
 
 from outlive.testing import Simulation, simulate
 from tests.sim import bank
+from tests.support.evidence import Evidence
 from tests.support.size import pick
 
 SEEDS = pick(small=60, full=2_000)
@@ -25,9 +26,16 @@ def play(seed: int, limit_s: float = 3_000.0, most_faults: int = 6) -> Simulatio
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, 10))
-def test_no_seed_breaks_a_guarantee(first: int) -> None:
-    for seed in range(first, first + 10):
-        play(seed)
+def test_no_seed_breaks_a_guarantee(first: int, evidence: Evidence) -> None:
+    plays = [play(seed) for seed in range(first, first + 10)]
+    evidence(
+        "simulated worlds",
+        "sqlite",
+        seeds=len(plays),
+        runs=sum(len(simulation.runs) for simulation in plays),
+        faults=sum(len(simulation.faults) for simulation in plays),
+        seeds_are=f"0 to {SEEDS - 1:,}",
+    )
 
 
 def test_the_same_seed_is_the_same_world() -> None:

@@ -109,6 +109,13 @@ class PostgresServer:
         """Give what the server has logged."""
         return (self.base / "server.log").read_text(errors="replace")
 
+    def version(self) -> str:
+        """Give the version of the server, and whether it flushes."""
+        with psycopg.connect(self._external or self.url()) as connection:
+            (version,) = connection.execute("show server_version").fetchone() or ("unknown",)
+            (fsync,) = connection.execute("show fsync").fetchone() or ("unknown",)
+        return f"{version} (fsync {fsync})"
+
     # -- life -----------------------------------------------------------------
 
     def start(self) -> PostgresServer:

@@ -21,6 +21,7 @@ class Claimer:
         self._backoff = Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random)
         self._hushed_at = float("-inf")
         self._strays = False  # whether the database may think that we own a run we do not know of
+        self.full = False  # whether there is no room for another run: the next one that leaves is to wake us
         self.looper = Looper("claimer", self.turn, engine.lease_lost)
 
     async def turn(self) -> float:
@@ -31,8 +32,9 @@ class Claimer:
             return self._backoff.after(False)
         await self._make_quiet()
         free = min(engine.free_slots(), CLAIM_MAX_RUNS)
-        if free <= 0 and not engine.hushed:
-            return self._backoff.after(False)
+        self.full = free <= 0
+        if self.full and not engine.hushed:
+            return POLL_BUSY_S  # a run that only waits makes room without a word
         fence = engine.fence()
         if self._strays:
             await engine.committer.between(self._release_strays)
@@ -51,6 +53,7 @@ class Claimer:
             engine.hear(requests)
         self._strays = False
         if claimed:
+            self._backoff.after(True)
             return 0.0
         if engine.hushed:
             return POLL_BUSY_S

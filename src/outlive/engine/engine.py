@@ -178,7 +178,11 @@ class Engine:
         worker = self.ids.worker_id()
         self._lock = self.locks.hold(worker)
         row = WorkerRow(worker, 1, self.locks.host, os.getpid(), self.name, self._lock.path, 0.0)
-        await self.lease.open(row)
+        try:
+            await self.lease.open(row)
+        except BaseException:
+            self._lock.release()
+            raise
 
     async def _wait_hint(self) -> float:
         if await self.store.wait_hint(POLL_IDLE_S):
@@ -466,6 +470,8 @@ class Engine:
         """A run's end or release is on disk."""
         self.executions.pop(execution.row, None)
         self._lost_waits.pop(execution.row, None)
+        if self.claimer.full:
+            self.claimer.looper.wake()
         if isinstance(end, Finish):
             self._finished(execution, end)
         else:

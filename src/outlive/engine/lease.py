@@ -18,11 +18,11 @@ import traceback
 from collections.abc import Callable
 
 from outlive.clock import DatabaseClock
-from outlive.errors import StoreError
+from outlive.errors import StoreError, UsageError
 from outlive.limits import BEATS_PER_LEASE, LEASE_MARGIN, LOOP_LAG_WARN_S
 from outlive.model.reads import WorkerRow
 from outlive.model.writes import Fence
-from outlive.store.interface import FenceLost, Store
+from outlive.store.interface import FenceLost, SideChannel, Store
 
 log = logging.getLogger("outlive.lease")
 
@@ -66,16 +66,18 @@ class Lease:
     async def open(self, worker: WorkerRow) -> None:
         """Register a new incarnation and keep its lease renewed."""
         sent = self._clock.steady()
-        self.fence = await self._store.register(worker, self._lease_s)
+        fence = self.fence = await self._store.register(worker, self._lease_s)
         self.worker = worker
         self._renewed(sent)
         self._stopping = False
         self._mark_turn()
         if self._threaded:
-            self._thread = threading.Thread(target=lambda: asyncio.run(self._beat()), name="outlive-lease", daemon=True)
+            self._thread = threading.Thread(
+                target=lambda: asyncio.run(self._beat(fence)), name="outlive-lease", daemon=True
+            )
             self._thread.start()
         else:
-            self._task = self._main.create_task(self._beat(), name="outlive-lease")
+            self._task = self._main.create_task(self._beat(fence), name="outlive-lease")
 
     async def close(self) -> None:
         """Stop renewing, without a word to the database."""
@@ -102,13 +104,12 @@ class Lease:
         self._turned_at = self._clock.steady()
         self._turn_timer = self._main.call_later(LOOP_LAG_WARN_S / 2, self._mark_turn)
 
-    async def _beat(self) -> None:
+    async def _beat(self, fence: Fence) -> None:
         """Renew until stopped or lost; runs on the thread's own loop."""
-        fence, woken = self.fence, asyncio.Event()
-        assert fence is not None
+        woken = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._stop = lambda: _post(loop, woken.set)
-        channel = await self._store.side_channel()
+        channel: SideChannel | None = None
         interval_s = self._lease_s / BEATS_PER_LEASE
         due = self._clock.steady() + interval_s
         reported = 0.0
@@ -122,10 +123,11 @@ class Lease:
                 if self._clock.steady() - self._turned_at > self._lease_s / 2:
                     log.error("the event loop has been blocked for half a lease: the lease is not renewed")
                     continue
-                sent = self._clock.steady()
                 try:
+                    channel = channel or await self._store.side_channel()
+                    sent = self._clock.steady()
                     self._clock.synchronise(await channel.beat(fence, self._lease_s), sent)
-                except StoreError as error:
+                except (StoreError, UsageError) as error:  # it was open before: passwords change, databases come back
                     log.warning("the lease could not be renewed, trying again: %s", error)
                     due = self._clock.steady() + interval_s / 4
                     continue
@@ -135,7 +137,8 @@ class Lease:
                 _post(self._main, functools.partial(self._on_lost, fence))
         finally:
             self._stop = lambda: None
-            await channel.close()
+            if channel is not None:
+                await channel.close()
 
     def _report_lag(self, reported: float) -> float:
         lag_s = self._clock.steady() - self._turned_at

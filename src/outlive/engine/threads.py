@@ -126,8 +126,7 @@ class ThreadBody:
                 reply.set_exception(Unwound())
             return
         execution.thread_busy = False
-        if reply is not None:
-            self._request = reply
+        self._request = reply  # from here on: the run may leave memory before its loop turns
         self._arrival.set_result((make, reply))
         execution.wake()
 
