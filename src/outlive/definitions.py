@@ -25,6 +25,7 @@ from outlive.engine.threads import current_body
 from outlive.errors import UsageError
 from outlive.model.definition import ONCE, OnUnknown, Retry, StepSpec, WorkflowSpec
 from outlive.model.options import check_name
+from outlive.store.sessions import check_maker
 from outlive.version import version_of
 
 P = ParamSpec("P")
@@ -206,13 +207,16 @@ def transaction(
     The function gets `tx` first: `execute`, `fetch`, `fetchrow`, `fetchval`,
     `executemany` inside one transaction of the app's own database; the engine
     commits it. Inside a run it is called without `tx`, elsewhere with the caller's.
+    With `session=`, a `sessionmaker` of SQLAlchemy (for a plain function) or an
+    `async_sessionmaker` (for an async one, on PostgreSQL), it gets a session
+    instead, which is flushed, not committed, when it returns.
     *Again*: a crash before the commit leaves nothing of it, after the commit it never executes again.
     *Raises* UsageError if the body tries to end the transaction itself.
     """
-    if session is not None:
-        raise UsageError("session=… is not available in this version: write through the injected `tx`")
 
     def decorate(function: Callable[..., Any]) -> Step[..., Any]:
+        if session is not None:
+            check_maker(session, function.__qualname__, is_async=inspect.iscoroutinefunction(function))
         return Step(
             StepSpec(
                 function=function,
@@ -224,6 +228,7 @@ def transaction(
                 timeout_s=seconds(timeout) if timeout is not None else None,
                 check_arguments=check_arguments,
                 transactional=True,
+                session=session,
             )
         )
 

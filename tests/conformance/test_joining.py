@@ -8,6 +8,7 @@ from pathlib import Path
 import apsw
 import pytest
 import sqlalchemy
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from outlive.errors import StoreUnavailable, UsageError
@@ -120,6 +121,13 @@ async def test_a_connection_or_session_of_sqlalchemy(sqlite_file, kind):
         engine.dispose()
         assert await status(store, "order-1") == "queued"
         assert await store.find_run("gone") is None
+
+
+async def test_an_async_session_is_refused(sqlite_file):
+    async with sqlite_file.open() as store, AsyncSession() as session:
+        with pytest.raises(UsageError, match="asynchronous"):
+            await store.start_in(session, new_run("order-1"))
+        assert await store.find_run("order-1") is None
 
 
 async def test_outside_of_a_transaction_it_is_refused(sqlite_file, apsw_file):

@@ -53,6 +53,7 @@ class Wire:
     def __init__(self, url: str) -> None:
         self._target = urlsplit(url)
         self._lose_after: bytes | None = None
+        self.is_silent = False  # a reply that is lost is not told by hanging up
         self._writers: list[asyncio.StreamWriter] = []
 
     @asynccontextmanager
@@ -64,13 +65,17 @@ class Wire:
             yield here.geturl()
         finally:
             server.close()
-            for writer in self._writers:
-                writer.close()
+            self.hang_up()
             await asyncio.sleep(0.05)
 
     def lose_reply_to(self, request: bytes) -> None:
         """Hang up after the server has answered the next request that holds these bytes, without passing it on."""
         self._lose_after = request
+
+    def hang_up(self) -> None:
+        """Close all connections."""
+        for writer in self._writers:
+            writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
@@ -87,6 +92,8 @@ class Wire:
 
         async def answer() -> None:
             while data := await up_reader.read(65536):
+                if losing.is_set() and self.is_silent:
+                    continue
                 if losing.is_set():
                     writer.transport.abort()
                     return

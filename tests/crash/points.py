@@ -28,6 +28,7 @@ PASSAGES = {
     "claim": (2,),
     "commit": (3, 8, 13, 21, 27),
     "register": (2,),
+    "session": (2,),
     "start_in": (2,),
     "transaction": (3,),
 }

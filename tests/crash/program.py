@@ -24,6 +24,7 @@ from outlive.engine import residency
 from outlive.testing.faults import arm_from_environment
 from tests.crash import bank, databases, scenario
 from tests.crash.scenario import (
+    books_in_sessions,
     branches,
     bulky,
     can_be_held,
@@ -96,6 +97,7 @@ async def start_all(app: Outlive) -> None:
         start(app, order, "book", 500, id="order"),
         start(app, branches, 3, id="branches"),
         start(app, family, id="family"),
+        start(app, books_in_sessions, id="in-sessions"),
         start(app, starts_in_transaction, id="starter"),
         start(app, waits_for_ever, id="victim"),
         start(app, bulky, BULK, id="bulky"),
@@ -253,6 +255,7 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
     residency.RESIDENT_IDLE_RUNS = 0  # waiting runs leave memory at once
     scenario.ledger = bank.ledger = Path(ledger)
+    scenario.bind_sessions(url)
     faulthandler.register(signal.SIGUSR1)  # the parent asks where a child hangs
     arm_from_environment()
     if role == "serve":

@@ -16,6 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
+
 import outlive
 from outlive import Outlive, Retry, StepInfo, step, transaction, workflow
 
@@ -79,6 +84,51 @@ async def book_and_start(tx: Any, text: str, run_id: str) -> str:
     await tx.execute("insert into bookings (label, cents) values ($1, $2)", text, 3)
     run = await app.start(errand, 7, id=run_id, tx=tx)
     return run.id
+
+
+# -- through sessions ------------------------------------------------------------
+sessions = sessionmaker()
+async_sessions = async_sessionmaker()
+BOOKING = sqlalchemy.text("insert into bookings (label, cents) values (:label, :cents)")
+
+
+def bind_sessions(url: str) -> None:
+    """Let sessions lead to the app's database; where there are none (apsw, async on SQLite) the bodies get a tx."""
+    if url.startswith("sqlite"):
+        sessions.configure(bind=create_engine(url.partition("?")[0]))
+        book_in_async_session.spec.session = None
+        if "apsw" in url:
+            book_in_session.spec.session = None
+    else:
+        sessions.configure(bind=create_engine(url.replace("postgresql:", "postgresql+psycopg:")))
+        async_sessions.configure(bind=create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:")))
+
+
+@transaction(session=sessions)
+def book_in_session(session: Any, text: str, cents: int) -> None:
+    executed()
+    if isinstance(session, Session):
+        session.execute(BOOKING, {"label": text, "cents": cents})
+    else:
+        session.execute("insert into bookings (label, cents) values ($1, $2)", text, cents)
+
+
+@transaction(session=async_sessions)
+async def book_in_async_session(session: Any, text: str, cents: int) -> None:
+    executed()
+    if isinstance(session, AsyncSession):
+        await session.execute(BOOKING, {"label": text, "cents": cents})
+    else:
+        await session.execute("insert into bookings (label, cents) values ($1, $2)", text, cents)
+
+
+@workflow
+async def books_in_sessions() -> str:
+    await asyncio.to_thread(book_in_session, "in a session", 5)
+    between = await label("between sessions")
+    await book_in_async_session("in an async session", 6)
+    await asyncio.to_thread(book_in_session, "in another session", 7)
+    return between + await label("after sessions")
 
 
 @workflow

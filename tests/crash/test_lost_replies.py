@@ -20,7 +20,7 @@ from tests.crash.records import Moment, Place, Record, check_ledger, read_ledger
 
 Undisturbed = Callable[[str], tuple[Record, Counter[Place]]]
 
-PASSAGES = {"commit": (1, 3, 9), "transaction": (1, 3)}
+PASSAGES = {"commit": (1, 3, 9), "transaction": (1, 3), "session": (1, 2)}
 
 CASES = [
     Case(store, PointFault(f"{site}.{edge}", action, passage))

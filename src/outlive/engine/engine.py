@@ -375,9 +375,7 @@ class Engine:
         self._suspects += claimed.alone
         self.hushed = False
         self.executions[claimed.row] = execution
-        if (
-            refused is not None
-        ):  # code that reads it may be deployed yet, or somebody wants it cancelled: nothing is lost
+        if refused is not None:  # code that reads it may be deployed yet; or it is to be cancelled unentered
             self.main.call_soon(self.abandon, execution, refused)  # after it has heard its requests
         else:
             self.main.call_soon(execution.begin)

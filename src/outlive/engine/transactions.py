@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
@@ -19,8 +20,9 @@ from outlive.engine.calls import StepCall
 from outlive.engine.roles import Host
 from outlive.errors import StoreUnavailable, UsageError
 from outlive.limits import TRANSACTION_TIMEOUT_S
+from outlive.model.definition import StepSpec
 from outlive.model.writes import EntryWrite, Fence
-from outlive.store.interface import EntrySettled, FenceLost, OpenTransaction, RolledBack
+from outlive.store.interface import EntrySettled, FenceLost, OpenSession, OpenTransaction, RolledBack
 
 log = logging.getLogger("outlive.transaction")
 
@@ -69,17 +71,16 @@ class Transactions:
 
     async def _once(self, call: StepCall, run: Run, limit_s: float) -> None:
         execution, spec = call.execution, call.spec
-        tx = await self._engine.store.begin(limit_s)
+        tx, body = await self._begin(spec, limit_s)
         if not self._engine.may_begin(execution):
             await _undisturbed(tx.rollback())
             raise StoreUnavailable("the lease has run out")
         fence = self._engine.fence()
         try:
-            face: Any = tx if spec.is_async else SyncTransaction(tx, self._engine.main)
             inside = current_transaction.set(spec.name)
             try:
                 async with asyncio.timeout(limit_s) as limit:  # the store ends only what waits for the store
-                    value = await run(spec.function, (face, *call.args), call.kwargs)
+                    value = await run(body, call.args, call.kwargs)
             except TimeoutError:
                 if not limit.expired():
                     raise
@@ -104,7 +105,17 @@ class Transactions:
             raise
         execution.end_turn(call, entry, decoded)
 
-    async def _commit(self, tx: OpenTransaction, fence: Fence, entry: EntryWrite) -> None:
+    async def _begin(self, spec: StepSpec, limit_s: float) -> tuple[OpenTransaction | OpenSession, Callable[..., Any]]:
+        """Begin; give what ends the transaction, and the body with what it writes through."""
+        store = self._engine.store
+        if spec.session is not None:
+            session = await store.begin_session(spec.session, limit_s)
+            return session, session.enclose(spec.function)
+        tx = await store.begin(limit_s)
+        face = tx if spec.is_async else SyncTransaction(tx, self._engine.main)
+        return tx, functools.partial(spec.function, face)
+
+    async def _commit(self, tx: OpenTransaction | OpenSession, fence: Fence, entry: EntryWrite) -> None:
         engine = self._engine
         try:
             await tx.commit(fence, entry)

@@ -69,6 +69,7 @@ class StepSpec:
     on_unknown: OnUnknown = "retry"
     check_arguments: bool = True
     transactional: bool = False
+    session: Callable[..., Any] | None = None  # of SQLAlchemy, for a transaction that writes through it
     kind: str = field(init=False)  # of its entries
     arguments: str = field(init=False)  # what errors call them
     result: str = field(init=False)

@@ -13,7 +13,7 @@ data of a write (nothing of it is written then).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from outlive.errors import StoreError
@@ -93,6 +93,20 @@ class OpenTransaction(Protocol):
     async def rollback(self) -> None: ...
 
 
+class OpenSession(Protocol):
+    """A database transaction of the user, written through a SQLAlchemy session; ends as an OpenTransaction does."""
+
+    def enclose(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Give the body without its first parameter, the session; what it leaves in the session is flushed.
+
+        Raises what leaves the body, but RolledBack, StoreUnavailable or
+        UsageError where that says what became of the transaction.
+        """
+
+    async def commit(self, fence: Fence, entry: EntryWrite) -> None: ...
+    async def rollback(self) -> None: ...
+
+
 class SideChannel(Protocol):
     """A second way to the database for the lease, used from another loop or thread."""
 
@@ -130,6 +144,8 @@ class Store(Protocol):
         """
 
     async def begin(self, timeout_s: float) -> OpenTransaction: ...
+    async def begin_session(self, maker: Any, timeout_s: float) -> OpenSession:
+        """Begin with a session of this sessionmaker; UsageError if it leads to another database."""
 
     async def start_in(self, connection: Any, run: NewRun) -> ExistingRun | None:
         """Insert a run, not owned, through the user's own connection, inside its transaction."""

@@ -232,6 +232,21 @@ written as (
 )
 select (select count(*) from same) as same, (select count(*) from fence) as fenced, (select count(*) from written) as written
 
+-- name: mark_session
+-- Limits the transaction of a user's session and marks it, so that its end shows; all of it ends with the transaction.
+select set_config('statement_timeout', cast(:millis as text), true),
+  set_config('lock_timeout', cast(:lock_millis as text), true),
+  set_config('idle_in_transaction_session_timeout', cast(:millis as text), true),
+  set_config('outlive.transaction', cast(:token as text), true),
+  set_config('synchronous_commit', case current_setting('synchronous_commit') when 'off' then 'on'
+    else current_setting('synchronous_commit') end, true)
+
+-- name: find_place
+-- Tells this database of this server from all others, without a privilege; and whether the mark of a session stands.
+select current_setting('outlive.transaction', true) as token,
+  cast(extract(epoch from pg_postmaster_start_time()) * 1000000 as bigint) || ' ' || (
+    select cast(d.oid as text) from pg_catalog.pg_database d where d.datname = current_database()) as place
+
 -- name: read_now
 -- Reads the database's clock.
 select extract(epoch from clock_timestamp())::float8

@@ -14,7 +14,7 @@ from typing import Any
 
 from outlive import hooks
 from outlive.clock import Clock
-from outlive.errors import StoreUnavailable
+from outlive.errors import StoreUnavailable, UsageError
 from outlive.limits import SUSPECT_CRASHES
 from outlive.model.reads import Claimed, EndedRun, EntryRow, RequestRow, RunQuery, RunRow, TakenOver, WorkerRow
 from outlive.model.writes import Batch, Committed, ExistingRun, Fence, NewRun
@@ -25,6 +25,7 @@ from outlive.store.postgres.connect import Address, load_driver
 from outlive.store.postgres.hints import Hints
 from outlive.store.postgres.pool import Pool
 from outlive.store.postgres.reading import compose_list, to_claimed, to_entry, to_run
+from outlive.store.postgres.session import PostgresSession, Room
 from outlive.store.postgres.side import PostgresSideChannel
 from outlive.store.postgres.statements import Statement, statement
 from outlive.store.postgres.transaction import PostgresTransaction
@@ -39,6 +40,8 @@ class PostgresStore:
         load_driver()
         self._address = Address(url)
         self._pool = Pool(self._address, pool_size)
+        self._room = Room(pool_size)
+        self._place: str | None = None
         self._chance = chance
         self._hints = Hints(self._address, self._pool, clock, token=f"{chance.getrandbits(64):016x}")
 
@@ -49,6 +52,7 @@ class PostgresStore:
     # -- life ---------------------------------------------------------------
     async def open(self, *, migrate: bool) -> float:
         await self._pool.open()
+        self._room = Room(self._room.size)
         try:
             async with self._pool.lend(writing=True, opening=True) as connection:
                 current = await schema.is_current(connection, self.url)
@@ -66,6 +70,7 @@ class PostgresStore:
 
     async def close(self) -> None:
         await self._hints.close()
+        self._room.threads.shutdown(wait=False)
         await self._pool.close()
 
     async def now(self) -> float:
@@ -130,6 +135,23 @@ class PostgresStore:
 
     async def begin(self, timeout_s: float, isolation: str | None = None) -> PostgresTransaction:
         return await PostgresTransaction.begin(self._address, self._pool, timeout_s, isolation)
+
+    async def begin_session(self, maker: Any, timeout_s: float) -> PostgresSession:
+        session = PostgresSession(self._address, self._room, maker, timeout_s)
+        place = await session.open()
+        if place != self._place:
+            try:
+                self._place = (await self._read("find_place"))[0]["place"]
+            except BaseException:
+                await session.rollback()
+                raise
+        if place != self._place:
+            await session.rollback()
+            raise UsageError(
+                f"the session leads to another database than {self.url}, where the journal is: what is written to two "
+                "databases cannot be committed together; bind the sessionmaker to an engine of the app's own database"
+            )
+        return session
 
     @hooks.commit_site("start_in")
     async def start_in(self, connection: Any, run: NewRun) -> ExistingRun | None:

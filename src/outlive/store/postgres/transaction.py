@@ -39,9 +39,9 @@ _RESET = (
     + SESSION_SQL
 )
 _PLANNER_BACK = "".join(f"; set local {name} to default" for name in PLANNER)
-_RETRY = ("40001", "40P01")  # serialization failure, deadlock
-_LOCKED = "55P03"  # a lock was not available in time, perhaps because its holder stands still
-_CANCELLED, _ABORTED = "57014", "25P02"
+RETRY = ("40001", "40P01")  # serialization failure, deadlock
+LOCKED = "55P03"  # a lock was not available in time, perhaps because its holder stands still
+CANCELLED, ABORTED = "57014", "25P02"
 
 
 class PostgresTransaction:
@@ -153,7 +153,7 @@ class PostgresTransaction:
 
     async def _inspect(self, sql: str) -> None:
         self._check_open()
-        if _ENDS.match(_first_words(sql)):
+        if ends_transaction(sql):
             await self.rollback()
             raise UsageError(
                 f"a transaction may not end itself ({sql.strip()[:40]!r}), and was rolled back: it commits together "
@@ -175,13 +175,13 @@ class PostgresTransaction:
     def _judge(self, error: Exception, waited_s: float) -> Exception | None:
         """Give what the end of the transaction by an error is called, None if it has not ended."""
         state = getattr(error, "sqlstate", None)
-        if state == _CANCELLED and asyncio.get_running_loop().time() > self._deadline - 0.05:
+        if state == CANCELLED and asyncio.get_running_loop().time() > self._deadline - 0.05:
             self._expire()  # the server's timeout was a little faster than ours
         if self._ended is not None:
             return UsageError(f"this transaction has ended: {self._ended}")
-        if state in _RETRY:
+        if state in RETRY:
             return RolledBack(str(error))
-        if state == _LOCKED and waited_s > 0.4 * self._timeout_s:  # our own limit; NOWAIT is the user's, and at once
+        if state == LOCKED and waited_s > 0.4 * self._timeout_s:  # our own limit; NOWAIT is the user's, and at once
             return StoreUnavailable(f"another session of {self._address.url} holds a lock that is needed: {error}")
         if self._connection.is_closed():
             self._end("its connection was lost, so it was rolled back")
@@ -217,28 +217,17 @@ class PostgresTransaction:
         try:
             row = await self._run(self._connection.fetchrow(query.text, *query.arguments(values)))
         except load_driver().PostgresError as error:
-            if error.sqlstate == _ABORTED:
-                raise UsageError(
-                    "a statement of this transaction failed and its error was swallowed, so nothing can be "
-                    "committed; put such a statement between a savepoint and ROLLBACK TO"
-                ) from error
+            if error.sqlstate == ABORTED:
+                raise describe_swallowed() from error
             explained = self._address.explain(error, writing=False)
             if explained is None:
                 raise
             raise explained from error
-        if not row["same"]:
-            raise UsageError(
-                "the transaction was ended through tx.raw, so its writes and its result cannot be committed together; "
-                "leave COMMIT and ROLLBACK to the transaction step"
-            )
-        if not row["fenced"]:
-            raise FenceLost(fence)
-        if not row["written"]:
-            raise EntrySettled
+        check_settled(row, fence)
 
     def _explain_commit(self, error: BaseException) -> Exception | None:
         state = getattr(error, "sqlstate", None)
-        if state in _RETRY:
+        if state in RETRY:
             return RolledBack(str(error))
         if state is not None and state[:2] not in ("08", "57"):
             return None  # a deferred constraint, or a trigger, of the user's own
@@ -258,6 +247,32 @@ class PostgresTransaction:
             self._abandon("it was rolled back")
             raise
         self._end("it was rolled back")
+
+
+def check_settled(row: Any, fence: Fence) -> None:
+    """Raise if `settle_entry` has written nothing, and say why."""
+    if not row["same"]:
+        raise UsageError(
+            "the transaction was ended through tx.raw or the session's own connection, so its writes and its result "
+            "cannot be committed together; leave COMMIT and ROLLBACK to the transaction step"
+        )
+    if not row["fenced"]:
+        raise FenceLost(fence)
+    if not row["written"]:
+        raise EntrySettled
+
+
+def describe_swallowed() -> UsageError:
+    """Give the error of a transaction that the server has aborted and the body wanted to commit."""
+    return UsageError(
+        "a statement of this transaction failed and its error was swallowed, so nothing can be committed; put such "
+        "a statement between a savepoint and ROLLBACK TO"
+    )
+
+
+def ends_transaction(sql: str) -> bool:
+    """Say whether a statement would end the transaction."""
+    return _ENDS.match(_first_words(sql)) is not None
 
 
 def _first_words(sql: str) -> str:

@@ -8,6 +8,7 @@ transaction; else it is refused before anything is written.
 
 from __future__ import annotations
 
+import inspect
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,6 +59,11 @@ def start_in(connection: Any, run: NewRun, now: float, place: Location) -> Exist
 
 def _executor(connection: Any) -> tuple[Rows, Any]:
     """Give a way to execute on what the user has passed, and the driver's own connection beneath it."""
+    if inspect.iscoroutinefunction(getattr(connection, "execute", None)):
+        raise UsageError(
+            f"tx= is asynchronous ({type(connection).__name__}), which SQLite is not: pass a sqlite3 or apsw "
+            "connection, or a plain SQLAlchemy connection or session"
+        )
     if hasattr(connection, "connection") and hasattr(connection, "execute") and callable(connection.connection):
         connection = connection.connection()  # a SQLAlchemy session
     if hasattr(connection, "exec_driver_sql"):

@@ -38,6 +38,7 @@ from outlive.store.sqlite.connect import (
 )
 from outlive.store.sqlite.drivers import Connection
 from outlive.store.sqlite.hints import Hints
+from outlive.store.sqlite.session import SqliteSession
 from outlive.store.sqlite.transaction import SqliteTransaction
 from outlive.store.sqlite.writer import LOCK_WAIT_S, InlineLane, ThreadLane, write
 
@@ -163,9 +164,16 @@ class SqliteStore:
 
     async def begin(self, timeout_s: float) -> SqliteTransaction:
         """Begin a transaction of the user; the writer serves nothing else until it has ended."""
+        return await self._make_transaction(timeout_s).begin()
+
+    async def begin_session(self, maker: Any, timeout_s: float) -> SqliteSession:
+        """Begin a transaction of the user, with a session of SQLAlchemy on the writer's connection."""
+        return await SqliteSession.begin(self._place, self._make_transaction(timeout_s), maker)
+
+    def _make_transaction(self, timeout_s: float) -> SqliteTransaction:
         transaction = SqliteTransaction(self._writer, self._clock, timeout_s)
         self._transactions.add(transaction)
-        return await transaction.begin()
+        return transaction
 
     @commit_site("start_in")
     async def start_in(self, connection: Any, run: NewRun) -> ExistingRun | None:

@@ -155,12 +155,18 @@ class SqliteTransaction:
 
     def _judge(self, error: Exception) -> Exception:
         """Decide what an error means for the transaction; give what the user is to see."""
+        shown = self.explain(error)
+        if self._ended is None and self._doomed is not None:
+            self._end(self._doomed)
+        return shown
+
+    def explain(self, error: Exception) -> Exception:
+        """Give what the user is to see of an error."""
         if self._ended is not None:
             return error
         if self._doomed is None and self.expired():
             self._doomed = self._overdue()
         if self._doomed is not None:
-            self._end(self._doomed)
             return UsageError(self._doomed)
         if extended_code(error) is not None:
             translated = translate(error, self._lane.where)
