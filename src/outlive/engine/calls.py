@@ -232,17 +232,19 @@ class StartCall(Call):
         self.make_handle = make_handle
 
     def begin(self) -> None:
+        self.execution.looking += 1  # a run that left memory now would never hear of it, and be claimed for it again
         self.execution.start_child(self, self.run)
 
     def on_started(self, existing: ExistingRun | None, *, again: bool) -> None:
         """The child's run is on disk: that is all. The same id of the same workflow is the same run."""
         if existing is not None and existing.workflow != self.run.workflow:
             self.execution.settle(self, "error", None, None, _taken(existing, self.run))
-            return
-        if existing is not None:
-            self.run.row = existing.row
-        text = child_reference(self.run)
-        self.execution.settle(self, "ok", text, self.decode(text), None)
+        else:
+            if existing is not None:
+                self.run.row = existing.row
+            text = child_reference(self.run)
+            self.execution.settle(self, "ok", text, self.decode(text), None)
+        self.execution.looked()
 
     def decode(self, text: str) -> Any:
         reference = json.loads(text)

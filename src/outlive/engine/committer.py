@@ -179,6 +179,8 @@ class Committer:
         """Add a run that an earlier entry has started, to hear what became of it."""
         writes = self._of(execution)
         writes.children += (child,)
+        if _is_large(child.input):
+            self._large = writes.large = True
         writes.on_durable += (on_durable,)
 
     def add_finish(self, execution: LiveRun, finish: Finish) -> None:
