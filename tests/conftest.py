@@ -37,14 +37,14 @@ settings.register_profile(
 settings.load_profile("outlive")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if SOAK:
         items.sort(key=_patience_s, reverse=True)  # the long ones first: no core waits for the other at the end
         return
-    skip = pytest.mark.skip(reason="only at full size: make soak")
-    for item in items:
-        if item.get_closest_marker("soak"):
-            item.add_marker(skip)
+    left = [item for item in items if item.get_closest_marker("soak")]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
 
 
 def _patience_s(item: pytest.Item) -> float:

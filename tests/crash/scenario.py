@@ -101,7 +101,9 @@ def bind_sessions(url: str) -> None:
             book_in_session.spec.session = None
     else:
         sessions.configure(bind=create_engine(url.replace("postgresql:", "postgresql+psycopg:")))
-        async_sessions.configure(bind=create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:")))
+        plain, no_tls = url.partition("?")[0], {"ssl": False}  # this dialect does not read sslmode=…
+        engine = create_async_engine(plain.replace("postgresql:", "postgresql+asyncpg:"), connect_args=no_tls)
+        async_sessions.configure(bind=engine)
 
 
 @transaction(session=sessions)

@@ -53,7 +53,8 @@ def test_a_stop_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_path: 
     assert found.bookings == expected.bookings
     assert found.runs == expected.runs
     if "lease lost" not in peer.said:
-        check_ledger(read_ledger(tmp_path), moments, first_attempts)
+        torn = 1 if case.store == "sqlite" else 0  # its writer's thread stops the loop's in the middle of anything
+        check_ledger(read_ledger(tmp_path), moments, first_attempts, torn=torn)
     if "took over" in peer.said and "took over 0 runs" not in peer.said:
         assert "lease lost" in sleeper.said or case.site == "unregister"  # it was about to leave
     evidence("stopped at every fault point for two leases", case.store, courses=1)

@@ -42,10 +42,26 @@ def begins_with(word: str) -> Choose:
     return lambda sent: any(sql.startswith(word) for sql in sent.sql)
 
 
+def follows(text: str, chosen: Choose) -> Choose:
+    """Choose the first of these rounds after one that executes some text."""
+    seen = False
+
+    def choose(sent: Round) -> bool:
+        nonlocal seen
+        if seen and chosen(sent):
+            seen = False
+            return True
+        seen = seen or any(text in sql for sql in sent.sql)
+        return False
+
+    return choose
+
+
 # What is sent at each site; the reply to it is what commits.
 SENT: dict[str, dict[str, Choose]] = {
     "commit": {"batch": ends_with_fence},
     "transaction": {"commit": begins_with("commit;")},  # the library's own, which also resets the session
+    "session": {"commit": follows("as written", begins_with("COMMIT"))},  # SQLAlchemy's, after the entry
     "migrate": {"commit": begins_with("COMMIT")},  # the driver's
     "start_in": {"start_run": executes(statement("start_run").text)},
     "add_request": {name: executes(statement(name).text) for name in ("insert_request", "wake_requested")},

@@ -275,6 +275,9 @@ class _Committer:
         if on_durable is not None:
             kept.on_durable.append(on_durable)
 
+    def add_child(self, execution: Execution, child: NewRun, on_durable: Callable[[Committed], Any]) -> None:
+        self._line(execution).on_durable.append(on_durable)
+
     def add_finish(self, execution: Execution, finish: Finish) -> None:
         self._line(execution).end = finish
 

@@ -71,6 +71,8 @@ class Bodies:
         """Try until an attempt succeeds or none is left; None if a transaction delivered by itself."""
         spec, execution = call.spec, call.execution
         while True:
+            while not execution.engine.may_begin(execution):  # the process may have stood still since begin()
+                await self.rest(_NOT_NOW_S)
             current_step.set(call)
             try:
                 if spec.transactional:
@@ -104,8 +106,6 @@ class Bodies:
             del failure
             execution.record_attempt(call, record)
             await self.rest(delay_s)
-            while not execution.engine.may_begin(execution):
-                await self.rest(_NOT_NOW_S)
             call.attempts += 1
 
     async def rest(self, delay_s: float) -> None:
