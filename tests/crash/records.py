@@ -78,9 +78,7 @@ class Moment:
     settled: set[Place]
 
 
-def check_ledger(
-    ledger: list[Place], moments: list[Moment], first_attempts: Counter[Place], *, torn: int = 0
-) -> None:
+def check_ledger(ledger: list[Place], moments: list[Moment], first_attempts: Counter[Place], *, torn: int = 0) -> None:
     """Check that a recorded step never executed again, and that only steps in flight at a death were repeated.
 
     `first_attempts` counts the executions of an undisturbed course (a step that is retried has several). The body of
