@@ -61,7 +61,7 @@ async def insist(ask: Callable[[], Awaitable[T]]) -> T:
 @asynccontextmanager
 async def opened(url: str, **settings: Any) -> AsyncIterator[Outlive]:
     """Open an app on the scenario, as soon as the database answers."""
-    app = Outlive(url, include=["tests.crash.scenario"], **settings)
+    app = Outlive(url, include=["tests.crash.scenario", "tests.crash.bank"], **settings)
     await insist(app.open)
     scenario.app = app
     try:
@@ -238,8 +238,7 @@ async def serve(url: str, lease_s: float) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     threading.Thread(target=lambda: (_read_stdin(), loop.call_soon_threadsafe(ended.set)), daemon=True).start()
-    async with Outlive(url, lease=lease_s, include=["tests.crash.scenario", "tests.crash.bank"]) as app:
-        scenario.app = app
+    async with opened(url, lease=lease_s):
         say("ready")
         await ended.wait()
 

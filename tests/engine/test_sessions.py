@@ -693,7 +693,7 @@ async def test_an_app_that_closes_gives_its_sessions_up(kind: str, place: str) -
         assert names() == []
         await asyncio.sleep(0.6)  # a thread that was given up goes on
         assert names() == []
-        async with Outlive(place) as second:
+        async with Outlive(place, include=[waits]) as second:
             await (await second.get("waits")).result(timeout=LIMIT_S)
         assert names() == ["ann"]
         await app.open()
