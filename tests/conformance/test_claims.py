@@ -123,18 +123,35 @@ async def test_no_run_goes_to_two_claimers(shared):
         assert sorted(taken[0] + taken[1]) == sorted(f"r{number}" for number in range(300))
 
 
-async def test_a_suspect_is_claimed_alone_and_only_if_asked(database):
+async def test_suspects_are_claimed_only_if_asked_and_with_their_like(database):
     async with database.open() as store:
         await start(store, "bad-1", "bad-2")
         await crash(store, "bad-1", "bad-2", times=2)
         await start(store, "good")
         fence = await register(store)
         assert await claim_all(store, fence) == ["good"]
-        (suspect,) = await store.claim(fence, ["ship"], None, 100, suspect=True)
+        (suspect,) = await store.claim(fence, ["ship"], None, 1, suspect=True)
         assert (suspect.crashes, suspect.alone) == (2, True)
         assert suspect.id in ("bad-1", "bad-2")
+        (other,) = await store.claim(fence, ["ship"], None, 100, suspect=True)
+        assert {suspect.id, other.id} == {"bad-1", "bad-2"}
         assert await store.claim(fence, ["other"], None, 1, suspect=True) == []
         assert await store.claim(fence, ["ship"], ["other"], 1, suspect=True) == []
+
+
+@pytest.mark.parametrize(("crashes", "group"), [(2, 19), (3, 8), (4, 1)])
+async def test_the_oftener_suspects_have_crashed_the_fewer_are_claimed_together(database, crashes, group):
+    async with database.open() as store:
+        names = [f"bad-{number}" for number in range(20)]
+        await start(store, *names)
+        await crash(store, *names, times=crashes)
+        fence = await register(store)
+        (worse,) = await store.claim(fence, ["ship"], None, 1, suspect=True)
+        await store.take_over([fence.worker])
+        fence = await register(store)
+        claimed = await store.claim(fence, ["ship"], None, 100, suspect=True)
+        assert {run.crashes for run in claimed} == {crashes} and len(claimed) == group
+        assert all(run.alone for run in claimed) and worse.id not in {run.id for run in claimed}
 
 
 async def test_without_suspects_asking_for_them_gives_nothing(database):

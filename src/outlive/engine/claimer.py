@@ -9,7 +9,15 @@ import random
 
 from outlive.engine.looper import Backoff, Looper
 from outlive.engine.roles import Host
-from outlive.limits import CLAIM_MAX_RUNS, POLL_BUSY_S, POLL_IDLE_S, SUSPECT_EVERY_S, SUSPECT_QUIET_S, SWEEP_S
+from outlive.limits import (
+    CLAIM_MAX_RUNS,
+    POLL_BUSY_S,
+    POLL_IDLE_S,
+    SUSPECT_EVERY_S,
+    SUSPECT_GROUPS,
+    SUSPECT_QUIET_S,
+    SWEEP_S,
+)
 from outlive.model.reads import WorkerRow
 
 
@@ -41,7 +49,7 @@ class Claimer:
         self._strays = True  # until all that is claimed is in memory
         claimed = await store.claim(fence, names, None, free) if free > 0 else []
         if not claimed and engine.quiet():
-            claimed = await store.claim(fence, names, None, 1, suspect=True)
+            claimed = await store.claim(fence, names, None, max(SUSPECT_GROUPS.values()), suspect=True)
         if claimed:
             recovered = [run.row for run in claimed if not run.fresh]
             entries = await store.load_entries(recovered) if recovered else {}

@@ -169,7 +169,10 @@ class Store(Protocol):
     async def claim(
         self, fence: Fence, workflows: Sequence[str], queues: Sequence[str] | None, limit: int, *, suspect: bool = False
     ) -> list[Claimed]:
-        """Take due runs of these workflows: by priority, then due time; suspects only if asked, one at a time."""
+        """Take due runs of these workflows: by priority, then due time; suspects only if asked, and nothing else then.
+
+        Suspects come in groups that have crashed equally often: the oftener, the smaller (SUSPECT_GROUPS).
+        """
 
     async def has_suspects(self) -> bool:
         """Say whether a suspect is due that nobody owns."""

@@ -300,24 +300,24 @@ with recursive lines as (
     where l.owner is null and l.wake_at is not null and l.priority > p.priority order by l.priority limit 1)
   from lines p where p.priority is not null
 ),
+held as materialized (
+  select l.row from outlive.live l
+  where l.row = any (array(select q.row from outlive.requests q where q.kind = 'cancel'))
+    and l.owner is null and l.hold is not null
+    and l.workflow = any (cast(:workflows as text[]))
+    and (cast(:queues as text[]) is null or l.queue = any (cast(:queues as text[])))
+    and (l.crashes >= cast(:suspect_crashes as integer)) = cast(:suspect as boolean)
+  order by l.priority, l.row
+  limit case when :suspect then 1 else cast(:limit as integer) end
+  for update of l skip locked
+),
 due as materialized (
-  select * from (
-    select c.row, c.due_at from (
-      select l.row, cast('-infinity' as timestamptz) as due_at
-      from outlive.live l
-      where l.row = any (array(select q.row from outlive.requests q where q.kind = 'cancel'))
-        and l.owner is null and l.hold is not null
-        and l.workflow = any (cast(:workflows as text[]))
-        and (cast(:queues as text[]) is null or l.queue = any (cast(:queues as text[])))
-        and (l.crashes >= cast(:suspect_crashes as integer)) = cast(:suspect as boolean)
-      order by l.priority, l.row
-      limit cast(:limit as integer)
-      for update of l skip locked
-    ) c
-    union all
-    select d.row, d.wake_at
+  select h.row, cast('-infinity' as timestamptz) as due_at from held h
+  union all
+  select g.row, g.due_at from (
+    select d.row, d.wake_at as due_at, d.crashes, first_value(d.crashes) over w as first, row_number() over w as place
     from lines p cross join lateral (
-      select l.row, l.wake_at from outlive.live l
+      select l.row, l.wake_at, l.crashes from outlive.live l
       where l.owner is null and l.wake_at is not null and l.priority = p.priority and l.wake_at <= now()
         and l.workflow = any (cast(:workflows as text[]))
         and (cast(:queues as text[]) is null or l.queue = any (cast(:queues as text[])))
@@ -327,7 +327,12 @@ due as materialized (
       for update of l skip locked
     ) d
     where p.priority is not null
-  ) both_kinds
+    window w as (order by p.priority, d.wake_at)
+  ) g
+  -- Of suspects those that have crashed as often as the first of them: the oftener, the fewer.
+  where not :suspect
+    or (not exists (select from held) and g.crashes = g.first
+      and g.place <= coalesce((cast(:groups as integer[]))[g.crashes], 1))
   limit cast(:limit as integer)
 ),
 fence as materialized (

@@ -15,7 +15,7 @@ from typing import Any
 from outlive import hooks
 from outlive.clock import Clock
 from outlive.errors import StoreUnavailable, UsageError
-from outlive.limits import SUSPECT_CRASHES
+from outlive.limits import SUSPECT_CRASHES, SUSPECT_GROUPS
 from outlive.model.reads import Claimed, EndedRun, EntryRow, RequestRow, RunQuery, RunRow, TakenOver, WorkerRow
 from outlive.model.writes import Batch, Committed, ExistingRun, Fence, NewRun
 from outlive.store.interface import FenceLost, RowTaken, WriteRefused
@@ -205,9 +205,10 @@ class PostgresStore:
             epoch=fence.epoch,
             workflows=list(workflows),
             queues=None if queues is None else list(queues),
-            limit=min(limit, 1) if suspect else limit,
+            limit=limit,
             suspect=suspect,
             suspect_crashes=SUSPECT_CRASHES,
+            groups=[SUSPECT_GROUPS.get(crashes, 1) for crashes in range(1, max(SUSPECT_GROUPS) + 1)],
         )
         if not rows[0]["stands"]:
             raise FenceLost(fence)

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Sequence
 from itertools import groupby, islice
 
-from outlive.limits import QUARANTINE_CRASHES, SUSPECT_CRASHES
+from outlive.limits import QUARANTINE_CRASHES, SUSPECT_CRASHES, SUSPECT_GROUPS
 from outlive.model.reads import Claimed, TakenOver, WorkerRow
 from outlive.model.writes import Fence
 from outlive.store.interface import WriteRefused
@@ -74,11 +74,11 @@ def take_over(db: Connection, dead: Sequence[int], now: float) -> TakenOver:
 
 
 class Choice:
-    """Which rows a claim would take: by priority, then due time; a suspect alone and only if asked."""
+    """Which rows a claim would take: by priority, then due time; suspects only if asked, in groups."""
 
     def __init__(self, workflows: Sequence[str], queues: Sequence[str] | None, limit: int, *, suspect: bool) -> None:
         self.suspect = suspect
-        self._limit = 1 if suspect else limit
+        self._limit = limit
         self._served = None if queues is None else set(queues)
         self._filters = {"workflows": _json(workflows), "queues": None if queues is None else _json(queues)}
 
@@ -86,13 +86,21 @@ class Choice:
         """Give the rows in the order in which they would be taken."""
         if self._limit <= 0:
             return []
-        held = db.rows(SQL["list_held_cancels"], {**self._filters, "suspect": self.suspect, "limit": self._limit})
+        limits = {"suspect": self.suspect, "limit": 1 if self.suspect else self._limit}
+        held = db.rows(SQL["list_held_cancels"], {**self._filters, **limits})
         rows = [row for (row,) in held]
         if self.suspect and not rows:
-            return [row for (row,) in db.rows(SQL["list_suspects"], {**self._filters, "now": now})]
+            return self._group(db, now)
         if not self.suspect:
             rows += islice(self._due(db, now), self._limit - len(rows))
         return rows
+
+    def _group(self, db: Connection, now: float) -> list[int]:
+        """Give suspects that have crashed as often as the first of them: the oftener, the fewer."""
+        limits = {"now": now, "limit": self._limit}
+        found = db.rows(SQL["list_suspects"], {**self._filters, **limits})
+        same = [row for row, crashes in found if crashes == found[0][1]]
+        return same[: SUSPECT_GROUPS.get(found[0][1], 1)] if found else []
 
     def _due(self, db: Connection, now: float) -> Iterable[int]:
         lanes = db.rows(SQL["list_lanes"])

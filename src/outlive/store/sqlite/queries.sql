@@ -209,12 +209,12 @@ WHERE owner IS NULL AND hold IS NULL AND crashes < 2 AND wake_at IS NOT NULL
 ORDER BY wake_at, row LIMIT ?
 
 -- name: list_suspects
--- The first due suspect; without a list of queues, of any queue.
-SELECT row FROM ol_live
+-- Due suspects and how often they have crashed; without a list of queues, of any queue.
+SELECT row, crashes FROM ol_live
 WHERE owner IS NULL AND hold IS NULL AND crashes >= 2 AND wake_at IS NOT NULL
     AND wake_at <= :now AND workflow IN (SELECT value FROM json_each(:workflows))
     AND (:queues IS NULL OR queue IN (SELECT value FROM json_each(:queues)))
-ORDER BY priority, wake_at, row LIMIT 1
+ORDER BY priority, wake_at, row LIMIT :limit
 
 -- name: list_held_cancels
 -- Held runs that somebody has asked to cancel; the table of open requests is small, so it leads.
