@@ -31,7 +31,7 @@ TRANSACTION_TIMEOUT_S = 5.0  # of a user's transaction
 
 SUSPECT_CRASHES = 2  # after so many crashes a run executes only with others like it
 SUSPECT_GROUPS = {2: 64, 3: 8}  # by its crashes, how many suspects execute side by side; with more of them one alone
-QUARANTINE_CRASHES = 5  # a run that dies alone is quarantined at this one: three in a row, alone, are no accident
+QUARANTINE_CRASHES = 7  # a run that dies alone is quarantined at this one: three in a row, alone, are no accident
 SUSPECT_EVERY_S = 5.0  # how often a busy worker makes room for a suspect
 SUSPECT_QUIET_S = 1.0  # how long other runs may be held up for a suspect
 

@@ -11,6 +11,7 @@ import pytest
 
 from outlive import Outlive, RunCancelled, Status, step, workflow
 from outlive.engine import claimer
+from outlive.limits import QUARANTINE_CRASHES
 
 together: set[str] = set()
 seen_beside_the_suspect: list[set[str]] = []
@@ -86,14 +87,14 @@ async def test_a_quarantined_run_is_cancelled_without_being_entered(url: str) ->
     entered.clear()
     async with Outlive(url, include=[poison]) as app:
         run = await app.start(poison, delay=3600)
-        await _accuse(url, run.id, 5, "quarantined")
+        await _accuse(url, run.id, QUARANTINE_CRASHES, "quarantined")
         assert await run.status() == Status.QUARANTINED
         assert await run.cancel("enough")
         with pytest.raises(RunCancelled, match="enough"):
             await run.result(timeout=20)
         assert entered == []
         other = await app.start(poison, delay=3600)
-        await _accuse(url, other.id, 5, "quarantined")
+        await _accuse(url, other.id, QUARANTINE_CRASHES, "quarantined")
         assert await other.resume()
         assert await other.result(timeout=20) is None
         assert entered == ["poison"]

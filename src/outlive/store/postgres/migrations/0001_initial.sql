@@ -118,7 +118,7 @@ create table outlive.requests (
 -- Counts on READ COMMITTED: the release is another statement with another snapshot, so it sees what the
 -- last batch before the bump has written. A worker whose fence is held longer than the lock timeout by an
 -- open transaction is left for the next call, and holds up no other. A run that died alone is quarantined at its
--- fifth crash (limits.QUARANTINE_CRASHES).
+-- seventh crash (limits.QUARANTINE_CRASHES).
 create function outlive.take_over(
   dead bigint[], out workers bigint[], out released integer, out quarantined text[]
 ) language plpgsql set lock_timeout = '1s' as $$
@@ -155,12 +155,12 @@ begin
     update outlive.live l set
       owner = null,
       crashes = l.crashes + l.in_user_code::integer,
-      hold = case when l.alone and l.in_user_code and l.crashes >= 4 then 'quarantined' end,
-      hold_reason = case when l.alone and l.in_user_code and l.crashes >= 4 then json_build_object(
+      hold = case when l.alone and l.in_user_code and l.crashes >= 6 then 'quarantined' end,
+      hold_reason = case when l.alone and l.in_user_code and l.crashes >= 6 then json_build_object(
         'type', 'Quarantined', 'text',
         format('the worker died %s times while it executed this run, the last time with no other run', l.crashes + 1)
       )::text end,
-      wake_at = case when l.alone and l.in_user_code and l.crashes >= 4 then null else now() end,
+      wake_at = case when l.alone and l.in_user_code and l.crashes >= 6 then null else now() end,
       alone = false,
       in_user_code = false
     where l.owner = any (workers)
