@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from outlive.engine import calls, claimer, committer, engine, execution, journal, transactions
+from outlive.engine import calls, claimer, committer, engine, execution, journal, load, transactions
 from outlive.store.sqlite import batch
 from outlive.testing import SimulationFailed
 from tests.sim.test_simulation import play
@@ -90,7 +90,7 @@ def _attempts_forgotten(patch: pytest.MonkeyPatch) -> None:
 def _nothing_held_back(patch: pytest.MonkeyPatch) -> None:
     def _of(self: Any, execution: Any) -> Any:
         if execution not in self._runs:
-            self._runs[execution] = committer.RunWrites(execution)
+            self._runs[execution] = load.RunWrites(execution)
             self._soon()
         return self._runs[execution]
 

@@ -13,105 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from outlive.engine.calls import child_reference
+from outlive.engine.load import Load, RunWrites, Start, is_large
 from outlive.engine.roles import LiveRun
 from outlive.errors import JournalCorrupt, StoreError, StoreUnavailable
-from outlive.limits import BATCH_MAX_ROWS, BLOB_THRESHOLD_CHARS
-from outlive.model.writes import (
-    Batch,
-    Committed,
-    EntryWrite,
-    ExistingRun,
-    Fence,
-    Finish,
-    Mark,
-    NewRun,
-    Release,
-)
+from outlive.limits import BATCH_MAX_ROWS
+from outlive.model.writes import Committed, EntryWrite, ExistingRun, Fence, Finish, Mark, NewRun, Release
 from outlive.store.interface import FenceLost, RowTaken, Store, WriteRefused
 
 log = logging.getLogger("outlive.committer")
-
-
-@dataclass(slots=True, eq=False)
-class Start:
-    """A run to insert, and who is to know: `done` gets the existing run or None."""
-
-    run: NewRun
-    done: asyncio.Future[ExistingRun | None]
-
-
-@dataclass(slots=True, eq=False)
-class RunWrites:
-    """What one run has to write in the next batch."""
-
-    execution: LiveRun
-    entries: dict[str, EntryWrite] = field(default_factory=dict)
-    children: tuple[NewRun, ...] = ()
-    on_durable: tuple[Callable[[Committed], None], ...] = ()
-    count: int = 0  # entries appended, those that replaced a pending one included
-    finish: Finish | None = None
-    release: Release | None = None
-    mark: Mark | None = None
-    requests: tuple[int, ...] = ()
-    large: bool = False  # it has a payload that would delay others
-
-
-@dataclass(slots=True)
-class Load:
-    """One batch and whom it concerns."""
-
-    starts: list[Start]
-    runs: list[RunWrites]
-    large: bool = False
-    fence: Fence | None = None  # under which it was sent
-
-    def batch(self) -> Batch:
-        """Assemble what is to be sent; entries of runs that are disowned meanwhile are not."""
-        batch = Batch(starts=[start.run for start in self.starts], large=self.large)
-        for writes in self.runs:
-            execution = writes.execution
-            if execution.disowned or (execution.write_failed and writes.entries):
-                continue
-            batch.starts.extend(writes.children)
-            batch.entries.extend(writes.entries.values())
-            batch.handled_requests.extend(writes.requests)
-            if writes.finish is not None:
-                batch.finishes.append(writes.finish)
-            elif writes.release is not None:
-                batch.releases.append(writes.release)
-            elif execution.clear_crashes and writes.entries:
-                execution.clear_crashes = False
-                batch.marks.append(
-                    Mark(execution.row, execution.claim, execution.marked_in_user_code, clear_crashes=True)
-                )
-            elif writes.mark is not None:
-                batch.marks.append(writes.mark)
-        return batch
-
-    def halves(self) -> Iterable[Load]:
-        """Split in two, or give nothing if there is one part only."""
-        parts = len(self.starts) + len(self.runs)
-        if parts < 2:
-            return self._halves_of_run(self.runs[0]) if self.runs else ()
-        if len(self.runs) < 2 or self.starts:
-            middle = (len(self.starts) + 1) // 2 if not self.runs else len(self.starts)
-            return Load(self.starts[:middle], [], self.large), Load(self.starts[middle:], self.runs, self.large)
-        middle = len(self.runs) // 2
-        return Load([], self.runs[:middle], self.large), Load([], self.runs[middle:], self.large)
-
-    def _halves_of_run(self, writes: RunWrites) -> Iterable[Load]:
-        """Split what one run has to write: its first entries, then the others and all that waits for them."""
-        entries = list(writes.entries.items())
-        middle = len(entries) // 2
-        if not middle or writes.children:
-            return ()
-        first = RunWrites(writes.execution, dict(entries[:middle]))
-        return Load([], [first], self.large), Load([], [replace(writes, entries=dict(entries[middle:]))], self.large)
 
 
 class Committer:
@@ -150,8 +63,9 @@ class Committer:
     async def start(self, run: NewRun) -> ExistingRun | None:
         """Insert a run; give the run that already has its id, or None."""
         done: asyncio.Future[ExistingRun | None] = self._main.create_future()
-        self._starts.append(Start(run, done))
-        self._large = self._large or _is_large(run.input)
+        start = Start(run, done)
+        self._starts.append(start)
+        self._large = self._large or start.large
         self._soon()
         return await done
 
@@ -166,12 +80,10 @@ class Committer:
         writes = self._of(execution)
         writes.entries[entry.key] = entry
         writes.count += 1
-        if entry.value is not None and len(entry.value) > BLOB_THRESHOLD_CHARS:
+        if is_large(entry.value) or (child is not None and is_large(child.input)):
             self._large = writes.large = True
         if child is not None:
             writes.children += (child,)
-            if _is_large(child.input):
-                self._large = writes.large = True
         if on_durable is not None:
             writes.on_durable += (on_durable,)
 
@@ -179,7 +91,7 @@ class Committer:
         """Add a run that an earlier entry has started, to hear what became of it."""
         writes = self._of(execution)
         writes.children += (child,)
-        if _is_large(child.input):
+        if is_large(child.input):
             self._large = writes.large = True
         writes.on_durable += (on_durable,)
 
@@ -187,7 +99,7 @@ class Committer:
         """Add the end of a run."""
         writes = self._of(execution)
         writes.finish = finish
-        if finish.output is not None and _is_large(finish.output):
+        if is_large(finish.output):
             self._large = writes.large = True
 
     def add_release(self, execution: LiveRun, release: Release) -> None:
@@ -251,12 +163,12 @@ class Committer:
 
     def _part(self, load: Load) -> Load:
         """Let what is large be committed apart; give the rest."""
-        large = Load([s for s in load.starts if _is_large(s.run.input)], [w for w in load.runs if w.large], large=True)
+        large, rest = load.apart()
         self._large = bool(self._starts or self._runs)  # more than one batch was pending
         if large.starts or large.runs:
             self._held.update((writes.execution, {}) for writes in large.runs)
             self._apart.add(self._main.create_task(self._commit_apart(large), name="outlive-committer-large"))
-        return Load([s for s in load.starts if not _is_large(s.run.input)], [w for w in load.runs if not w.large])
+        return rest
 
     async def _commit_apart(self, load: Load) -> None:
         task = asyncio.current_task()
@@ -299,7 +211,7 @@ class Committer:
                 load.fence = self._fence()
                 return await self._store.commit(batch, load.fence)
             except StoreUnavailable as error:
-                _fail_starts(load, error)
+                load.fail_starts(error)
                 if not error.outcome_unknown:  # else it is sent again as it is: a start may have taken effect
                     load.starts.clear()
                     batch = load.batch()
@@ -310,7 +222,7 @@ class Committer:
             except WriteRefused:
                 raise
             except StoreError as error:  # read-only or damaged for the moment: nothing was written
-                _fail_starts(load, error)
+                load.fail_starts(error)
                 load.starts.clear()
                 batch = load.batch()
                 log.warning("the store refuses to write, %d rows wait for it: %s", len(batch), error)
@@ -333,7 +245,7 @@ class Committer:
     async def _split(self, load: Load, error: BaseException) -> None:
         halves = load.halves()
         if not halves:
-            _fail_starts(load, error)
+            load.fail_starts(error)
             for writes in load.runs:
                 self._drop(writes.execution)
                 self._on_failed(writes.execution, error)
@@ -383,10 +295,6 @@ class Committer:
         self._closing = True
 
 
-def _is_large(text: str) -> bool:
-    return len(text) > BLOB_THRESHOLD_CHARS
-
-
 async def _settled(work: Callable[[], Awaitable[None]], done: asyncio.Future[None]) -> None:
     try:
         await work()
@@ -396,16 +304,3 @@ async def _settled(work: Callable[[], Awaitable[None]], done: asyncio.Future[Non
     else:
         if not done.done():
             done.set_result(None)
-
-
-def _fail_starts(load: Load, error: BaseException) -> None:
-    for start in load.starts:
-        if not start.done.done():
-            failure = error
-            if isinstance(error, StoreUnavailable):
-                failure = StoreUnavailable(
-                    f"run {start.run.id!r} may not have been started: {error}; start it again with the same id",
-                    outcome_unknown=error.outcome_unknown,
-                    run_id=start.run.id,
-                )
-            start.done.set_exception(failure)
