@@ -20,6 +20,7 @@ from outlive.clock import Duration, seconds
 from outlive.codec.payload import CallShape
 from outlive.engine.bodies import current_step
 from outlive.engine.execution import Execution
+from outlive.engine.invoke import call_child, call_step
 from outlive.engine.runloop import RunLoop
 from outlive.engine.threads import current_body
 from outlive.errors import UsageError
@@ -79,12 +80,12 @@ class Step(Generic[P, R]):
                     f"{spec.name} is a plain function: an async workflow calls it as "
                     f"`await asyncio.to_thread({spec.name}, …)`"
                 )
-            return execution.call_step(spec, args, kwargs)  # type: ignore[return-value]
+            return call_step(execution, spec, args, kwargs)  # type: ignore[return-value]
         body = current_body.get()
         if body is not None:
             if spec.is_async:
                 raise UsageError(f"{spec.name} is async: a plain workflow function calls plain steps")
-            return body.call(lambda: body.execution.call_step(spec, args, kwargs))  # type: ignore[no-any-return]
+            return body.call(lambda: call_step(body.execution, spec, args, kwargs))  # type: ignore[no-any-return]
         return spec.function(*args, **kwargs)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
@@ -119,12 +120,12 @@ class Workflow(Generic[P, R]):
                     f"{spec.name} is a plain function: an async workflow calls it as "
                     f"`await asyncio.to_thread({spec.name}, …)`"
                 )
-            return execution.call_child(spec, args, kwargs)  # type: ignore[return-value]
+            return call_child(execution, spec, args, kwargs)  # type: ignore[return-value]
         body = current_body.get()
         if body is not None:
             if spec.is_async:
                 raise UsageError(f"{spec.name} is async: a plain workflow function calls plain workflows")
-            return body.call(lambda: body.execution.call_child(spec, args, kwargs))  # type: ignore[no-any-return]
+            return body.call(lambda: call_child(body.execution, spec, args, kwargs))  # type: ignore[no-any-return]
         return spec.function(*args, **kwargs)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from outlive.codec.failure import rebuild_error
-from outlive.codec.payload import codec_for
+from outlive.codec.payload import codec_for, digest
 from outlive.engine.roles import LiveRun
 from outlive.engine.runloop import RunFuture
 from outlive.errors import DecodeFailed, OutcomeUnknown, RunExists
@@ -169,7 +169,7 @@ class ChildCall(Call):
 
     def begin(self) -> None:
         self.execution.looking += 1  # it may have ended long ago: a run that has not looked yet does not rest
-        self.execution.start_child(self, self.run)
+        self.execution.recorder.start_child(self, self.run)
 
     def on_started(self, existing: ExistingRun | None, *, again: bool) -> None:
         """The child's run is on disk: wait for its end."""
@@ -199,7 +199,7 @@ class ChildCall(Call):
                 value = self.decode(text)
             except DecodeFailed as error:  # code that reads it may be deployed yet: nothing is lost
                 engine = self.execution.engine
-                engine.main.call_soon(engine.abandon, self.execution, error)
+                engine.main.call_soon(engine.roster.abandon, self.execution, error)
                 return
             self.execution.settle(self, "ok", text, value, None)
         elif ended.status == Status.CANCELLED:
@@ -233,7 +233,7 @@ class StartCall(Call):
 
     def begin(self) -> None:
         self.execution.looking += 1  # a run that left memory now would never hear of it, and be claimed for it again
-        self.execution.start_child(self, self.run)
+        self.execution.recorder.start_child(self, self.run)
 
     def on_started(self, existing: ExistingRun | None, *, again: bool) -> None:
         """The child's run is on disk: that is all. The same id of the same workflow is the same run."""
@@ -256,7 +256,7 @@ def child_reference(run: NewRun) -> str:
     return json.dumps({"run": run.id, "row": run.row})
 
 
-def child_id(parent_id: str, key: str, digest: Callable[[str], str]) -> str:
+def child_id(parent_id: str, key: str) -> str:
     """Give the id of the child that a parent starts at a key: the same on every replay."""
     plain = f"{parent_id}/{key}"
     return plain if len(plain) <= ID_MAX_CHARS else f"{plain[: ID_MAX_CHARS - 17]}~{digest(plain)}"

@@ -147,7 +147,7 @@ class SimWorld:
                     await asyncio.sleep(0.5)
                 else:
                     break
-            app._engine().residency.limit = self.resident_runs
+            app._engine().roster.idle_limit = self.resident_runs
             await main(app)
 
         process.run(life())
@@ -167,7 +167,7 @@ class SimWorld:
         for process in self.processes:
             process.loop.die()
             if process.app is not None and process.app._entered is not None:
-                for execution in process.app._entered.executions.values():
+                for execution in process.app._entered.roster.executions.values():
                     execution.loop.unwind()
             process.loop.clear()
 
