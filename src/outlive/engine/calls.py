@@ -58,6 +58,14 @@ class Call(RunFuture):
         """Read the value of an `ok` entry."""
         raise NotImplementedError
 
+    def succeed(self, text: str) -> None:
+        """Hand in a value as the outcome."""
+        self.execution.settle(self, "ok", text, self.decode(text), None)
+
+    def fail(self, record: str | None) -> None:
+        """Hand in a recorded error as the outcome."""
+        self.execution.settle(self, "error", None, None, record)
+
     def deliver(self, outcome: Outcome, value: Any, error: str | None) -> None:
         """Hand the outcome to whoever awaits this call."""
         if self.done():
@@ -133,10 +141,9 @@ class StepCall(Call):
                 raise OutcomeUnknown(self.execution.id, self.key)
             bodies.begin(self, verify=True)
         elif "value" in resolution:
-            text = json.dumps(resolution["value"])
-            self.execution.settle(self, "ok", text, self.decode(text), None)
+            self.succeed(json.dumps(resolution["value"]))
         elif "error" in resolution:
-            self.execution.settle(self, "error", None, None, failure_record("Resolved", resolution["error"]))
+            self.fail(failure_record("Resolved", resolution["error"]))
         else:
             bodies.begin(self)
 
@@ -150,7 +157,7 @@ class BarrierCall(Call):
     kind = "durable"
 
     def begin(self) -> None:
-        self.execution.settle(self, "ok", "null", None, None)
+        self.succeed("null")
 
     def decode(self, text: str) -> Any:
         return None
@@ -182,7 +189,7 @@ class ChildCall(Call):
             self.on_disk = True
             self.stop()
         else:
-            self.execution.settle(self, "error", None, None, _taken(existing, self.run))
+            self.fail(_taken(existing, self.run))
         self.execution.looked()
 
     def forget(self) -> None:
@@ -203,9 +210,9 @@ class ChildCall(Call):
                 return
             self.execution.settle(self, "ok", text, value, None)
         elif ended.status == Status.CANCELLED:
-            self.execution.settle(self, "error", None, None, _cancelled_child(ended))
+            self.fail(_cancelled_child(ended))
         elif ended.status == Status.FAILED:
-            self.execution.settle(self, "error", None, None, ended.error)
+            self.fail(ended.error)
 
     def stop(self) -> None:
         """Ask the child to cancel, then end the wait; as soon as there is a child that can be asked."""
@@ -213,7 +220,7 @@ class ChildCall(Call):
             return
         self.forget()
         self.execution.engine.request_cancel_of_child(self.run.id)
-        self.execution.settle(self, "error", None, None, CANCELLED)
+        self.fail(CANCELLED)
 
     def decode(self, text: str) -> Any:
         return self.execution.codec.decode(text, self.result_hint, where=f"result of workflow {self.name}")
@@ -238,12 +245,11 @@ class StartCall(Call):
     def on_started(self, existing: ExistingRun | None, *, again: bool) -> None:
         """The child's run is on disk: that is all. The same id of the same workflow is the same run."""
         if existing is not None and existing.workflow != self.run.workflow:
-            self.execution.settle(self, "error", None, None, _taken(existing, self.run))
+            self.fail(_taken(existing, self.run))
         else:
             if existing is not None:
                 self.run.row = existing.row
-            text = child_reference(self.run)
-            self.execution.settle(self, "ok", text, self.decode(text), None)
+            self.succeed(child_reference(self.run))
         self.execution.looked()
 
     def decode(self, text: str) -> Any:
