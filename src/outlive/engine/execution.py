@@ -164,10 +164,11 @@ class Execution:
         parent_close: Literal["cancel", "abandon"],
     ) -> tuple[NewRun, str]:
         key = self.loop.branch().key(spec.name)
-        text = encode_arguments(self.codec, spec.shape, args, kwargs, where=f"arguments of workflow {spec.name}")
+        where = f"arguments of workflow {spec.name}"
+        text = encode_arguments(self.codec, spec.shape, args, kwargs, where=where)
         run = self.engine.new_run(spec, child_id(self.id, key, digest), text)
         run.parent, run.parent_key, run.parent_close = self.row, key, parent_close
-        return run, digest(text)
+        return run, digest_arguments(spec.shape, args, kwargs, where=where)  # not of the text: sets, and ciphers, vary
 
     async def durable(self) -> None:
         """Wait until all that was recorded so far is on disk."""
