@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from outlive.codec.jsontext import JsonCodec
-from outlive.codec.lower import ENCODER, Lowering
 from outlive.codec.payload import Codec
+from outlive.codec.plain import ENCODER, lower
 from outlive.errors import DecodeFailed, OutliveError, PayloadError, Permanent, StepFailed, UsageError, name_class
 from outlive.limits import ERROR_CAUSES_MAX, ERROR_TEXT_MAX_CHARS
 
@@ -118,7 +118,7 @@ def _attributes_of(error: BaseException) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """Give a value as plain JSON data, or _ABSENT where it is none or too large for a record."""
     try:
-        raw = ENCODER.encode(Lowering().lower(value, Any))
+        raw = ENCODER.encode(lower(value))
         return msgspec.json.decode(raw) if len(raw) <= ERROR_TEXT_MAX_CHARS else _ABSENT
     except Exception:
         return _ABSENT
