@@ -203,10 +203,15 @@ def test_digest_does_not_ask_whether_arguments_fit_their_hints():
 
 def test_digest_is_the_same_in_every_process():
     code = (
+        "import enum, pydantic\n"
         "from outlive.codec import *\n"
-        "def f(a, b): ...\n"
+        "def f(*values): ...\n"
         "names = {f'name {n}' for n in range(30)}\n"
-        "print(digest_arguments(CallShape(f), (names, {'x': [frozenset(names)]}), {}, where=''))"
+        "Many = enum.Enum('Many', {name: name for name in sorted(names)})\n"
+        "Model = pydantic.create_model('Model', names=(set[str], ...), secret=(pydantic.SecretStr, 'x'))\n"
+        "values = names, {'x': [frozenset(names)]}, set(Many), {1: names}, Model(names=names)\n"
+        "for value in values:\n"
+        "    print(digest_arguments(CallShape(f), (value,), {}, where=''))"
     )
     made = {
         subprocess.run(

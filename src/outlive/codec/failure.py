@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -25,7 +25,23 @@ from outlive.limits import ERROR_CAUSES_MAX, ERROR_TEXT_MAX_CHARS
 _ENDS_TASK_OR_PROCESS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
 _MEMBERS_MAX = 32  # errors kept of exception groups, in all of one record
 _ABSENT = object()
-_DEFAULTS: dict[str, Any] = {
+
+
+class _Record(TypedDict, total=False):
+    """What a stored record may hold; msgspec refuses anything else."""
+
+    type: str
+    text: str
+    args: list[Any] | None
+    attrs: dict[str, Any]
+    retryable: bool
+    traceback: str
+    cause: _Record | None
+    message: str  # of an exception group, with its `members`
+    members: list[_Record]
+
+
+_DEFAULTS: _Record = {
     "type": "unknown",
     "text": "",
     "args": None,
@@ -33,6 +49,7 @@ _DEFAULTS: dict[str, Any] = {
     "traceback": "",
     "cause": None,
 }
+_DECODER = msgspec.json.Decoder(_Record)
 
 
 def record_error(error: BaseException, codec: Codec) -> str:
@@ -40,13 +57,13 @@ def record_error(error: BaseException, codec: Codec) -> str:
     return ENCODER.encode(_record(error, isinstance(codec, JsonCodec), 0, set())).decode()
 
 
-def _record(error: BaseException, with_values: bool, depth: int, seen: set[int]) -> dict[str, Any]:
-    kept = getattr(error, "__outlive_record__", None)
-    if isinstance(error, StepFailed) and isinstance(kept, dict):
+def _record(error: BaseException, with_values: bool, depth: int, seen: set[int]) -> _Record:
+    kept: _Record | None = getattr(error, "__outlive_record__", None)
+    if kept is not None:
         return kept
     seen.add(id(error))
     text = _text_of(error)
-    record: dict[str, Any] = {
+    record: _Record = {
         "type": _clean(name_class(type(error))),
         "text": text,
         "args": _arguments_of(error, text, with_values),
@@ -55,12 +72,8 @@ def _record(error: BaseException, with_values: bool, depth: int, seen: set[int])
         "traceback": _traceback_of(error),
         "cause": None,
     }
-    if isinstance(error, StepFailed):  # made by the user's code
-        arguments = _plain(list(error.arguments))
-        record |= {"type": _clean(error.type), "text": _clean(error.text), "retryable": bool(error.retryable)}
-        record |= {"args": arguments if isinstance(arguments, list) else None, "attrs": {}}
     if isinstance(error, BaseExceptionGroup):
-        record["message"] = _clean(str(error.message))
+        record["message"] = _clean(error.message)
         record["members"] = []
         for member in error.exceptions if depth < ERROR_CAUSES_MAX else ():
             if len(seen) <= _MEMBERS_MAX:
@@ -84,13 +97,10 @@ def _text_of(error: BaseException) -> str:
 
 
 def _traceback_of(error: BaseException) -> str:
-    kept = getattr(error, "__outlive_traceback__", None)
-    if isinstance(kept, str):
+    kept: str | None = getattr(error, "__outlive_traceback__", None)
+    if kept is not None:
         return kept
-    try:
-        text = "".join(traceback.format_exception(error, chain=False))
-    except Exception as problem:
-        return f"<its traceback cannot be written: {type(problem).__name__}>"
+    text = "".join(traceback.format_exception(error, chain=False))
     return _clean(text if len(text) <= ERROR_TEXT_MAX_CHARS else "…" + text[1 - ERROR_TEXT_MAX_CHARS :])
 
 
@@ -126,21 +136,14 @@ def _plain(value: Any) -> Any:
 
 def error_facts(text: str) -> dict[str, Any]:
     """Give the facts of a record for display. Raises DecodeFailed if it is none."""
+    return {**_DEFAULTS, **_decode(text)}
+
+
+def _decode(text: str) -> _Record:
     try:
-        return _check(msgspec.json.decode(text))
+        return _DECODER.decode(text)
     except (msgspec.DecodeError, RecursionError) as problem:
         raise DecodeFailed(f"this error record cannot be read: {problem}") from problem
-
-
-def _check(record: Any) -> dict[str, Any]:
-    """Give a record with a default for what it lacks, so that a poor one is still an error to show."""
-    if not isinstance(record, dict):
-        raise DecodeFailed(f"this is no error record: {record!r:.200}")
-    for name, default in _DEFAULTS.items():
-        record.setdefault(name, default)
-    if not isinstance(record["type"], str) or not isinstance(record["args"], (list, type(None))):
-        raise DecodeFailed(f"this is no error record: {record!r:.200}")
-    return record
 
 
 def rebuild_error(text: str, *, allow_cancelled: bool = False) -> BaseException:
@@ -149,22 +152,22 @@ def rebuild_error(text: str, *, allow_cancelled: bool = False) -> BaseException:
     With `allow_cancelled` a CancelledError comes back as itself; nothing else that ends a
     task or the process ever does. Raises DecodeFailed if the text is no record.
     """
-    return _rebuild(error_facts(text), allow_cancelled)
+    return _rebuild(_decode(text), allow_cancelled)
 
 
-def _rebuild(record: dict[str, Any], allow_cancelled: bool) -> BaseException:
-    _check(record)
+def _rebuild(stored: _Record, allow_cancelled: bool) -> BaseException:
+    record: _Record = {**_DEFAULTS, **stored}
     cls = _find_class(record["type"])
     if cls and issubclass(cls, _ENDS_TASK_OR_PROCESS):
         cls = cls if allow_cancelled and issubclass(cls, asyncio.CancelledError) else None
-    members = [_rebuild(member, allow_cancelled) for member in record.get("members") or ()]
+    members = [_rebuild(member, allow_cancelled) for member in record.get("members", ())]
     error = None if cls is None else _make_group(cls, record, members) if members else _make(cls, record)
     if error is None:
         facts = (record["type"], record["text"], record["args"] or (), record["traceback"], record["retryable"])
         error = StepFailed(*facts)
-        vars(error)["__outlive_record__"] = record
+        vars(error)["__outlive_record__"] = stored
     vars(error)["__outlive_traceback__"] = record["traceback"]
-    if record["cause"]:
+    if record["cause"] is not None:
         error.__cause__ = _rebuild(record["cause"], allow_cancelled)
     return error
 
@@ -181,7 +184,7 @@ def _find_class(name: str) -> type[BaseException] | None:
     return None
 
 
-def _make(cls: type[BaseException], record: dict[str, Any]) -> BaseException | None:
+def _make(cls: type[BaseException], record: _Record) -> BaseException | None:
     if record["args"] is None:
         return None
     try:
@@ -191,13 +194,13 @@ def _make(cls: type[BaseException], record: dict[str, Any]) -> BaseException | N
             made.args = tuple(record["args"])
         else:
             made = cls(*record["args"])
-        vars(made).update(record.get("attrs") or {})
+        vars(made).update(record.get("attrs", {}))
         return made if type(made) is cls and _text_of(made) == record["text"] else None
     except Exception:
         return None
 
 
-def _make_group(cls: type[BaseException], record: dict[str, Any], members: list[BaseException]) -> Any:
+def _make_group(cls: Any, record: _Record, members: list[BaseException]) -> BaseException | None:
     try:
         made = cls(record["message"], members)
     except Exception:
