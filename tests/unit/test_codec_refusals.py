@@ -247,7 +247,7 @@ def test_codec_for():
 
     sealed = Sealed()
     assert codec_for("json/1", [sealed, CODEC]) is CODEC
-    assert codec_for("sealed/1", {"any": sealed}) is sealed
+    assert codec_for("sealed/1", [CODEC, sealed]) is sealed
     text, back = round_trip(sealed, Line("a"), Line, where=WHERE)
     assert back == Line("a")
     assert "name" not in text

@@ -135,14 +135,8 @@ class Batch:
     large: bool = False
 
     def __len__(self) -> int:
-        return (
-            len(self.starts)
-            + len(self.entries)
-            + len(self.finishes)
-            + len(self.releases)
-            + len(self.marks)
-            + len(self.handled_requests)
-        )
+        rows = (self.starts, self.entries, self.finishes, self.releases, self.marks, self.handled_requests)
+        return sum(map(len, rows))
 
 
 @dataclass(slots=True, frozen=True)
