@@ -21,7 +21,7 @@ import msgspec
 from outlive.errors import name_class
 
 _KEYS = (str, int, float, enum.Enum, bytes, uuid.UUID, decimal.Decimal, dt.date, dt.time, dt.timedelta)
-_LEAVES = (type(None), bytearray, memoryview, *_KEYS)
+_LEAVES = (bytearray, memoryview, *_KEYS)
 
 
 class Unfit(Exception):
@@ -95,6 +95,8 @@ def lower(value: Any, loose: bool = False, in_model: bool = False) -> Any:
     """
     if isinstance(value, enum.Enum):
         return lower(value.value, loose)
+    if value is None or isinstance(value, int):
+        return value
     if isinstance(value, str):
         return _text(value, loose)
     if isinstance(value, decimal.Decimal):
@@ -115,11 +117,11 @@ def lower(value: Any, loose: bool = False, in_model: bool = False) -> Any:
         if in_model:
             return str(value)
         raise Unfit(f"{name_class(type(value))} cannot be stored as JSON")
-    made = {_key(key): _within(key, lower, part, loose, in_model) for key, part in parts.items()}
+    made = {key: _within(key, lower, part, loose, in_model) for key, part in parts.items()}
     if isinstance(value, (list, tuple)):
         return list(made.values())
     if not isinstance(value, msgspec.Struct):
-        return made
+        return {_key(key): part for key, part in made.items()}
     twin = copy.copy(value)  # keeps the tag, the renamed fields and the left out defaults of the Struct
     for name, lowered in made.items():
         msgspec.structs.force_setattr(twin, name, lowered)
@@ -130,22 +132,25 @@ def compare(value: Any, back: Any) -> None:
     """Raise Unfit where a value would not come back. What no hint declares comes back as plain JSON data."""
     kind: Any = type(value)
     other: Any = type(back)
-    if isinstance(value, str) and isinstance(back, (bytes, bytearray, memoryview)):
-        raise Unfit(f"a str where {other.__name__} is declared")
-    fields, other_fields = _fields_of(kind), _fields_of(other)
-    if fields is not None and other_fields is not None and kind is not other:
+    parts = _parts_of(value)
+    if parts is None:
+        if isinstance(value, str) and isinstance(back, (bytes, bytearray, memoryview)):
+            raise Unfit(f"a str where {other.__name__} is declared")
+        if (kind is other or isinstance(value, other) or {kind, other} == {int, float}) and value != back:
+            raise Unfit(f"{value!r:.200} would come back as {back!r:.200}")
+        return
+    others = _parts_of(back)
+    is_record = _fields_of(kind) is not None
+    if others is None or is_record is (_fields_of(other) is None):
+        return
+    if is_record and kind is not other:
         raise Unfit(f"a {kind.__name__} would come back as {other.__name__}; declare {kind.__name__}")
-    parts, other_parts = _parts_of(value), _parts_of(back)
-    if parts is not None and other_parts is not None:
-        if (fields is None) == (other_fields is None):
-            for key, part in parts.items():
-                if key not in other_parts:
-                    name = name_class(type(key))
-                    problem = f"key {key!r} is of type {name} and would come back as text; declare dict[{name}, ...]"
-                    raise Unfit("it would not come back" if isinstance(key, str) else problem)
-                _within(key, compare, part, other_parts[key])
-    elif (isinstance(value, other) or {kind, other} == {int, float}) and value != back:
-        raise Unfit(f"{value!r:.200} would come back as {back!r:.200}")
+    for key, part in parts.items():
+        if key not in others:
+            name = name_class(type(key))
+            problem = f"key {key!r} is of type {name} and would come back as text; declare dict[{name}, ...]"
+            raise Unfit("it would not come back" if isinstance(key, str) else problem)
+        _within(key, compare, part, others[key])
 
 
 def _within(key: Any, look: Callable[..., Any], *arguments: Any) -> Any:

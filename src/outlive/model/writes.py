@@ -135,8 +135,14 @@ class Batch:
     large: bool = False
 
     def __len__(self) -> int:
-        rows = (self.starts, self.entries, self.finishes, self.releases, self.marks, self.handled_requests)
-        return sum(map(len, rows))
+        return (
+            len(self.starts)
+            + len(self.entries)
+            + len(self.finishes)
+            + len(self.releases)
+            + len(self.marks)
+            + len(self.handled_requests)
+        )
 
 
 @dataclass(slots=True, frozen=True)
