@@ -121,7 +121,7 @@ def lower(value: Any, loose: bool = False, in_model: bool = False) -> Any:
     if isinstance(value, (list, tuple)):
         return list(made.values())
     if not isinstance(value, msgspec.Struct):
-        return {_key(key): part for key, part in made.items()}
+        return {_key(key, loose): part for key, part in made.items()}
     twin = copy.copy(value)  # keeps the tag, the renamed fields and the left out defaults of the Struct
     for name, lowered in made.items():
         msgspec.structs.force_setattr(twin, name, lowered)
@@ -136,7 +136,7 @@ def compare(value: Any, back: Any) -> None:
     if parts is None:
         if isinstance(value, str) and isinstance(back, (bytes, bytearray, memoryview)):
             raise Unfit(f"a str where {other.__name__} is declared")
-        if (kind is other or isinstance(value, other) or {kind, other} == {int, float}) and value != back:
+        if (isinstance(value, other) or {kind, other} == {int, float}) and value != back:
             raise Unfit(f"{value!r:.200} would come back as {back!r:.200}")
         return
     others = _parts_of(back)
@@ -162,11 +162,11 @@ def _within(key: Any, look: Callable[..., Any], *arguments: Any) -> Any:
         raise
 
 
-def _key(key: Any) -> Any:
+def _key(key: Any, loose: bool) -> Any:
     if isinstance(key, bool) or not isinstance(key, _KEYS):
         raise Unfit(f"key {key!r} is of type {name_class(type(key))}, which cannot be a key in JSON")
     try:
-        return lower(key)
+        return lower(key, loose)
     except Unfit as unfit:
         raise Unfit(f"key {key!r}: {unfit.problem}") from None
 
