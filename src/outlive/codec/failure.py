@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
-from typing import Any, TypedDict
+from typing import Any
 
 import msgspec
 
@@ -27,28 +27,20 @@ _MEMBERS_MAX = 32  # errors kept of exception groups, in all of one record
 _ABSENT = object()
 
 
-class _Record(TypedDict, total=False):
-    """What a stored record may hold; msgspec refuses anything else."""
+class _Record(msgspec.Struct):
+    """What is stored of an error; what an older record lacks has a default, and `members` only groups have."""
 
-    type: str
-    text: str
-    args: list[Any] | None
-    attrs: dict[str, Any]
-    retryable: bool
-    traceback: str
-    cause: _Record | None
-    message: str  # of an exception group, with its `members`
-    members: list[_Record]
+    type: str = "unknown"
+    text: str = ""
+    args: list[Any] | None = None
+    attrs: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    retryable: bool = True
+    traceback: str = ""
+    cause: _Record | None = None
+    message: str | msgspec.UnsetType = msgspec.UNSET
+    members: list[_Record] | msgspec.UnsetType = msgspec.UNSET
 
 
-_DEFAULTS: _Record = {
-    "type": "unknown",
-    "text": "",
-    "args": None,
-    "retryable": True,
-    "traceback": "",
-    "cause": None,
-}
 _DECODER = msgspec.json.Decoder(_Record)
 
 
@@ -63,24 +55,23 @@ def _record(error: BaseException, with_values: bool, depth: int, seen: set[int])
         return kept
     seen.add(id(error))
     text = _text_of(error)
-    record: _Record = {
-        "type": _clean(name_class(type(error))),
-        "text": text,
-        "args": _arguments_of(error, text, with_values),
-        "attrs": _attributes_of(error) if with_values else {},
-        "retryable": isinstance(error, Exception) and not isinstance(error, (Permanent, UsageError, PayloadError)),
-        "traceback": _traceback_of(error),
-        "cause": None,
-    }
+    record = _Record(
+        type=_clean(name_class(type(error))),
+        text=text,
+        args=_arguments_of(error, text, with_values),
+        attrs=_attributes_of(error) if with_values else {},
+        retryable=isinstance(error, Exception) and not isinstance(error, (Permanent, UsageError, PayloadError)),
+        traceback=_traceback_of(error),
+    )
     if isinstance(error, BaseExceptionGroup):
-        record["message"] = _clean(error.message)
-        record["members"] = []
+        record.message = _clean(error.message)
+        record.members = []
         for member in error.exceptions if depth < ERROR_CAUSES_MAX else ():
             if len(seen) <= _MEMBERS_MAX:
-                record["members"].append(_record(member, with_values, depth + 1, seen))
+                record.members.append(_record(member, with_values, depth + 1, seen))
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if cause is not None and id(cause) not in seen and depth < ERROR_CAUSES_MAX:
-        record["cause"] = _record(cause, with_values, depth + 1, seen)
+        record.cause = _record(cause, with_values, depth + 1, seen)
     return record
 
 
@@ -136,7 +127,8 @@ def _plain(value: Any) -> Any:
 
 def error_facts(text: str) -> dict[str, Any]:
     """Give the facts of a record for display. Raises DecodeFailed if it is none."""
-    return {**_DEFAULTS, **_decode(text)}
+    facts: dict[str, Any] = msgspec.to_builtins(_decode(text))
+    return facts
 
 
 def _decode(text: str) -> _Record:
@@ -155,20 +147,18 @@ def rebuild_error(text: str, *, allow_cancelled: bool = False) -> BaseException:
     return _rebuild(_decode(text), allow_cancelled)
 
 
-def _rebuild(stored: _Record, allow_cancelled: bool) -> BaseException:
-    record: _Record = {**_DEFAULTS, **stored}
-    cls = _find_class(record["type"])
+def _rebuild(record: _Record, allow_cancelled: bool) -> BaseException:
+    cls = _find_class(record.type)
     if cls and issubclass(cls, _ENDS_TASK_OR_PROCESS):
         cls = cls if allow_cancelled and issubclass(cls, asyncio.CancelledError) else None
-    members = [_rebuild(member, allow_cancelled) for member in record.get("members", ())]
+    members = [_rebuild(member, allow_cancelled) for member in record.members or ()]
     error = None if cls is None else _make_group(cls, record, members) if members else _make(cls, record)
     if error is None:
-        facts = (record["type"], record["text"], record["args"] or (), record["traceback"], record["retryable"])
-        error = StepFailed(*facts)
-        vars(error)["__outlive_record__"] = stored
-    vars(error)["__outlive_traceback__"] = record["traceback"]
-    if record["cause"] is not None:
-        error.__cause__ = _rebuild(record["cause"], allow_cancelled)
+        error = StepFailed(record.type, record.text, record.args or (), record.traceback, record.retryable)
+        vars(error)["__outlive_record__"] = record
+    vars(error)["__outlive_traceback__"] = record.traceback
+    if record.cause is not None:
+        error.__cause__ = _rebuild(record.cause, allow_cancelled)
     return error
 
 
@@ -185,24 +175,24 @@ def _find_class(name: str) -> type[BaseException] | None:
 
 
 def _make(cls: type[BaseException], record: _Record) -> BaseException | None:
-    if record["args"] is None:
+    if record.args is None:
         return None
     try:
         if issubclass(cls, OutliveError) and cls.__module__ == OutliveError.__module__:
             # Ours build their message from facts, and these are their attributes.
             made: BaseException = cls.__new__(cls)
-            made.args = tuple(record["args"])
+            made.args = tuple(record.args)
         else:
-            made = cls(*record["args"])
-        vars(made).update(record.get("attrs", {}))
-        return made if type(made) is cls and _text_of(made) == record["text"] else None
+            made = cls(*record.args)
+        vars(made).update(record.attrs or {})
+        return made if type(made) is cls and _text_of(made) == record.text else None
     except Exception:
         return None
 
 
 def _make_group(cls: Any, record: _Record, members: list[BaseException]) -> BaseException | None:
     try:
-        made = cls(record["message"], members)
+        made = cls(record.message, members)
     except Exception:
         return None
     return made if isinstance(made, BaseExceptionGroup) else None
