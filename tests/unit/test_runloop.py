@@ -21,7 +21,7 @@ import pytest
 
 import outlive
 from outlive import Retry, StepFailed, UsageError, step, workflow
-from outlive.codec.payload import JsonCodec
+from outlive.codec.jsontext import JsonCodec
 from outlive.engine import runloop
 from tests.support.solo import EPOCH, Solo, check_replays, delays, pause
 

@@ -7,7 +7,6 @@ import asyncio
 import click
 
 from outlive import Outlive
-from outlive.cli.output import print_json
 from outlive.cli.settings import Settings, common_options, with_client
 
 
@@ -18,7 +17,6 @@ def db() -> None:
 
 @db.command()
 @common_options
-@click.pass_obj
 def migrate(settings: Settings) -> None:
     """Create the tables or upgrade them to this version. Safe to repeat, and from several machines at once."""
 
@@ -27,12 +25,11 @@ def migrate(settings: Settings) -> None:
             pass
 
     asyncio.run(apply())
-    _report(settings, "the schema is up to date")
+    settings.say("the schema is up to date", {"ok": True})
 
 
 @db.command()
 @common_options
-@click.pass_obj
 def check(settings: Settings) -> None:
     """Say whether the tables fit this version; changes nothing. Exit code 5 if they do not."""
 
@@ -40,11 +37,4 @@ def check(settings: Settings) -> None:
         """Opening has compared the versions."""
 
     with_client(settings, connect)
-    _report(settings, "the schema fits this version")
-
-
-def _report(settings: Settings, sentence: str) -> None:
-    if settings.json:
-        print_json({"ok": True, "message": sentence})
-    else:
-        click.echo(sentence)
+    settings.say("the schema fits this version", {"ok": True})

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-_VALUE_MAX_CHARS = 60
-_ERROR_MAX_CHARS = 160
+VALUE_MAX_CHARS = 60
+ERROR_MAX_CHARS = 160
 
 
 def print_json(value: Any) -> None:
@@ -22,33 +22,28 @@ def print_json(value: Any) -> None:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, datetime):
-        return value.isoformat()
     if isinstance(value, BaseException):
         return {"type": type(value).__qualname__, "message": str(value)}
-    if isinstance(value, set | frozenset | tuple):
-        return list(value)
-    return str(value)
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows in columns as wide as they need."""
-    lines = [list(titles), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
+    lines = [titles, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def shorten(value: Any) -> str:
+def as_json(value: Any) -> str:
     """Give a value as JSON that fits into a table."""
-    text = " ".join(json.dumps(value, default=_plain, ensure_ascii=False).split())
-    return text if len(text) <= _VALUE_MAX_CHARS else text[: _VALUE_MAX_CHARS - 1] + "…"
+    return cut(json.dumps(value, default=_plain, ensure_ascii=False), VALUE_MAX_CHARS)
 
 
-def cut(text: str) -> str:
-    """Give an error's text as one line that fits into a table."""
+def cut(text: str, max_chars: int = ERROR_MAX_CHARS) -> str:
+    """Give a text as one line that fits into a table."""
     line = " ".join(text.split())
-    return line if len(line) <= _ERROR_MAX_CHARS else line[: _ERROR_MAX_CHARS - 1] + "…"
+    return line if len(line) <= max_chars else line[: max_chars - 1] + "…"
 
 
 def when(at: datetime | None) -> str:

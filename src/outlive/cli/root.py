@@ -33,10 +33,8 @@ _EXIT_CODES: list[tuple[type[errors.OutliveError], int]] = [
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="outlive %(version)s")
 @common_options
-@click.pass_context
-def cli(context: click.Context) -> None:
+def cli(_: Settings) -> None:
     """Durable workflows in the database you already have."""
-    context.ensure_object(Settings)
 
 
 for command in (demo, runs, worker, db, doctor):

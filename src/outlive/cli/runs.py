@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import click
 
 from outlive import Entry, Outlive, RunInfo, Status
-from outlive.cli.output import cut, lasted, print_json, print_table, shorten, when
-from outlive.cli.settings import CONFLICT, RUN_FAILED, Settings, common_options, with_client
+from outlive.cli.output import as_json, cut, lasted, print_json, print_table, when
+from outlive.cli.settings import CONFLICT, OK, RUN_FAILED, Settings, common_options, with_client
 from outlive.errors import PayloadError, RunError
+
+_STATUSES = [status.value for status in Status]
 
 
 @click.group()
@@ -20,11 +21,7 @@ def runs() -> None:
 
 @runs.command("ls")
 @click.option(
-    "--status",
-    "statuses",
-    multiple=True,
-    type=click.Choice([status.value for status in Status]),
-    help="Only runs of this status; may be repeated.",
+    "--status", multiple=True, type=click.Choice(_STATUSES), help="Only runs of this status; may be repeated."
 )
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
 @click.option("--queue", metavar="NAME", help="Only runs of this queue.")
@@ -32,44 +29,30 @@ def runs() -> None:
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1_000), help="How many at most.")
 @click.option("--after", metavar="CURSOR", type=int, help="Go on behind the page that gave this cursor.")
 @common_options
-@click.pass_context
-def ls(context: click.Context, /, statuses: tuple[str, ...], limit: int, after: int | None, **filters: Any) -> None:
+def ls(settings: Settings, status: tuple[str, ...], **filters: Any) -> None:
     """List runs, newest first."""
-    settings = context.ensure_object(Settings)
-    wanted = [Status(status) for status in statuses] or None
 
     async def read(client: Outlive) -> Any:
-        return await client.runs(status=wanted, limit=limit, after=after, **filters)
+        return await client.runs(status=[Status(one) for one in status] or None, **filters)
 
     page = with_client(settings, read)
     if settings.json:
-        print_json({"runs": [asdict(info) for info in page.items], "next": page.next})
+        print_json({"runs": page.items, "next": page.next})
         return
-    print_table(
-        ["ID", "WORKFLOW", "STATUS", "CREATED (UTC)", "LASTED"],
-        [_row(info) for info in page.items],
-    )
+    rows = [
+        [run.id, run.workflow, run.status.value, when(run.created_at), lasted(run.started_at, run.finished_at)]
+        for run in page.items
+    ]
+    print_table(["ID", "WORKFLOW", "STATUS", "CREATED (UTC)", "LASTED"], rows)
     if page.next is not None:
         click.echo(f"more: --after {page.next}", err=True)
-
-
-def _row(info: RunInfo) -> list[str]:
-    return [
-        info.id,
-        info.workflow,
-        info.status.value,
-        when(info.created_at),
-        lasted(info.started_at, info.finished_at),
-    ]
 
 
 @runs.command()
 @click.argument("run_id", metavar="ID")
 @common_options
-@click.pass_context
-def show(context: click.Context, run_id: str) -> None:
+def show(settings: Settings, run_id: str) -> int:
     """Show a run, its result and its journal. Exit code 1 if it failed."""
-    settings = context.ensure_object(Settings)
 
     async def read(client: Outlive) -> tuple[RunInfo, Any, BaseException | None, list[Entry]]:
         run = await client.get(run_id)
@@ -87,11 +70,11 @@ def show(context: click.Context, run_id: str) -> None:
 
     info, value, error, entries = with_client(settings, read)
     if settings.json:
-        print_json({"run": asdict(info), "result": value, "error": error, "entries": [asdict(e) for e in entries]})
+        print_json({"run": info, "result": value, "error": error, "entries": entries})
     else:
         _print_run(info, value, error)
         _print_entries(entries)
-    context.exit(RUN_FAILED if info.status is Status.FAILED else 0)
+    return RUN_FAILED if info.status is Status.FAILED else OK
 
 
 def _print_run(info: RunInfo, value: Any, error: BaseException | None) -> None:
@@ -103,65 +86,53 @@ def _print_run(info: RunInfo, value: Any, error: BaseException | None) -> None:
         "created": when(info.created_at),
         "finished": when(info.finished_at),
         "lasted": lasted(info.started_at, info.finished_at),
-        "result": shorten(value) if info.status is Status.SUCCEEDED else "",
-        "error": _sentence(error),
+        "result": as_json(value) if info.status is Status.SUCCEEDED and error is None else "",
+        "error": str(error) if isinstance(error, RunError) else f"{type(error).__qualname__}: {error}" if error else "",
     }
     for name, fact in facts.items():
         if fact:
             click.echo(f"  {name:<9} {fact}")
 
 
-def _sentence(error: BaseException | None) -> str:
-    if error is None:
-        return ""
-    return str(error) if isinstance(error, RunError) else f"{type(error).__qualname__}: {error}"
-
-
 def _print_entries(entries: list[Entry]) -> None:
-    if not entries:
-        return
-    click.echo()
-    print_table(
-        ["SEQ", "KIND", "NAME", "OUTCOME", "ATTEMPTS", "TOOK", "VALUE"],
+    rows = [
         [
-            [
-                "" if entry.seq is None else str(entry.seq),
-                entry.kind,
-                entry.name,
-                entry.outcome,
-                str(entry.attempts),
-                lasted(entry.started_at, entry.finished_at),
-                _outcome(entry),
-            ]
-            for entry in entries
-        ],
-    )
+            "" if entry.seq is None else str(entry.seq),
+            entry.kind,
+            entry.name,
+            entry.outcome,
+            str(entry.attempts),
+            lasted(entry.started_at, entry.finished_at),
+            _outcome(entry),
+        ]
+        for entry in entries
+    ]
+    if rows:
+        click.echo()
+        print_table(["SEQ", "KIND", "NAME", "OUTCOME", "ATTEMPTS", "TOOK", "VALUE"], rows)
 
 
 def _outcome(entry: Entry) -> str:
-    if entry.outcome == "started":
-        return ""
-    return shorten(entry.value) if entry.error is None else cut(f"{entry.error['type']}: {entry.error['text']}")
+    if entry.error is not None:
+        return cut(f"{entry.error['type']}: {entry.error['text']}")
+    return as_json(entry.value) if entry.outcome == "ok" else ""
 
 
 @runs.command()
 @click.argument("run_id", metavar="ID")
 @click.option("--reason", metavar="TEXT", help="Kept with the run.")
 @common_options
-@click.pass_context
-def cancel(context: click.Context, run_id: str, reason: str | None) -> None:
+def cancel(settings: Settings, run_id: str, reason: str | None) -> int:
     """Ask a run to stop: it is cancelled at its next wait. Exit code 4 if it has ended already."""
-    settings = context.ensure_object(Settings)
 
     async def ask(client: Outlive) -> tuple[bool, Status]:
         run = await client.get(run_id)
         return await run.cancel(reason), await run.status()
 
     asked, status = with_client(settings, ask)
-    if settings.json:
-        print_json({"id": run_id, "cancelling": asked, "status": status.value})
-    elif asked:
-        click.echo(f"run {run_id!r} will be cancelled at its next wait")
+    if asked or settings.json:
+        facts = {"id": run_id, "cancelling": asked, "status": status.value}
+        settings.say(f"run {run_id!r} will be cancelled at its next wait", facts)
     if not asked:
         click.echo(f"outlive: run {run_id!r} cannot be cancelled, it has {status.value}", err=True)
-        context.exit(CONFLICT)
+    return OK if asked else CONFLICT

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import click
 
 from outlive import Outlive
+from outlive.cli.output import print_json
 from outlive.errors import StoreError, UsageError
 
-F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 OK, RUN_FAILED, USAGE, NOT_FOUND, CONFLICT, STORE = range(6)
@@ -32,29 +32,29 @@ class Settings:
             raise UsageError("no database: pass --url or set OUTLIVE_URL, for example sqlite:///shop.db")
         return self.url
 
+    def say(self, sentence: str, facts: Any) -> None:
+        """Print the sentence, or the facts as JSON."""
+        if self.json:
+            print_json(facts)
+        else:
+            click.echo(sentence)
 
-def _set_url(context: click.Context, _: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        context.ensure_object(Settings).url = value
 
-
-def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
+def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:
     if value:
-        context.ensure_object(Settings).json = True
+        setattr(context.ensure_object(Settings), option.name or "", value)
 
 
-def common_options(command: F) -> F:
-    """Give a command `--url` and `--json`, so that they may stand before or behind its name."""
-    command = click.option(
-        "--json", is_flag=True, expose_value=False, callback=_set_json, help="Print JSON for programs."
-    )(command)
-    return click.option(
-        "--url",
-        metavar="URL",
-        expose_value=False,
-        callback=_set_url,
-        help="sqlite:///file.db or postgresql://…; default: OUTLIVE_URL.",
-    )(command)
+def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command its settings: `--url` and `--json`, which may stand before or behind its name."""
+    url = "sqlite:///file.db or postgresql://…; default: OUTLIVE_URL."
+    for option in (
+        click.option("--json", is_flag=True, expose_value=False, callback=_keep, help="Print JSON for programs."),
+        click.option("--url", metavar="URL", expose_value=False, callback=_keep, help=url),
+        click.make_pass_decorator(Settings, ensure=True),
+    ):
+        command = option(command)
+    return command
 
 
 def refuse_missing_file(url: str) -> None:

@@ -27,7 +27,6 @@ _KILLED = 130
 @click.command()
 @click.argument("target", metavar="MODULE[:APP]")
 @common_options
-@click.pass_obj
 def worker(settings: Settings, target: str) -> None:
     """Execute runs until Ctrl-C or SIGTERM.
 

@@ -1,17 +1,15 @@
 """Payloads and error records: how values, arguments and errors become stored text and come back."""
 
 from outlive.codec.failure import error_facts, rebuild_error, record_error
+from outlive.codec.jsontext import JsonCodec
 from outlive.codec.payload import (
     CallShape,
     Codec,
-    JsonCodec,
     codec_for,
     decode_arguments,
     digest,
     digest_arguments,
     encode_arguments,
-    hint_of_result,
-    hints_of_parameters,
     round_trip,
 )
 
@@ -25,8 +23,6 @@ __all__ = [
     "digest_arguments",
     "encode_arguments",
     "error_facts",
-    "hint_of_result",
-    "hints_of_parameters",
     "rebuild_error",
     "record_error",
     "round_trip",

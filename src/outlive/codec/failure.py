@@ -17,22 +17,31 @@ from typing import Any
 import msgspec
 
 from outlive.codec.jsontext import JsonCodec
-from outlive.codec.lower import ENCODER, Lowering
 from outlive.codec.payload import Codec
+from outlive.codec.plain import ENCODER, lower
 from outlive.errors import DecodeFailed, OutliveError, PayloadError, Permanent, StepFailed, UsageError, name_class
 from outlive.limits import ERROR_CAUSES_MAX, ERROR_TEXT_MAX_CHARS
 
 _ENDS_TASK_OR_PROCESS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
 _MEMBERS_MAX = 32  # errors kept of exception groups, in all of one record
 _ABSENT = object()
-_DEFAULTS: dict[str, Any] = {
-    "type": "unknown",
-    "text": "",
-    "args": None,
-    "retryable": True,
-    "traceback": "",
-    "cause": None,
-}
+
+
+class _Record(msgspec.Struct):
+    """What is stored of an error; what an older record lacks has a default, and `members` only groups have."""
+
+    type: str = "unknown"
+    text: str = ""
+    args: list[Any] | None = None
+    attrs: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    retryable: bool = True
+    traceback: str = ""
+    cause: _Record | None = None
+    message: str | msgspec.UnsetType = msgspec.UNSET
+    members: list[_Record] | msgspec.UnsetType = msgspec.UNSET
+
+
+_DECODER = msgspec.json.Decoder(_Record)
 
 
 def record_error(error: BaseException, codec: Codec) -> str:
@@ -40,34 +49,29 @@ def record_error(error: BaseException, codec: Codec) -> str:
     return ENCODER.encode(_record(error, isinstance(codec, JsonCodec), 0, set())).decode()
 
 
-def _record(error: BaseException, with_values: bool, depth: int, seen: set[int]) -> dict[str, Any]:
-    kept = getattr(error, "__outlive_record__", None)
-    if isinstance(error, StepFailed) and isinstance(kept, dict):
+def _record(error: BaseException, with_values: bool, depth: int, seen: set[int]) -> _Record:
+    kept: _Record | None = getattr(error, "__outlive_record__", None)
+    if kept is not None:
         return kept
     seen.add(id(error))
     text = _text_of(error)
-    record: dict[str, Any] = {
-        "type": _clean(name_class(type(error))),
-        "text": text,
-        "args": _arguments_of(error, text, with_values),
-        "attrs": _attributes_of(error) if with_values else {},
-        "retryable": isinstance(error, Exception) and not isinstance(error, (Permanent, UsageError, PayloadError)),
-        "traceback": _traceback_of(error),
-        "cause": None,
-    }
-    if isinstance(error, StepFailed):  # made by the user's code
-        arguments = _plain(list(error.arguments))
-        record |= {"type": _clean(error.type), "text": _clean(error.text), "retryable": bool(error.retryable)}
-        record |= {"args": arguments if isinstance(arguments, list) else None, "attrs": {}}
+    record = _Record(
+        type=_clean(name_class(type(error))),
+        text=text,
+        args=_arguments_of(error, text, with_values),
+        attrs=_attributes_of(error) if with_values else {},
+        retryable=isinstance(error, Exception) and not isinstance(error, (Permanent, UsageError, PayloadError)),
+        traceback=_traceback_of(error),
+    )
     if isinstance(error, BaseExceptionGroup):
-        record["message"] = _clean(str(error.message))
-        record["members"] = []
+        record.message = _clean(error.message)
+        record.members = []
         for member in error.exceptions if depth < ERROR_CAUSES_MAX else ():
             if len(seen) <= _MEMBERS_MAX:
-                record["members"].append(_record(member, with_values, depth + 1, seen))
+                record.members.append(_record(member, with_values, depth + 1, seen))
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if cause is not None and id(cause) not in seen and depth < ERROR_CAUSES_MAX:
-        record["cause"] = _record(cause, with_values, depth + 1, seen)
+        record.cause = _record(cause, with_values, depth + 1, seen)
     return record
 
 
@@ -84,13 +88,10 @@ def _text_of(error: BaseException) -> str:
 
 
 def _traceback_of(error: BaseException) -> str:
-    kept = getattr(error, "__outlive_traceback__", None)
-    if isinstance(kept, str):
+    kept: str | None = getattr(error, "__outlive_traceback__", None)
+    if kept is not None:
         return kept
-    try:
-        text = "".join(traceback.format_exception(error, chain=False))
-    except Exception as problem:
-        return f"<its traceback cannot be written: {type(problem).__name__}>"
+    text = "".join(traceback.format_exception(error, chain=False))
     return _clean(text if len(text) <= ERROR_TEXT_MAX_CHARS else "…" + text[1 - ERROR_TEXT_MAX_CHARS :])
 
 
@@ -118,7 +119,7 @@ def _attributes_of(error: BaseException) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """Give a value as plain JSON data, or _ABSENT where it is none or too large for a record."""
     try:
-        raw = ENCODER.encode(Lowering().lower(value, Any))
+        raw = ENCODER.encode(lower(value))
         return msgspec.json.decode(raw) if len(raw) <= ERROR_TEXT_MAX_CHARS else _ABSENT
     except Exception:
         return _ABSENT
@@ -126,21 +127,15 @@ def _plain(value: Any) -> Any:
 
 def error_facts(text: str) -> dict[str, Any]:
     """Give the facts of a record for display. Raises DecodeFailed if it is none."""
+    facts: dict[str, Any] = msgspec.to_builtins(_decode(text))
+    return facts
+
+
+def _decode(text: str) -> _Record:
     try:
-        return _check(msgspec.json.decode(text))
+        return _DECODER.decode(text)
     except (msgspec.DecodeError, RecursionError) as problem:
         raise DecodeFailed(f"this error record cannot be read: {problem}") from problem
-
-
-def _check(record: Any) -> dict[str, Any]:
-    """Give a record with a default for what it lacks, so that a poor one is still an error to show."""
-    if not isinstance(record, dict):
-        raise DecodeFailed(f"this is no error record: {record!r:.200}")
-    for name, default in _DEFAULTS.items():
-        record.setdefault(name, default)
-    if not isinstance(record["type"], str) or not isinstance(record["args"], (list, type(None))):
-        raise DecodeFailed(f"this is no error record: {record!r:.200}")
-    return record
 
 
 def rebuild_error(text: str, *, allow_cancelled: bool = False) -> BaseException:
@@ -149,23 +144,21 @@ def rebuild_error(text: str, *, allow_cancelled: bool = False) -> BaseException:
     With `allow_cancelled` a CancelledError comes back as itself; nothing else that ends a
     task or the process ever does. Raises DecodeFailed if the text is no record.
     """
-    return _rebuild(error_facts(text), allow_cancelled)
+    return _rebuild(_decode(text), allow_cancelled)
 
 
-def _rebuild(record: dict[str, Any], allow_cancelled: bool) -> BaseException:
-    _check(record)
-    cls = _find_class(record["type"])
+def _rebuild(record: _Record, allow_cancelled: bool) -> BaseException:
+    cls = _find_class(record.type)
     if cls and issubclass(cls, _ENDS_TASK_OR_PROCESS):
         cls = cls if allow_cancelled and issubclass(cls, asyncio.CancelledError) else None
-    members = [_rebuild(member, allow_cancelled) for member in record.get("members") or ()]
+    members = [_rebuild(member, allow_cancelled) for member in record.members or ()]
     error = None if cls is None else _make_group(cls, record, members) if members else _make(cls, record)
     if error is None:
-        facts = (record["type"], record["text"], record["args"] or (), record["traceback"], record["retryable"])
-        error = StepFailed(*facts)
+        error = StepFailed(record.type, record.text, record.args or (), record.traceback, record.retryable)
         vars(error)["__outlive_record__"] = record
-    vars(error)["__outlive_traceback__"] = record["traceback"]
-    if record["cause"]:
-        error.__cause__ = _rebuild(record["cause"], allow_cancelled)
+    vars(error)["__outlive_traceback__"] = record.traceback
+    if record.cause is not None:
+        error.__cause__ = _rebuild(record.cause, allow_cancelled)
     return error
 
 
@@ -181,25 +174,25 @@ def _find_class(name: str) -> type[BaseException] | None:
     return None
 
 
-def _make(cls: type[BaseException], record: dict[str, Any]) -> BaseException | None:
-    if record["args"] is None:
+def _make(cls: type[BaseException], record: _Record) -> BaseException | None:
+    if record.args is None:
         return None
     try:
         if issubclass(cls, OutliveError) and cls.__module__ == OutliveError.__module__:
             # Ours build their message from facts, and these are their attributes.
             made: BaseException = cls.__new__(cls)
-            made.args = tuple(record["args"])
+            made.args = tuple(record.args)
         else:
-            made = cls(*record["args"])
-        vars(made).update(record.get("attrs") or {})
-        return made if type(made) is cls and _text_of(made) == record["text"] else None
+            made = cls(*record.args)
+        vars(made).update(record.attrs or {})
+        return made if type(made) is cls and _text_of(made) == record.text else None
     except Exception:
         return None
 
 
-def _make_group(cls: type[BaseException], record: dict[str, Any], members: list[BaseException]) -> Any:
+def _make_group(cls: Any, record: _Record, members: list[BaseException]) -> BaseException | None:
     try:
-        made = cls(record["message"], members)
+        made = cls(record.message, members)
     except Exception:
         return None
     return made if isinstance(made, BaseExceptionGroup) else None

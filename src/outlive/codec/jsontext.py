@@ -1,23 +1,27 @@
-"""The codec for JSON text: the fast way through msgspec, and when to leave it.
+"""The codec for JSON text: msgspec's own, as long as the text reads back equal.
 
-msgspec writes some values as others (NaN as null, a subclass as its base), so a
-text is only taken as it is if it reads back equal. Else `lower` writes the value
-step by step, or says what is wrong with it.
+msgspec writes some values as others (NaN as null, a subclass as its base), so
+where the text reads back unequal the value is taken apart: either what differs is
+only that no hint declares it, or it is refused with its path.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Set
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
-from outlive.codec.hints import class_of, compares_whole, parts_of, remembered, show
-from outlive.codec.lower import ENCODER, Lowering, Unfit
-from outlive.codec.standins import decodable, revive
-from outlive.errors import DecodeFailed, EncodeFailed, PayloadTooLarge
+from outlive.codec.hints import show
+from outlive.codec.plain import ENCODER, Unfit, compare, is_pydantic, lower
+from outlive.errors import DecodeFailed, EncodeFailed, PayloadError, PayloadTooLarge
 from outlive.limits import PAYLOAD_MAX_BYTES
+
+Decode = Callable[[str | bytes], Any]
+
+_DECODERS_MAX = 4096  # more hints than that come from code that makes types as it goes
+_decoders: dict[int, tuple[Any, Decode]] = {}  # holds the hint too, so that its id stays its own
 
 
 class JsonCodec:
@@ -35,7 +39,7 @@ class JsonCodec:
     def decode(self, text: str, hint: Any = Any, *, where: str) -> Any:
         """Give the value of a text, as the type of the hint. Raises DecodeFailed."""
         try:
-            return _plan_of(hint).decode(text)
+            return _decoder_of(hint)(text)
         except Exception as problem:  # __post_init__ and validators raise what they like
             reason, path = _explain(problem)
             raise DecodeFailed(f"{_join(where, path)}: {reason}; what is stored does not fit {show(hint)}") from problem
@@ -43,66 +47,61 @@ class JsonCodec:
     def round_trip(self, value: Any, *, where: str, hint: Any = Any) -> tuple[str, Any]:
         """Give the text of a value together with `decode(text)`, at the price of `encode` alone."""
         try:
-            plan = _plan_of(hint)
+            decode = _decoder_of(hint)
         except Exception as problem:
             raise EncodeFailed(where, f"its declared type {show(hint)} cannot be used: {problem}") from problem
-        return plan.store(value, where)
-
-
-class _Plan:
-    """How values of one hint are stored, with a decoder made once."""
-
-    def __init__(self, hint: Any) -> None:
-        self._hint = hint
-        readable = decodable(hint)
-        self.decode = msgspec.json.Decoder(readable, dec_hook=revive).decode
-        # Sets have another order in each process, stand-ins another form than msgspec writes,
-        # and a time whose zone needs a date equals the one without a zone that it comes back as.
-        classes = [class_of(part) for part in parts_of(hint) if isinstance(class_of(part), type)]
-        unsure = any(issubclass(cls, (Set, dt.time)) or not compares_whole(cls) for cls in classes)
-        self._direct = readable is hint and not unsure
-
-    def store(self, value: Any, where: str) -> tuple[str, Any]:
-        """Give the text of a value, and what that text is read back as."""
-        return (self._store_directly(value) if self._direct else None) or self._store_slowly(value, where)
-
-    def _store_directly(self, value: Any) -> tuple[str, Any] | None:
         try:
             raw = ENCODER.encode(value)
-            if len(raw) > PAYLOAD_MAX_BYTES or b"\\u0000" in raw:
-                return None
-            back = self.decode(raw)
-            # Unequal is NaN (written as null), a set (now a list), a subclass, an int key: see `lower`.
-            return (raw.decode(), back) if back == value else None
-        except Exception:  # whatever it is, the slow way names it and its path
-            return None
+            back = decode(raw)
+            same = back == value and b"\\u0000" not in raw and len(raw) <= PAYLOAD_MAX_BYTES
+        except Exception:  # whatever it is, taking the value apart names it and its path
+            same = False
+        if same:
+            return raw.decode(), back
+        return _take_apart(value, hint, decode, where)
 
-    def _store_slowly(self, value: Any, where: str) -> tuple[str, Any]:
-        lowering = Lowering()
-        raw = encode_lowered(lowering, value, self._hint, where)
+
+def _take_apart(value: Any, hint: Any, decode: Decode, where: str) -> tuple[str, Any]:
+    with refusals(where, hint):
+        raw = ENCODER.encode(lower(value))
         if len(raw) > PAYLOAD_MAX_BYTES:
             raise PayloadTooLarge(where, len(raw), PAYLOAD_MAX_BYTES)
-        try:
-            back = self.decode(raw)
-        except Exception as problem:
-            reason, path = _explain(problem)
-            raise EncodeFailed(_join(where, path), f"{reason} (declared: {show(self._hint)})") from problem
-        exact = self._hint is not Any and not lowering.coerced
-        if exact and encode_lowered(Lowering(), back, self._hint, where) != raw:
-            raise EncodeFailed(where, f"{value!r:.200} would come back as {back!r:.200}")
-        return raw.decode(), back
+        back = decode(raw)
+        compare(value, back)
+    return raw.decode(), back
 
 
-def encode_lowered(lowering: Lowering, value: Any, hint: Any, where: str, encoder: Any = ENCODER) -> bytes:
-    """Encode a value the slow way, with every refusal as EncodeFailed."""
+def _decoder_of(hint: Any) -> Decode:
+    found = _decoders.get(id(hint))
+    if found is None:
+        if len(_decoders) >= _DECODERS_MAX:
+            _decoders.clear()
+        found = _decoders[id(hint)] = hint, msgspec.json.Decoder(hint, dec_hook=_revive).decode
+    return found[1]
+
+
+def _revive(cls: Any, raw: Any) -> Any:
+    """Decode what msgspec asks about: pydantic models, subclasses of plain types."""
+    if is_pydantic(cls):
+        return cls.model_validate_json(msgspec.json.encode(raw))
+    return cls(raw) if isinstance(cls, type) and type(raw) in (str, int, float) and type(raw) in cls.__mro__ else raw
+
+
+@contextmanager
+def refusals(where: str, hint: Any = Any) -> Iterator[None]:
+    """Turn whatever is raised while a value of this hint is written, and read again, into EncodeFailed."""
     try:
-        return encoder.encode(lowering.lower(value, hint))  # type: ignore[no-any-return]
+        yield
+    except PayloadError:
+        raise
     except Unfit as unfit:
         raise EncodeFailed(_join(where, unfit.path), unfit.problem) from None
     except RecursionError:
         raise EncodeFailed(where, "it is nested too deeply, or holds itself") from None
     except Exception as problem:
-        raise EncodeFailed(where, str(problem)) from problem
+        reason, path = _explain(problem)
+        declared = "" if hint is Any else f" (declared: {show(hint)})"
+        raise EncodeFailed(_join(where, path), reason + declared) from problem
 
 
 def _join(where: str, path: str) -> str:
@@ -110,11 +109,8 @@ def _join(where: str, path: str) -> str:
 
 
 def _explain(problem: Exception) -> tuple[str, str]:
-    """Split msgspec's "reason - at `$.path`"; stand-ins add the outer parts of the path behind the inner ones."""
+    """Split msgspec's "reason - at `$.path`"."""
     if isinstance(problem, RecursionError):
         return "it is nested too deeply", ""
-    reason, *paths = (str(problem) or repr(problem)).split(" - at `")
-    return reason, "".join(path.rstrip("`").removeprefix("$") for path in reversed(paths))
-
-
-_plan_of = remembered(_Plan)
+    reason, _, path = (str(problem) or repr(problem)).partition(" - at `$")
+    return reason, path.removesuffix("`")

@@ -15,31 +15,16 @@ import inspect
 import json
 import re
 import types
-from collections.abc import Callable, Iterable, Mapping
+import typing
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, Protocol, TypedDict
 
-from outlive.codec.hints import hint_of_result, hints_of_parameters, names_around, resolve_hints, result_among
-from outlive.codec.jsontext import JsonCodec, encode_lowered
-from outlive.codec.lower import STEADY_ENCODER, Lowering
+from outlive.codec.hints import names_around, resolve_hints
+from outlive.codec.jsontext import JsonCodec, refusals
+from outlive.codec.plain import ENCODER, STEADY_ENCODER, lower
 from outlive.errors import DecodeFailed, EncodeFailed, PayloadTooLarge
 from outlive.limits import PAYLOAD_MAX_BYTES
-
-__all__ = [
-    "CallShape",
-    "Codec",
-    "JsonCodec",
-    "codec_for",
-    "decode_arguments",
-    "digest",
-    "digest_arguments",
-    "encode",
-    "encode_arguments",
-    "hint_of_result",
-    "hints_of_parameters",
-    "is_atomic",
-    "round_trip",
-]
 
 _FORMS_MAX = 64  # of one function: so many numbers of arguments are remembered with their hint
 _ATOMS = frozenset({str, int, bool, type(None), float})
@@ -72,9 +57,9 @@ def encode(codec: Codec, value: Any, hint: Any = Any, *, where: str) -> str:
     return text
 
 
-def codec_for(id: str, codecs: Iterable[Codec] | Mapping[str, Codec], *, what: str = "this payload") -> Codec:
+def codec_for(id: str, codecs: Iterable[Codec], *, what: str = "this payload") -> Codec:
     """Find the codec that wrote `what`. Raises DecodeFailed if this process does not have it."""
-    known = {codec.id: codec for codec in (codecs.values() if isinstance(codecs, Mapping) else codecs)}
+    known = {codec.id: codec for codec in codecs}
     if id not in known:
         raise DecodeFailed(
             f"{what} was written by codec {id!r}, this process has {', '.join(sorted(known)) or 'none'}; "
@@ -117,8 +102,9 @@ class CallShape:
 
     @functools.cached_property
     def result(self) -> Any:
-        """The declared result, as `hint_of_result` gives it."""
-        return result_among(self.hints)
+        """The declared result; of a function that gives an awaitable, what awaiting it gives."""
+        hint = self.hints.get("return", Any)
+        return typing.get_args(hint)[-1] if typing.get_origin(hint) in (Awaitable, Coroutine) else hint
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Give a call in its one form. Raises TypeError, as the call itself would."""
@@ -150,83 +136,67 @@ class CallShape:
 
     def rename(self, path: str) -> str:
         """Put the names of parameters into a path: `.order.price` for `.args[0].price`."""
-        path = re.sub(r": \.args\[(\d+)\]", lambda found: f": .{self._name_of(int(found[1]))}", path, count=1)
-        return path.replace(": .kwargs.", ": .", 1)
 
-    def _name_of(self, index: int) -> str:
-        count = len(self._places)
-        return self._places[index] if index < count else f"{self._rest}[{index - count}]"
+        def name_of(found: re.Match[str]) -> str:
+            index, count = int(found[1]), len(self._places)
+            return f": .{self._places[index]}" if index < count else f": .{self._rest}[{index - count}]"
+
+        return re.sub(r": \.args\[(\d+)\]", name_of, path, count=1).replace(": .kwargs.", ": .", 1)
 
 
 def encode_arguments(
-    codec: Codec, signature_info: CallShape | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, where: str
+    codec: Codec, shape: CallShape | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, where: str
 ) -> str:
     """Give the stored form of a call; the shape is None where only the name of the workflow is known.
 
     Raises TypeError where the function does not take these arguments, EncodeFailed and PayloadTooLarge.
     """
-    if signature_info is None:
+    if shape is None:
         return encode(codec, {"args": list(args), "kwargs": dict(kwargs)}, where=where)
-    args, kwargs = signature_info.bind(args, kwargs)
+    args, kwargs = shape.bind(args, kwargs)
     try:
-        hint = signature_info.hint(len(args), tuple(kwargs))
+        hint = shape.hint(len(args), tuple(kwargs))
         return encode(codec, {"args": args, "kwargs": kwargs}, hint, where=where)
     except EncodeFailed as failed:
-        raise EncodeFailed(signature_info.rename(failed.path), failed.problem) from failed.__cause__
+        raise EncodeFailed(shape.rename(failed.path), failed.problem) from failed.__cause__
 
 
 def decode_arguments(
-    codec: Codec, signature_info: CallShape, text: str, *, where: str
+    codec: Codec, shape: CallShape, text: str, *, where: str
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Give the arguments of a stored call, each by its parameter's hint. Raises DecodeFailed."""
     stored = codec.decode(text, where=where)
     try:
         names = tuple(stored["kwargs"])
-        signature_info.bind(tuple(stored["args"]), stored["kwargs"])
+        shape.bind(tuple(stored["args"]), stored["kwargs"])
     except (TypeError, KeyError) as problem:
         raise DecodeFailed(f"{where}: what is stored does not fit the parameters: {problem}") from problem
     try:
-        call = codec.decode(text, signature_info.hint(len(stored["args"]), names), where=where)
+        call = codec.decode(text, shape.hint(len(stored["args"]), names), where=where)
     except DecodeFailed as failed:
-        raise DecodeFailed(signature_info.rename(str(failed))) from failed.__cause__
-    return signature_info.bind(call["args"], call["kwargs"])
+        raise DecodeFailed(shape.rename(str(failed))) from failed.__cause__
+    return shape.bind(call["args"], call["kwargs"])
 
 
-def digest_arguments(signature_info: CallShape, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, where: str) -> str:
+def digest_arguments(shape: CallShape, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, where: str) -> str:
     """Give the digest of a call. The arguments are not stored, so they need not fit their hints."""
-    args, kwargs = signature_info.bind(args, kwargs)
-    call = {"args": args, "kwargs": kwargs}
+    args, kwargs = shape.bind(args, kwargs)
     try:
-        return blake2b(_encode_steadily(call, where), digest_size=8).hexdigest()
+        return blake2b(_encode_steadily({"args": args, "kwargs": kwargs}, where), digest_size=8).hexdigest()
     except EncodeFailed as failed:
-        raise EncodeFailed(signature_info.rename(failed.path), failed.problem) from failed.__cause__
+        raise EncodeFailed(shape.rename(failed.path), failed.problem) from failed.__cause__
 
 
 def _encode_steadily(call: Any, where: str) -> bytes:
     """Give the same bytes for equal values in every process."""
     try:
-        if is_atomic(call["args"], call["kwargs"]) or _is_plain(call):
-            return STEADY_ENCODER.encode(call)
-    except (ValueError, RecursionError, TypeError):  # the slow way names the path
-        pass
-    try:
-        return encode_lowered(Lowering(loose=True), call, Any, where, STEADY_ENCODER)
-    except EncodeFailed as failed:
-        if not isinstance(failed.__cause__, TypeError):
-            raise
-    raw = encode_lowered(Lowering(loose=True), call, Any, where)  # it has dicts whose keys are no text
-    return json.dumps(json.loads(raw), sort_keys=True).encode()
+        return STEADY_ENCODER.encode(call)
+    except Exception:  # keys that are no text, sets that have no order of their own, or what cannot be written at all
+        with refusals(where):
+            raw = ENCODER.encode(lower(call, loose=True))
+            return json.dumps(json.loads(raw), sort_keys=True).encode()
 
 
 def is_atomic(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Say whether a call has nothing but a few plain values, which nobody can change."""
     return not kwargs and _ATOMS.issuperset(map(type, args))
-
-
-def _is_plain(value: Any) -> bool:
-    """Say whether a value is made of nothing but plain JSON types, which are written the same each time."""
-    for item in value.values() if type(value) is dict else value:
-        kind = type(item)
-        if kind not in _ATOMS and (kind not in (list, dict, tuple) or not _is_plain(item)):
-            return False
-    return True

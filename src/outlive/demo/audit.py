@@ -1,14 +1,14 @@
 """The audit: compares the orders file, the provider's ledger, the bookings and the journal.
 
-Reads the database through Outlive like any client, so it is the same on both stores. `Recorded`
-is filled while the order service is dead: a step whose outcome is in the journal
-then must never ask the provider again.
+Reads the database through Outlive like any client, so it is the same on both stores. What is recorded
+is noted while the order service is dead: a step whose outcome is in the journal then must
+never ask the provider again.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from outlive import Outlive, Status, transaction, workflow
@@ -19,35 +19,29 @@ from outlive.demo.service import Ledger
 
 _PATHS = {"charge": "/charges", "mail_receipt": "/receipts"}
 
+# Steps with an outcome on disk at a death, by order and name, and how often each had asked the provider by then.
+Recorded = dict[tuple[str, str], int]
 
-@dataclass
-class Recorded:
-    """Steps with an outcome on disk at a death, and how often each had asked the provider by then."""
 
-    requests: dict[tuple[str, str], int] = field(default_factory=dict)
+async def note_recorded(recorded: Recorded, url: str, sale: str, ledger: Ledger) -> None:
+    """Read the journals of all unfinished orders; the first death that finds a step counts."""
+    async with Outlive(url, worker=False) as client:
+        async for info in client.runs(id_prefix=f"{sale}/"):
+            if not info.status.final:
+                order_id = info.id.removeprefix(f"{sale}/")
+                for entry in await (await client.get(info.id)).entries():
+                    if entry.outcome == "ok":
+                        asked = ledger.requests[_PATHS.get(entry.name, ""), order_id]
+                        recorded.setdefault((order_id, entry.name), asked)
 
-    async def note(self, url: str, sale: str, ledger: Ledger) -> None:
-        """Read the journals of all unfinished orders."""
-        async with Outlive(url, worker=False) as client:
-            async for info in client.runs(id_prefix=f"{sale}/"):
-                if not info.status.final:
-                    run = await client.get(info.id)
-                    for entry in await run.entries():
-                        if entry.outcome == "ok":
-                            self.add(info.id.removeprefix(f"{sale}/"), entry.name, ledger)
 
-    def add(self, order_id: str, name: str, ledger: Ledger) -> None:
-        """Note one recorded step; the first death that finds it counts."""
-        asked = ledger.requests[_PATHS[name], order_id] if name in _PATHS else 0
-        self.requests.setdefault((order_id, name), asked)
-
-    def executed_again(self, ledger: Ledger) -> list[tuple[str, str]]:
-        """List recorded steps that asked the provider once more afterwards."""
-        return [
-            (order_id, name)
-            for (order_id, name), asked in self.requests.items()
-            if name in _PATHS and ledger.requests[_PATHS[name], order_id] != asked
-        ]
+def executed_again(recorded: Recorded, ledger: Ledger) -> list[str]:
+    """List recorded steps that asked the provider once more afterwards."""
+    return [
+        f"{name} of {order_id}"
+        for (order_id, name), asked in recorded.items()
+        if ledger.requests[_PATHS.get(name, ""), order_id] != asked
+    ]
 
 
 @transaction
@@ -102,42 +96,27 @@ class Audit:
         """Give all figures."""
         return {"passed": self.passed, **asdict(self)}
 
-    def lines(self) -> list[str]:
+    def report(self) -> str:
         """Give the report as people read it."""
         again = f"{len(self.executed_again)} of them executed again" if self.executed_again else "none executed again"
-        return [
-            _line("finished", f"{self.finished} of {self.orders} orders", self.all_finished),
-            _line(
-                "money",
-                f"ordered {money(self.ordered_cents)}, charged {money(self.charged_cents)}, "
-                f"booked {money(self.booked_cents)}",
-                self.money_conserved,
-            ),
-            _line(
-                "doubled",
-                ", ".join(self.doubled[:5])
-                or f"nothing: {self.charges} charges, {self.bookings} bookings, {self.receipts} receipts",
-                not self.doubled,
-            ),
-            _line(
-                "replayed", f"{self.steps_replayed} steps answered from the journal, {again}", not self.executed_again
-            ),
-            _line("deaths", f"{self.deaths} × SIGKILL" + self._resumed()),
-            _line(
-                "trouble",
-                f"the provider failed {self.provider_errors} × and was late {self.provider_late} ×; "
-                f"{self.repeated_requests} × a request was repeated",
-            ),
+        amounts = (money(cents) for cents in (self.ordered_cents, self.charged_cents, self.booked_cents))
+        nothing = f"nothing: {self.charges} charges, {self.bookings} bookings, {self.receipts} receipts"
+        resumed = f"; runs quarantined after too many of them, and resumed: {self.resumed}" if self.resumed else ""
+        trouble = f"the provider failed {self.provider_errors} × and was late {self.provider_late} ×"
+        lines: list[tuple[bool | None, str, str]] = [
+            (self.all_finished, "finished", f"{self.finished} of {self.orders} orders"),
+            (self.money_conserved, "money", "ordered {}, charged {}, booked {}".format(*amounts)),
+            (not self.doubled, "doubled", ", ".join(self.doubled[:5]) or nothing),
+            (not self.executed_again, "replayed", f"{self.steps_replayed} steps answered from the journal, {again}"),
+            (None, "deaths", f"{self.deaths} × SIGKILL{resumed}"),
+            (None, "trouble", f"{trouble}; {self.repeated_requests} × a request was repeated"),
         ]
-
-    def _resumed(self) -> str:
-        runs = "1 run was" if self.resumed == 1 else f"{self.resumed} runs were"
-        return f"; {runs} quarantined after too many of them, and resumed" if self.resumed else ""
-
-
-def _line(title: str, text: str, ok: bool | None = None) -> str:
-    mark = "    " if ok is None else "ok  " if ok else "FAIL"
-    return f"  {mark}  {title:<9} {text}"
+        marks = {None: "", True: "ok", False: "FAIL"}
+        times = "once" if self.deaths == 1 else f"{self.deaths} times"
+        verdict = f"The process died {times}; the work outlived it."
+        if not self.passed:
+            verdict = "The audit failed: this is a bug."
+        return "\n".join(["audit", *(f"  {marks[ok]:<4}  {title:<9} {text}" for ok, title, text in lines), verdict])
 
 
 async def audit(url: str, sale: str, orders: list[Order], ledger: Ledger, recorded: Recorded, course: Course) -> Audit:
@@ -164,10 +143,10 @@ async def audit(url: str, sale: str, orders: list[Order], ledger: Ledger, record
             *_doubled("booking", [order_id for order_id, _ in booked]),
             *_doubled("receipt", ledger.receipts),
         ],
-        executed_again=[f"{name} of {order_id}" for order_id, name in recorded.executed_again(ledger)],
-        deaths=len(course.deaths),
+        executed_again=executed_again(recorded, ledger),
+        deaths=course.deaths,
         resumed=course.resumed,
-        steps_replayed=len(recorded.requests),
+        steps_replayed=len(recorded),
         provider_errors=ledger.errors,
         provider_late=ledger.late,
         repeated_requests=ledger.requests.total() - len(ledger.requests),

@@ -9,54 +9,43 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from outlive.demo.audit import Audit, Recorded, audit
+from outlive.demo.audit import Audit, Recorded, audit, note_recorded
 from outlive.demo.orders import load_orders, money
-from outlive.demo.parent import Child, Course, Parent
+from outlive.demo.parent import Course, Parent
 from outlive.demo.progress import Progress
-from outlive.demo.service import PaymentService
+from outlive.demo.service import Ledger, serve_payments
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to play: a `url` of None is a SQLite file in a temporary folder; `seed` draws moments and luck."""
+def run_demo(count: int, kills: int, seed: int | None, url: str | None, out: TextIO) -> Audit:
+    """Play the demo and give the verdict; every process is gone when it returns or raises.
 
-    orders: int = 300
-    kills: int = 5
-    seed: int | None = None
-    url: str | None = None
+    A `url` of None is a SQLite file in a temporary folder; `seed` draws the moments of death and the trouble.
+    """
+    seed = secrets.randbelow(10_000) if seed is None else seed
+    sale = f"demo-{secrets.token_hex(4)}"  # a database may be used again; an id is used once
+    orders, ledger = load_orders(count), Ledger()
+    recorded: Recorded = {}
+    progress = Progress(count, out)
 
+    def show(course: Course) -> None:
+        progress.show(len(course.finished), course.deaths)
 
-def run_demo(plan: Plan, out: TextIO) -> Audit:
-    """Play the demo and give the verdict; every process is gone when it returns or raises."""
-    seed = secrets.randbelow(10_000) if plan.seed is None else plan.seed
-    orders = load_orders(plan.orders)
-    total = money(sum(order.cents for order in orders))
-    with _terminable(), _database(plan.url) as url, PaymentService(random.Random(seed + 1)) as provider:
-        sale = f"demo-{secrets.token_hex(4)}"  # a database may be used again; an id is used once
-        out.write(f"{plan.orders} orders for {total} in {_shown(url)}; to be killed: {plan.kills} × (seed {seed})\n")
-        progress, recorded = Progress(len(orders), out), Recorded()
-
-        def on_death(course: Course) -> None:
-            progress.show_death(course)
-            asyncio.run(recorded.note(url, sale, provider.ledger))
-
-        parent = Parent(
-            lambda: Child([url, sale, str(len(orders))], provider.url),
-            orders=len(orders),
-            kills=plan.kills,
-            chance=random.Random(seed),
-            on_progress=progress.show,
-            on_death=on_death,
-        )
+    with _terminable(), _database(url) as url, serve_payments(ledger, random.Random(seed + 1)) as provider_url:
+        where = "a SQLite file" if url.startswith("sqlite") else "PostgreSQL"
+        total = money(sum(order.cents for order in orders))
+        progress.write(f"{count} orders for {total} in {where}; to be killed: {kills} × (seed {seed})\n")
+        parent = Parent([url, sale, str(count)], provider_url, count, kills, random.Random(seed))
         try:
-            course = parent.run()
+            while (killed := parent.live(show)) is not None:
+                done = len(parent.course.finished)
+                progress.write_line(f"  SIGKILL for process {killed}, {done} orders are done; the next one takes over")
+                asyncio.run(note_recorded(recorded, url, sale, ledger))
         finally:
             progress.end()
-        return asyncio.run(audit(url, sale, orders, provider.ledger, recorded, course))
+        return asyncio.run(audit(url, sale, orders, ledger, recorded, parent.course))
 
 
 @contextmanager
@@ -66,10 +55,6 @@ def _database(url: str | None) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="outlive-demo-") as folder:
         yield f"sqlite:///{Path(folder) / 'shop.db'}"
-
-
-def _shown(url: str) -> str:
-    return "a SQLite file" if url.startswith("sqlite") else "PostgreSQL"
 
 
 @contextmanager

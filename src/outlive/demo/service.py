@@ -12,9 +12,10 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any
 
 _FAILS_BEFORE = 0.05  # shares of all requests
@@ -26,64 +27,38 @@ _WORK_S = (0.01, 0.12)
 
 @dataclass
 class Ledger:
-    """What the provider did, by idempotency key; guarded by `lock`."""
+    """What the provider was asked, by path and idempotency key, and what it did; guarded by `lock`."""
 
-    charges: dict[str, int] = field(default_factory=dict)
     charged: list[tuple[str, int]] = field(default_factory=list)
     receipts: list[str] = field(default_factory=list)
     requests: Counter[tuple[str, str]] = field(default_factory=Counter)
+    served: set[tuple[str, str]] = field(default_factory=set)
     errors: int = 0
     late: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def count_request(self, path: str, key: str) -> None:
-        """Note that the order service asked for this."""
-        with self.lock:
-            self.requests[path, key] += 1
-
-    def count_trouble(self, *, late: bool) -> None:
-        """Note a late answer or an error."""
-        with self.lock:
-            self.late += late
-            self.errors += not late
-
     def perform(self, path: str, key: str, body: dict[str, Any]) -> dict[str, str]:
         """Charge or mail, unless this key was served before; the answer is the same each time."""
-        with self.lock:
-            if path == "/charges":
-                if key not in self.charges:
-                    self.charges[key] = body["cents"]
-                    self.charged.append((key, body["cents"]))
-                return {"charge": f"ch_{key}"}
-            if key not in self.receipts:
-                self.receipts.append(key)
-            return {"receipt": f"mail_{key}"}
+        is_new = (path, key) not in self.served
+        self.served.add((path, key))
+        if path == "/charges":
+            self.charged += [(key, body["cents"])] if is_new else []
+            return {"charge": f"ch_{key}"}
+        self.receipts += [key] if is_new else []
+        return {"receipt": f"mail_{key}"}
 
 
-class PaymentService:
-    """The provider's server; a context manager that serves while it is open."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self.ledger = Ledger()
-        self._server = _Server(self.ledger, chance)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="provider", daemon=True)
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        host, port = self._server.server_address[:2]
-        return f"http://{host!s}:{port}"
-
-    def __enter__(self) -> PaymentService:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+@contextmanager
+def serve_payments(ledger: Ledger, chance: random.Random) -> Iterator[str]:
+    """Serve while the context is open; give the URL."""
+    with _Server(ledger, chance) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="provider", daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 class _Server(ThreadingHTTPServer):
@@ -94,12 +69,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, ledger: Ledger, chance: random.Random) -> None:
         super().__init__(("127.0.0.1", 0), _Request)
         self.ledger = ledger
-        self._chance = chance
-
-    def draw(self) -> tuple[float, float]:
-        """Give the luck of a request and how long its work takes."""
-        with self.ledger.lock:
-            return self._chance.random(), self._chance.uniform(*_WORK_S)
+        self.chance = chance
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Stay silent: a client that was killed while it waited is what this demo is about."""
@@ -109,30 +79,22 @@ class _Request(BaseHTTPRequestHandler):
     server: _Server
 
     def do_POST(self) -> None:
-        ledger = self.server.ledger
+        ledger, chance = self.server.ledger, self.server.chance
         key = self.headers["Idempotency-Key"]
-        ledger.count_request(self.path, key)
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        luck, work_s = self.server.draw()
+        with ledger.lock:
+            ledger.requests[self.path, key] += 1
+            luck, work_s = chance.random(), chance.uniform(*_WORK_S)
         time.sleep(work_s)
-        if luck < _FAILS_BEFORE:
-            ledger.count_trouble(late=False)
-            self._answer(500, {"error": "try again"})
-            return
-        answer = ledger.perform(self.path, key, body)
-        if luck < _FAILS_BEFORE + _FAILS_AFTER:
-            ledger.count_trouble(late=False)
-            self._answer(500, {"error": "something broke after your request was carried out"})
-            return
-        if luck < _FAILS_BEFORE + _FAILS_AFTER + _ANSWERS_LATE:
-            ledger.count_trouble(late=True)
-            time.sleep(_LATE_S)
-        self._answer(200, answer)
-
-    def _answer(self, status: int, body: dict[str, str]) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        fails = luck < _FAILS_BEFORE + _FAILS_AFTER
+        is_late = not fails and luck < _FAILS_BEFORE + _FAILS_AFTER + _ANSWERS_LATE
+        with ledger.lock:
+            answer = {} if luck < _FAILS_BEFORE else ledger.perform(self.path, key, body)
+            ledger.errors += fails
+            ledger.late += is_late
+        time.sleep(_LATE_S if is_late else 0)
+        data = json.dumps({"error": "something broke"} if fails else answer).encode()
+        self.send_response(500 if fails else 200)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

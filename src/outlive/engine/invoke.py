@@ -12,7 +12,7 @@ import copy
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
-from outlive.codec.payload import digest, digest_arguments, encode_arguments, is_atomic
+from outlive.codec.payload import digest_arguments, encode_arguments, is_atomic
 from outlive.engine.calls import BarrierCall, ChildCall, StartCall, StepCall, child_id
 from outlive.engine.roles import LiveRun
 from outlive.errors import UsageError
@@ -111,7 +111,8 @@ def _new_child(
     run: LiveRun, spec: WorkflowSpec, args: Args, kwargs: Kwargs, parent_close: ParentClose
 ) -> tuple[NewRun, str]:
     key = run.loop.branch().key(spec.name)
-    text = encode_arguments(run.codec, spec.shape, args, kwargs, where=f"arguments of workflow {spec.name}")
+    where = f"arguments of workflow {spec.name}"
+    text = encode_arguments(run.codec, spec.shape, args, kwargs, where=where)
     child = run.engine.new_run(spec, child_id(run.id, key), text)
     child.parent, child.parent_key, child.parent_close = run.row, key, parent_close
-    return child, digest(text)
+    return child, digest_arguments(spec.shape, args, kwargs, where=where)  # not of the text: sets, and ciphers, vary

@@ -106,7 +106,7 @@ class StepInfo:
     key: str
     attempt: int
     idempotency_key: str
-    fencing_token: int = field(default=0)
+    fencing_token: int = 0
 
 
 @dataclass(frozen=True)
