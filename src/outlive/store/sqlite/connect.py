@@ -166,13 +166,17 @@ def library_version(driver: str) -> tuple[int, ...]:
     return tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
 
 
+def dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
 def connect(location: Location, *, reader: bool = False) -> Connection:
     """Open a connection and set its pragmas; raises the driver's error if the file is locked."""
     version = library_version(location.driver)
     if version < OLDEST_LIBRARY:
         raise StoreError(
-            f"the SQLite library of this Python is {'.'.join(map(str, version))}, Outlive needs "
-            f"{'.'.join(map(str, OLDEST_LIBRARY))}: pip install 'outlive[apsw]' and add ?driver=apsw to the URL"
+            f"the SQLite library of this Python is {dotted(version)}, Outlive needs "
+            f"{dotted(OLDEST_LIBRARY)}: pip install 'outlive[apsw]' and add ?driver=apsw to the URL"
         )
     target = location.path or ":memory:"
     connection: Connection = ApswConnection(target) if location.driver == "apsw" else StdlibConnection(target)
