@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from outlive.errors import StoreError, StoreReadOnly, UsageError
-from outlive.store.sqlite.drivers import ApswConnection, Connection, StdlibConnection
+from outlive.store.sqlite.drivers import Connection, connect_apsw, connect_stdlib
 
 OLDEST_LIBRARY = (3, 38, 0)  # STRICT, RETURNING, json functions, unixepoch modifiers
 FIRST_SAFE_LIBRARY = (3, 51, 3)  # before it two processes that write at the same moment may damage the WAL
@@ -179,7 +179,7 @@ def connect(location: Location, *, reader: bool = False) -> Connection:
             f"{dotted(OLDEST_LIBRARY)}: pip install 'outlive[apsw]' and add ?driver=apsw to the URL"
         )
     target = location.path or ":memory:"
-    connection: Connection = ApswConnection(target) if location.driver == "apsw" else StdlibConnection(target)
+    connection = connect_apsw(target) if location.driver == "apsw" else connect_stdlib(target)
     try:
         _set_pragmas(connection, location, reader=reader)
     except BaseException:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-import weakref
 from collections.abc import Callable, Coroutine
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -22,8 +21,7 @@ from outlive.store.sqlite import schema
 from outlive.store.sqlite.connect import check_file, connect, enter_file, identify_file, leave_file, parse_url
 from outlive.store.sqlite.drivers import Connection
 from outlive.store.sqlite.hints import Hints
-from outlive.store.sqlite.transaction import SqliteTransaction
-from outlive.store.sqlite.writer import LOCK_WAIT_S, InlineLane, ThreadLane, write
+from outlive.store.sqlite.writer import LOCK_WAIT_S, Lane, ThreadLane, write
 
 D = TypeVar("D", bound="Database")
 P = ParamSpec("P")
@@ -73,7 +71,7 @@ class Database:
         self._place = place = parse_url(url)
         self._clock = clock
         self._wall = wall
-        lane = InlineLane if inline else ThreadLane
+        lane = Lane if inline else ThreadLane
         patience_s = 0.0 if inline else LOCK_WAIT_S
         self._writer = lane("outlive-writer", place.where, partial(connect, place), chance, patience_s)
         self._lanes = [self._writer]
@@ -82,7 +80,6 @@ class Database:
             self._lanes.append(lane("outlive-reader", place.where, read, chance, patience_s))
         self._reader = self._lanes[-1]
         self._hints = None if place.path is None or inline else Hints(place.path, chance)
-        self._transactions: weakref.WeakSet[SqliteTransaction] = weakref.WeakSet()
         self._file: tuple[int, int] | None = None
         self._opened = False
 
@@ -120,8 +117,6 @@ class Database:
         self._opened = False
         if self._hints is not None:
             self._hints.close()
-        for transaction in list(self._transactions):
-            transaction.abandon("the store was closed")
         for lane in reversed(self._lanes):
             await lane.stop()
         leave_file(self._place)

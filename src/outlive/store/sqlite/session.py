@@ -46,8 +46,8 @@ class SqliteSession:
         _check_place(place, guarded)
         await tx.begin()
         try:
-            with tx.statement:  # the first connection sets callbacks; see drivers.py
-                guarded.connect(_engine_of(tx.raw, guarded.bind))
+            with tx.statement:  # a connection of SQLAlchemy sets callbacks; see drivers.py
+                guarded.connect(_engine_of(tx, guarded.bind))
         except BaseException:
             await tx.rollback()
             raise
@@ -96,24 +96,30 @@ def _check_place(place: Location, guarded: GuardedSession) -> None:
         )
 
 
-def _engine_of(raw: Any, bind: Any) -> Engine:
+def _engine_of(tx: SqliteTransaction, bind: Any) -> Engine:
     """Give the engine that knows this connection alone; it is kept with it, because it keeps compiled statements."""
-    known: dict[Any, Engine] = raw.__dict__.setdefault("engines", {})
-    if bind not in known:
-        from sqlalchemy import create_engine
-        from sqlalchemy.pool import StaticPool
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
 
+    db = tx.connection
+    assert db is not None
+    engine: Engine | None = db.engines.get(bind)
+    if engine is None:
         options = {}
         for name in ("json_serializer", "json_deserializer"):
             if (function := getattr(getattr(bind, "dialect", None), f"_{name}", None)) is not None:
                 options[name] = function
         engine = create_engine(
-            "sqlite://", creator=lambda: raw, poolclass=StaticPool, pool_reset_on_return=None, **options
+            "sqlite://",
+            creator=lambda: db.guard and db.guard.raw,
+            poolclass=NullPool,
+            pool_reset_on_return=None,
+            **options,
         )
         for ending in ("do_commit", "do_rollback", "do_close"):
             setattr(engine.dialect, ending, _leave_to_outlive)
-        known[bind] = engine
-    return known[bind]
+        db.engines[bind] = engine
+    return engine
 
 
 def _leave_to_outlive(_connection: Any) -> None:

@@ -37,15 +37,11 @@ class SqliteStore(Ownership, Reading):
 
     async def begin(self, timeout_s: float) -> SqliteTransaction:
         """Begin a transaction of the user; the writer serves nothing else until it has ended."""
-        return await self._make_transaction(timeout_s).begin()
+        return await SqliteTransaction(self._writer, self._clock, timeout_s).begin()
 
     async def begin_session(self, maker: Any, timeout_s: float) -> SqliteSession:
-        return await SqliteSession.begin(self._place, self._make_transaction(timeout_s), maker)
-
-    def _make_transaction(self, timeout_s: float) -> SqliteTransaction:
-        transaction = SqliteTransaction(self._writer, self._clock, timeout_s)
-        self._transactions.add(transaction)
-        return transaction
+        tx = SqliteTransaction(self._writer, self._clock, timeout_s)
+        return await SqliteSession.begin(self._place, tx, maker)
 
     @hooks.commit_site("start_in")
     async def start_in(self, connection: Any, run: NewRun) -> ExistingRun | None:
