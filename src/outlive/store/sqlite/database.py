@@ -132,7 +132,6 @@ class Database:
         if self._hints is None:
             await asyncio.sleep(timeout_s)
             return False
-        if not self._hints.listening:
-            self._hints.listen()
+        if self._hints.listen():
             self._writer.watch(self._hints)
         return await self._hints.wait(timeout_s)
