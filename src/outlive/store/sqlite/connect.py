@@ -12,7 +12,6 @@ import os
 import sqlite3
 import sys
 import threading
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -39,7 +38,7 @@ _WRITER_PRAGMAS = ("PRAGMA wal_autocheckpoint = 4000", "PRAGMA journal_size_limi
 _READER_PRAGMAS = ("PRAGMA wal_autocheckpoint = 0", "PRAGMA query_only = 1")
 _DARWIN_PRAGMAS = ("PRAGMA fullfsync = 1", "PRAGMA checkpoint_fullfsync = 1")  # a plain fsync is not durable there
 
-_open_files: dict[str, Counter[str]] = {}
+_open_files: list[tuple[str, str]] = []  # path and driver of each store that is open
 _open_files_lock = threading.Lock()
 
 
@@ -55,6 +54,20 @@ class Location:
     def where(self) -> str:
         """The database as errors name it."""
         return f"SQLite database {self.path}" if self.path else "SQLite database in memory"
+
+    def is_at(self, path: str | None) -> bool:
+        """Whether a path leads to this very file."""
+        return bool(self.path and path) and Path(str(path)).exists() and Path(str(path)).samefile(str(self.path))
+
+    def identify(self) -> tuple[int, int] | None:
+        """Give what tells a file from another one that has taken its name; None if there is none."""
+        if self.path is None:
+            return None
+        try:
+            found = Path(self.path).stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
 
 def parse_url(url: str) -> Location:
@@ -118,41 +131,24 @@ def _read_mounts() -> str:
         return ""
 
 
-def identify_file(location: Location) -> tuple[int, int] | None:
-    """Give what tells a file from another one that has taken its name; None if there is none."""
-    if location.path is None:
-        return None
-    try:
-        found = Path(location.path).stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
 def enter_file(location: Location) -> None:
     """Note that this process opens the file; refuse it if it is open through the other SQLite library."""
-    if location.path is None:
-        return
     with _open_files_lock:
-        drivers = _open_files.setdefault(location.path, Counter())
-        other = next((driver for driver in drivers if driver != location.driver), None)
-        if other is not None:
-            raise UsageError(
-                f"{location.where} is open in this process through {other!r} already: a second SQLite library on "
-                f"the same file loses locks and commits; use driver={other} here too, or another process"
-            )
-        drivers[location.driver] += 1
+        for path, driver in _open_files:
+            if path == location.path and driver != location.driver:
+                raise UsageError(
+                    f"{location.where} is open in this process through {driver!r} already: a second SQLite library on "
+                    f"the same file loses locks and commits; use driver={driver} here too, or another process"
+                )
+        if location.path is not None:
+            _open_files.append((location.path, location.driver))
 
 
 def leave_file(location: Location) -> None:
     """Undo one `enter_file`."""
-    if location.path is None:
-        return
     with _open_files_lock:
-        drivers = _open_files[location.path]
-        drivers[location.driver] -= 1
-        if not +drivers:
-            del _open_files[location.path]
+        if location.path is not None:
+            _open_files.remove((location.path, location.driver))
 
 
 def library_version(driver: str) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from outlive.clock import Clock
 from outlive.hooks import commit_site
 from outlive.store.sqlite import schema
-from outlive.store.sqlite.connect import check_file, connect, enter_file, identify_file, leave_file, parse_url
+from outlive.store.sqlite.connect import check_file, connect, enter_file, leave_file, parse_url
 from outlive.store.sqlite.drivers import Connection
 from outlive.store.sqlite.hints import Hints
 from outlive.store.sqlite.writer import LOCK_WAIT_S, Lane, ThreadLane, write
@@ -96,10 +96,9 @@ class Database:
             lane.start()
         try:
             where = self._place.where
-            if migrate and not await self._writer.run(lambda db: schema.is_current(db, where)):
+            if not await self._writer.run(lambda db: schema.is_current(db, where, migrate=migrate)):
                 await self._migrate()
-            await self._writer.run(lambda db: schema.check(db, where))
-            self._file = identify_file(self._place)
+            self._file = self._place.identify()
             return await self._reader.run(lambda _: self._wall())
         except BaseException:
             await self.close()

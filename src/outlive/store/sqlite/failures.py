@@ -7,6 +7,8 @@ not an error of a driver or of its parameters passes through unchanged.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from outlive.errors import SchemaMismatch, StoreError, StoreReadOnly, StoreUnavailable
 from outlive.store.interface import WriteRefused
@@ -78,6 +80,18 @@ def translate(error: Exception, where: str, *, committing: bool = False) -> Exce
     if advice is None:
         return StoreError(f"{where} failed: {error}")
     return StoreUnavailable(f"{where}: {advice} ({error})", outcome_unknown=committing and code == IOERR)
+
+
+@contextmanager
+def translated(where: str, *, committing: bool = False) -> Iterator[None]:
+    """Raise what `translate` gives in place of a driver's error."""
+    try:
+        yield
+    except Exception as error:
+        shown = translate(error, where, committing=committing)
+        if shown is error:
+            raise
+        raise shown from error
 
 
 def _of_missing_file(error: Exception, where: str) -> Exception:

@@ -22,7 +22,7 @@ from outlive.model.reads import Claimed, TakenOver, WorkerRow
 from outlive.model.writes import Fence
 from outlive.store.interface import WriteRefused
 from outlive.store.sqlite.batch import SQL, check_fence
-from outlive.store.sqlite.connect import FIRST_SAFE_LIBRARY, dotted, identify_file, library_version
+from outlive.store.sqlite.connect import FIRST_SAFE_LIBRARY, dotted, library_version
 from outlive.store.sqlite.database import Database, reading, writing
 from outlive.store.sqlite.drivers import Connection
 from outlive.store.sqlite.writer import write
@@ -75,7 +75,7 @@ class Ownership(Database):
     @writing
     def beat(self, db: Connection, fence: Fence, lease_s: float) -> float:
         """Renew a lease; give the database's time. From any loop: it goes to the writer thread like all writes."""
-        if identify_file(self._place) != self._file:
+        if self._place.identify() != self._file:
             raise StoreUnavailable(
                 f"{self._place.where} was deleted or replaced while it was open: what this process writes is lost to "
                 "all others; restart it"

@@ -102,10 +102,8 @@ WHERE row = ? AND owner = ? AND claim = ?
 -- name: mark_run
 -- What a takeover will count; progress also ends the run's time as a suspect.
 UPDATE ol_live
-SET in_user_code = :in_user_code,
-    crashes = CASE WHEN :clear_crashes THEN 0 ELSE crashes END,
-    alone = CASE WHEN :clear_crashes THEN 0 ELSE alone END
-WHERE row = :row AND owner = :worker AND claim = :claim
+SET in_user_code = ?, crashes = CASE WHEN ? THEN 0 ELSE crashes END, alone = CASE WHEN ? THEN 0 ELSE alone END
+WHERE row = ? AND owner = ? AND claim = ?
 
 -- name: delete_request
 -- A request that its owner has executed.

@@ -9,7 +9,6 @@ COMMIT or ROLLBACK to the writer's connection, and never closes it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from outlive import hooks
@@ -88,8 +87,7 @@ def _check_place(place: Location, guarded: GuardedSession) -> None:
     bind = guarded.bind
     if bind is None:
         return
-    name = bind.url.database if bind.dialect.name == "sqlite" else None
-    if place.path is None or not name or not Path(name).exists() or not Path(name).samefile(place.path):
+    if bind.dialect.name != "sqlite" or not place.is_at(bind.url.database):
         raise UsageError(
             f"the session is bound to {bind.url!r}, the app's database is {place.path or 'private, in memory'}: bind "
             "the sessionmaker to an engine of the app's own database, or to none"

@@ -24,12 +24,16 @@ class SqliteStore(Ownership, Reading):
     """See `outlive.store.interface.Store` for what each method promises, and `Database` for the settings."""
 
     async def commit(self, batch: Batch, fence: Fence | None) -> Committed:
-        where, wall = self._place.where, self._wall
-
         def job(db: Connection) -> Committed:
             blobs = Blobs()
             rows = blobs.move_out_of(batch) if batch.large else batch
-            committed = write(db, lambda: write_batch(db, rows, fence, wall(), blobs), where, _before_commit)
+
+            def body() -> Committed:
+                committed = write_batch(db, rows, fence, self._wall(), blobs)
+                hooks.point("commit.before")
+                return committed
+
+            committed = write(db, body, self._place.where)
             hooks.point("commit.after")
             return committed
 
@@ -61,7 +65,3 @@ class BeatChannel:
 
     async def close(self) -> None:
         """Nothing to close: the connection is the store's."""
-
-
-def _before_commit() -> None:
-    hooks.point("commit.before")

@@ -22,7 +22,7 @@ from outlive.model.writes import Committed, EntryWrite, Fence
 from outlive.store.interface import EntrySettled
 from outlive.store.sqlite.batch import check_fence, find_outcome, write_entries
 from outlive.store.sqlite.drivers import Connection, Guarded
-from outlive.store.sqlite.failures import extended_code, translate
+from outlive.store.sqlite.failures import extended_code, translate, translated
 from outlive.store.sqlite.statements import Record, arrange
 from outlive.store.sqlite.writer import BEGIN, COMMIT, Lane, roll_back
 
@@ -100,18 +100,16 @@ class SqliteTransaction:
     def _commit(self, db: Connection, fence: Fence, entry: EntryWrite) -> None:
         db.guard = None  # the last statements are short, and the user's are over
         try:
-            check_fence(db, fence)
-            if find_outcome(db, entry) not in (None, "started"):
-                raise EntrySettled(f"entry {entry.key!r} of run row {entry.row} is settled already")
-            write_entries(db, [entry], Committed())
-            hooks.point("transaction.entry_written")
-            db.run(COMMIT)
-        except BaseException as error:
+            with translated(self._lane.where, committing=True):
+                check_fence(db, fence)
+                if find_outcome(db, entry) not in (None, "started"):
+                    raise EntrySettled(f"entry {entry.key!r} of run row {entry.row} is settled already")
+                write_entries(db, [entry], Committed())
+                hooks.point("transaction.entry_written")
+                db.run(COMMIT)
+        except BaseException:
             self.end("this transaction has been rolled back")
-            shown = translate(error, self._lane.where, committing=True) if isinstance(error, Exception) else error
-            if shown is error:
-                raise
-            raise shown from error
+            raise
         self.end("this transaction has been committed")
         hooks.point("transaction.after")
 

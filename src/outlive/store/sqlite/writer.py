@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 
 from outlive.errors import UsageError
 from outlive.store.sqlite.drivers import Connection
-from outlive.store.sqlite.failures import BUSY_SNAPSHOT, extended_code, is_busy, translate
+from outlive.store.sqlite.failures import BUSY_SNAPSHOT, extended_code, is_busy, translated
 
 log = logging.getLogger("outlive.store")
 
@@ -37,17 +37,13 @@ LOCK_WAIT_S = 10.0  # then the writer that holds the lock is taken for stuck
 _PAUSE_MIN_S, _PAUSE_FIRST_S, _PAUSE_MAX_S, _PAUSE_GROWTH = 0.000_1, 0.000_6, 0.005, 1.3
 
 
-def write(db: Connection, body: Callable[[], T], where: str, committing: Callable[[], None] | None = None) -> T:
+def write(db: Connection, body: Callable[[], T], where: str) -> T:
     """Execute `body` in a transaction that has the write lock from the start; all of it or nothing."""
     db.run(BEGIN)
     try:
         result = body()
-        if committing is not None:
-            committing()
-        try:
+        with translated(where, committing=True):
             db.run(COMMIT)
-        except Exception as error:
-            raise translate(error, where, committing=True) from error
     except BaseException:
         roll_back(db)
         raise
@@ -166,15 +162,13 @@ class Lane:
         """Execute a job now, again and again while the database is locked."""
         waited_s, ceiling_s = 0.0, _PAUSE_FIRST_S
         while True:
-            try:
-                return job(self._db())
-            except Exception as error:
-                self._check_connection(error)
-                if waited_s >= self._patience_s or not is_busy(error):
-                    translated = translate(error, self.where)
-                    if translated is error:
+            with translated(self.where):
+                try:
+                    return job(self._db())
+                except Exception as error:
+                    self._check_connection(error)
+                    if waited_s >= self._patience_s or not is_busy(error):
                         raise
-                    raise translated from error
             pause_s = self._chance.uniform(_PAUSE_MIN_S, ceiling_s)
             ceiling_s = min(ceiling_s * _PAUSE_GROWTH, _PAUSE_MAX_S)
             time.sleep(pause_s)
