@@ -11,9 +11,9 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from outlive.errors import StoreUnavailable
 from outlive.hooks import commit_site
@@ -123,11 +123,9 @@ class Ownership(Database):
     async def claim(
         self, fence: Fence, workflows: Sequence[str], queues: Sequence[str] | None, limit: int, *, suspect: bool = False
     ) -> list[Claimed]:
-        choice = _Choice(workflows, queues, limit, suspect=suspect)
-
         def choose(db: Connection) -> list[int]:
             check_fence(db, fence)
-            return choice.rows(db, self._wall())
+            return _choose(db, self._wall(), workflows, queues, limit, suspect=suspect)
 
         def take(db: Connection) -> list[Claimed]:
             now, rows = self._wall(), _json(choose(db))
@@ -198,38 +196,31 @@ class Ownership(Database):
         return db.many(SQL["wake_requested"], [{"now": now, "row": row} for row in sorted(rows)])
 
 
-class _Choice:
-    """Which rows a claim would take: by priority, then due time; suspects only if asked, in groups."""
+def _choose(
+    db: Connection, now: float, workflows: Sequence[str], queues: Sequence[str] | None, limit: int, *, suspect: bool
+) -> list[int]:
+    """Give the rows that a claim takes: by priority, then due time; suspects only if asked, in groups."""
+    filters = {"workflows": _json(workflows), "queues": None if queues is None else _json(queues), "now": now}
+    cancels = {**filters, "suspect": suspect, "limit": 1 if suspect else limit}
+    held = [row for (row,) in db.rows(SQL["list_held_cancels"], cancels)]
+    if not suspect:
+        due = _list_due(db, now, filters["workflows"], queues, limit)
+        return [*held, *islice(due, limit - len(held))]
+    if held:
+        return held
+    suspects = db.rows(SQL["list_suspects"], {**filters, "limit": limit})
+    same = [row for row, crashes in suspects if crashes == suspects[0][1]]  # the oftener they crashed, the fewer
+    return same[: SUSPECT_GROUPS.get(suspects[0][1], 1)] if suspects else []
 
-    def __init__(self, workflows: Sequence[str], queues: Sequence[str] | None, limit: int, *, suspect: bool) -> None:
-        self._suspect = suspect
-        self._limit = limit
-        self._queues = queues
-        self._filters = {"workflows": _json(workflows), "queues": None if queues is None else _json(queues)}
 
-    def rows(self, db: Connection, now: float) -> list[int]:
-        """Give the rows in the order in which they would be taken."""
-        if self._limit <= 0:
-            return []
-        limits = {"suspect": self._suspect, "limit": 1 if self._suspect else self._limit}
-        rows = [row for (row,) in db.rows(SQL["list_held_cancels"], self._filters | limits)]
-        if not self._suspect:
-            return [*rows, *islice(self._due(db, now), self._limit - len(rows))]
-        return rows or self._group(db, now)
-
-    def _group(self, db: Connection, now: float) -> list[int]:
-        """Give suspects that have crashed as often as the first of them: the oftener, the fewer."""
-        found = db.rows(SQL["list_suspects"], self._filters | {"now": now, "limit": self._limit})
-        same = [row for row, crashes in found if crashes == found[0][1]]
-        return same[: SUSPECT_GROUPS.get(found[0][1], 1)] if found else []
-
-    def _due(self, db: Connection, now: float) -> Iterable[int]:
-        for priority, same in groupby(db.rows(SQL["list_lanes"]), key=lambda lane: lane[1]):
-            due = []
-            for queue, _ in same:
-                if self._queues is None or queue in self._queues:
-                    due += db.rows(SQL["list_due"], (queue, priority, now, self._filters["workflows"], self._limit))
-            yield from (row for _, row in sorted(due))
+def _list_due(db: Connection, now: float, workflows: Any, queues: Sequence[str] | None, limit: int) -> Iterator[int]:
+    lanes = db.rows(SQL["walk_lanes"] + "\n" + SQL["list_lanes"])
+    for priority, same in groupby(lanes, key=lambda lane: lane[1]):
+        due = []
+        for queue, _ in same:
+            if queues is None or queue in queues:
+                due += db.rows(SQL["list_due"], (queue, priority, now, workflows, limit))
+        yield from (row for _, row in sorted(due))
 
 
 def _put_beat(db: Connection, worker: int, now: float, lease_s: float) -> None:

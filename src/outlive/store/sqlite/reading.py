@@ -73,7 +73,7 @@ class Reading(Database):
 
     @reading
     def next_due(self, db: Connection) -> float | None:
-        ((due_at,),) = db.rows(SQL["next_due"])
+        ((due_at,),) = db.rows(SQL["walk_lanes"] + "\n" + SQL["next_due"])
         return None if due_at is None else float(due_at)
 
 
