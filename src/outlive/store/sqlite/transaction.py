@@ -46,7 +46,7 @@ class SqliteTransaction:
         self.connection: Connection | None = None  # while it is open
         self.statement = threading.RLock()
 
-    # -- its life: all but `begin` and `abandon` on the lane's thread -------------
+    # -- its life: all but `begin` on the lane's thread ---------------------------
     async def begin(self) -> SqliteTransaction:
         """Wait for the writer and begin."""
         hooks.point("transaction.before")
@@ -134,16 +134,18 @@ class SqliteTransaction:
         return max(0.0, self._deadline - self._clock.steady())
 
     def look(self, _: Connection) -> None:
-        if self.is_over():
-            self.end(self._over or "")
+        self.end(self._overdue())
+
+    def _overdue(self) -> str:
+        return (
+            f"this transaction was open for longer than the transaction_timeout of {self._timeout_s:g} s and was "
+            "rolled back; do slow work before it begins"
+        )
 
     # -- the guard of the raw connection ------------------------------------------
     def is_over(self) -> bool:
         if self._over is None and self._clock.steady() >= self._deadline:
-            self._over = (
-                f"this transaction was open for longer than the transaction_timeout of {self._timeout_s:g} s and was "
-                "rolled back; do slow work before it begins"
-            )
+            self._over = self._overdue()
         return self._over is not None
 
     def check(self) -> None:

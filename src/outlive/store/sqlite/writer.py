@@ -128,11 +128,7 @@ class Lane:
         self._set_alarm(holder)
 
     def _set_alarm(self, holder: Holder) -> None:
-        self._timer = holder.loop.call_later(holder.pause_s(), lambda: self._take(self._wake_holder, holder))
-
-    def _wake_holder(self) -> None:
-        if self._holder is not None:
-            self._holder.look(self._db())
+        self._timer = holder.loop.call_later(holder.pause_s(), self._take, partial(holder.look, self._db()), holder)
 
     def let_go(self) -> None:
         """Let the jobs that wait have their turn."""
