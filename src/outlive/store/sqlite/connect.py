@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +29,14 @@ NETWORK_FILE_SYSTEMS = frozenset(
 _PRAGMAS = (
     "PRAGMA busy_timeout = 0",  # SQLite's own handler starves one of two processes; we wait with jitter
     "PRAGMA synchronous = FULL",
+    "PRAGMA fullfsync = 1",  # macOS: a plain fsync is not durable there
+    "PRAGMA checkpoint_fullfsync = 1",
     "PRAGMA foreign_keys = OFF",
     "PRAGMA temp_store = MEMORY",
     "PRAGMA cache_size = -65536",
 )
 _WRITER_PRAGMAS = ("PRAGMA wal_autocheckpoint = 4000", "PRAGMA journal_size_limit = 67108864")
 _READER_PRAGMAS = ("PRAGMA wal_autocheckpoint = 0", "PRAGMA query_only = 1")
-_DARWIN_PRAGMAS = ("PRAGMA fullfsync = 1", "PRAGMA checkpoint_fullfsync = 1")  # a plain fsync is not durable there
 
 _open_files: list[tuple[str, str]] = []  # path and driver of each store that is open
 _open_files_lock = threading.Lock()
@@ -177,20 +177,15 @@ def connect(location: Location, *, reader: bool = False) -> Connection:
     target = location.path or ":memory:"
     connection = connect_apsw(target) if location.driver == "apsw" else connect_stdlib(target)
     try:
-        _set_pragmas(connection, location, reader=reader)
+        for pragma in (*_PRAGMAS, *(_READER_PRAGMAS if reader else _WRITER_PRAGMAS)):
+            connection.rows(pragma)
+        if not reader and location.path is not None:
+            ((mode,),) = connection.rows("PRAGMA journal_mode = WAL")
+            if mode != "wal":
+                raise StoreError(
+                    f"{location.where} cannot be used in WAL mode (it stays in {mode!r}): use a local disk"
+                )
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _set_pragmas(connection: Connection, location: Location, *, reader: bool) -> None:
-    darwin = _DARWIN_PRAGMAS if sys.platform == "darwin" else ()
-    for pragma in (*_PRAGMAS, *darwin):
-        connection.rows(pragma)
-    if not reader and location.path is not None:
-        ((mode,),) = connection.rows("PRAGMA journal_mode = WAL")
-        if mode != "wal":
-            raise StoreError(f"{location.where} cannot be used in WAL mode (it stays in {mode!r}): use a local disk")
-    for pragma in _READER_PRAGMAS if reader else _WRITER_PRAGMAS:
-        connection.rows(pragma)

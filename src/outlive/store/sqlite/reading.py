@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from outlive.model.reads import EndedRun, EntryRow, RequestRow, RunQuery, RunRow, WorkerRow
@@ -31,16 +32,7 @@ class Reading(Database):
 
     @reading
     def list_runs(self, db: Connection, query: RunQuery) -> list[RunRow]:
-        filters = {
-            "after": query.after,
-            "workflow": query.workflow,
-            "queue": query.queue,
-            "id_prefix": query.id_prefix,
-            "created_after": query.created_after,
-            "created_before": query.created_before,
-            "statuses": json.dumps(query.statuses) if query.statuses else None,
-            "limit": query.limit,
-        }
+        filters = asdict(query) | {"statuses": json.dumps(query.statuses) if query.statuses else None}
         return _runs(db, self._wall(), ["where_query", *_narrowing(set(query.statuses)), "order_newest"], filters)
 
     @reading
