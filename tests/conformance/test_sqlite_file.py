@@ -258,7 +258,7 @@ async def test_a_locked_file_is_waited_for(sqlite_file):
 
 
 async def test_a_file_that_stays_locked_is_unavailable(sqlite_file, monkeypatch):
-    monkeypatch.setattr("outlive.store.sqlite.store.LOCK_WAIT_S", 0.05)
+    monkeypatch.setattr("outlive.store.sqlite.database.LOCK_WAIT_S", 0.05)
     async with sqlite_file.open() as store:
         holder = sqlite3.connect(file_of(sqlite_file), isolation_level=None)
         holder.execute("begin immediate")
@@ -569,7 +569,7 @@ async def test_the_sweep_looks_at_all_now_and_then():
 
 
 async def test_an_old_library_is_told_once_and_only_beside_others(sqlite_file, monkeypatch, caplog):
-    monkeypatch.setattr("outlive.store.sqlite.store.library_version", lambda _: (3, 51, 2))
+    monkeypatch.setattr("outlive.store.sqlite.ownership.library_version", lambda _: (3, 51, 2))
     async with sqlite_file.open() as store:
         await register(store)
         assert not caplog.records

@@ -20,7 +20,7 @@ import pytest
 
 import outlive
 from outlive import Outlive, Status, StoreUnavailable, UsageError, step, workflow
-from outlive.store.sqlite import store as sqlite_store
+from outlive.store.sqlite import database as sqlite_database
 from tests.house.source import SRC
 from tests.support.postgres import LOCKED_PASSWORD, LOCKED_ROLE, NOBODY, PostgresServer, shared_server
 
@@ -339,7 +339,7 @@ def test_a_full_disk_makes_runs_wait(tmp_path: Path, room: str) -> None:
 
 
 async def test_a_locked_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_store, "LOCK_WAIT_S", 0.2)
+    monkeypatch.setattr(sqlite_database, "LOCK_WAIT_S", 0.2)
     path = tmp_path / "shop.db"
     async with Outlive(f"sqlite:///{path}") as app:
         run = await started(app, "gate")

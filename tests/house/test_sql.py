@@ -23,7 +23,7 @@ ONE_SIDED = {
         list_newly_awaited list_requested list_suspects quarantine_owned read_claimable release_owned take_owned
     """,
     "SQLite puts a listing together from blocks whose filters may be NULL, PostgreSQL from those that are set": """
-        narrow_to_live narrow_to_unsuccessful order_newest where_id where_parent where_query
+        narrow_to_live narrow_to_unsuccessful order_newest walk_lanes where_id where_parent where_query
     """,
     "SQLite creates its first table itself and has a bug that concerns several processes on one file": """
         count_other_processes create_meta

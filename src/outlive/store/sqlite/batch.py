@@ -150,53 +150,25 @@ def _entry_values(entry: EntryWrite) -> tuple[Any, ...]:
 
 
 def _write_ends(db: Connection, batch: Batch, fence: Fence, refused: set[int], now: float) -> None:
+    def each(block: str, rows: list[tuple[Any, ...]]) -> None:
+        if rows:
+            db.many(SQL[block], rows)
+
     worker = fence.worker
-    finishes = [finish for finish in batch.finishes if finish.row not in refused]
-    if finishes:
-        db.many(
-            SQL["finish_run"],
-            [
-                (
-                    end.status,
-                    end.output,
-                    end.error,
-                    end.started_at,
-                    max(now, end.started_at),
-                    end.row,
-                    worker,
-                    end.claim,
-                )
-                for end in finishes
-            ],
-        )
-        closing = [(f.close_reason, now, f.row, worker, f.claim) for f in finishes if f.close_reason is not None]
-        if closing:
-            db.many(SQL["close_children"], closing)
-        db.many(SQL["delete_live"], [(f.row, worker, f.claim) for f in finishes])
-        if db.rows(SQL["any_request"]):
-            db.many(SQL["delete_ended_requests"], [(f.row,) for f in finishes])
+    ends = [end for end in batch.finishes if end.row not in refused]
+    each(
+        "finish_run",
+        [(e.status, e.output, e.error, e.started_at, max(now, e.started_at), e.row, worker, e.claim) for e in ends],
+    )
+    each("close_children", [(e.close_reason, now, e.row, worker, e.claim) for e in ends if e.close_reason is not None])
+    each("delete_live", [(e.row, worker, e.claim) for e in ends])
+    if ends and db.rows(SQL["any_request"]):
+        each("delete_ended_requests", [(e.row,) for e in ends])
     releases = [release for release in batch.releases if release.row not in refused]
-    if releases:
-        db.many(
-            SQL["release_run"],
-            [(r.wake_at, r.hold, r.hold_reason, r.row, worker, r.claim) for r in releases],
-        )
-    if batch.marks:
-        db.many(
-            SQL["mark_run"],
-            [
-                {
-                    "in_user_code": m.in_user_code,
-                    "clear_crashes": m.clear_crashes,
-                    "row": m.row,
-                    "worker": worker,
-                    "claim": m.claim,
-                }
-                for m in batch.marks
-            ],
-        )
-    if batch.handled_requests:
-        db.many(SQL["delete_request"], [(request,) for request in batch.handled_requests])
+    each("release_run", [(r.wake_at, r.hold, r.hold_reason, r.row, worker, r.claim) for r in releases])
+    marks = [(m.in_user_code, m.clear_crashes, m.clear_crashes, m.row, worker, m.claim) for m in batch.marks]
+    each("mark_run", marks)
+    each("delete_request", [(request,) for request in batch.handled_requests])
 
 
 def _look_up(db: Connection, block: str, wanted: Sequence[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 import threading
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from outlive.errors import StoreError, StoreReadOnly, UsageError
-from outlive.store.sqlite.drivers import ApswConnection, Connection, StdlibConnection
+from outlive.store.sqlite.drivers import Connection, connect_apsw, connect_stdlib
 
 OLDEST_LIBRARY = (3, 38, 0)  # STRICT, RETURNING, json functions, unixepoch modifiers
 FIRST_SAFE_LIBRARY = (3, 51, 3)  # before it two processes that write at the same moment may damage the WAL
@@ -31,15 +29,16 @@ NETWORK_FILE_SYSTEMS = frozenset(
 _PRAGMAS = (
     "PRAGMA busy_timeout = 0",  # SQLite's own handler starves one of two processes; we wait with jitter
     "PRAGMA synchronous = FULL",
+    "PRAGMA fullfsync = 1",  # macOS: a plain fsync is not durable there
+    "PRAGMA checkpoint_fullfsync = 1",
     "PRAGMA foreign_keys = OFF",
     "PRAGMA temp_store = MEMORY",
     "PRAGMA cache_size = -65536",
 )
 _WRITER_PRAGMAS = ("PRAGMA wal_autocheckpoint = 4000", "PRAGMA journal_size_limit = 67108864")
 _READER_PRAGMAS = ("PRAGMA wal_autocheckpoint = 0", "PRAGMA query_only = 1")
-_DARWIN_PRAGMAS = ("PRAGMA fullfsync = 1", "PRAGMA checkpoint_fullfsync = 1")  # a plain fsync is not durable there
 
-_open_files: dict[str, Counter[str]] = {}
+_open_files: list[tuple[str, str]] = []  # path and driver of each store that is open
 _open_files_lock = threading.Lock()
 
 
@@ -55,6 +54,20 @@ class Location:
     def where(self) -> str:
         """The database as errors name it."""
         return f"SQLite database {self.path}" if self.path else "SQLite database in memory"
+
+    def is_at(self, path: str | None) -> bool:
+        """Whether a path leads to this very file."""
+        return bool(self.path and path) and Path(str(path)).exists() and Path(str(path)).samefile(str(self.path))
+
+    def identify(self) -> tuple[int, int] | None:
+        """Give what tells a file from another one that has taken its name; None if there is none."""
+        if self.path is None:
+            return None
+        try:
+            found = Path(self.path).stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
 
 def parse_url(url: str) -> Location:
@@ -118,41 +131,24 @@ def _read_mounts() -> str:
         return ""
 
 
-def identify_file(location: Location) -> tuple[int, int] | None:
-    """Give what tells a file from another one that has taken its name; None if there is none."""
-    if location.path is None:
-        return None
-    try:
-        found = Path(location.path).stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
 def enter_file(location: Location) -> None:
     """Note that this process opens the file; refuse it if it is open through the other SQLite library."""
-    if location.path is None:
-        return
     with _open_files_lock:
-        drivers = _open_files.setdefault(location.path, Counter())
-        other = next((driver for driver in drivers if driver != location.driver), None)
-        if other is not None:
-            raise UsageError(
-                f"{location.where} is open in this process through {other!r} already: a second SQLite library on "
-                f"the same file loses locks and commits; use driver={other} here too, or another process"
-            )
-        drivers[location.driver] += 1
+        for path, driver in _open_files:
+            if path == location.path and driver != location.driver:
+                raise UsageError(
+                    f"{location.where} is open in this process through {driver!r} already: a second SQLite library on "
+                    f"the same file loses locks and commits; use driver={driver} here too, or another process"
+                )
+        if location.path is not None:
+            _open_files.append((location.path, location.driver))
 
 
 def leave_file(location: Location) -> None:
     """Undo one `enter_file`."""
-    if location.path is None:
-        return
     with _open_files_lock:
-        drivers = _open_files[location.path]
-        drivers[location.driver] -= 1
-        if not +drivers:
-            del _open_files[location.path]
+        if location.path is not None:
+            _open_files.remove((location.path, location.driver))
 
 
 def library_version(driver: str) -> tuple[int, ...]:
@@ -166,31 +162,30 @@ def library_version(driver: str) -> tuple[int, ...]:
     return tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
 
 
+def dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
 def connect(location: Location, *, reader: bool = False) -> Connection:
     """Open a connection and set its pragmas; raises the driver's error if the file is locked."""
     version = library_version(location.driver)
     if version < OLDEST_LIBRARY:
         raise StoreError(
-            f"the SQLite library of this Python is {'.'.join(map(str, version))}, Outlive needs "
-            f"{'.'.join(map(str, OLDEST_LIBRARY))}: pip install 'outlive[apsw]' and add ?driver=apsw to the URL"
+            f"the SQLite library of this Python is {dotted(version)}, Outlive needs "
+            f"{dotted(OLDEST_LIBRARY)}: pip install 'outlive[apsw]' and add ?driver=apsw to the URL"
         )
     target = location.path or ":memory:"
-    connection: Connection = ApswConnection(target) if location.driver == "apsw" else StdlibConnection(target)
+    connection = connect_apsw(target) if location.driver == "apsw" else connect_stdlib(target)
     try:
-        _set_pragmas(connection, location, reader=reader)
+        for pragma in (*_PRAGMAS, *(_READER_PRAGMAS if reader else _WRITER_PRAGMAS)):
+            connection.rows(pragma)
+        if not reader and location.path is not None:
+            ((mode,),) = connection.rows("PRAGMA journal_mode = WAL")
+            if mode != "wal":
+                raise StoreError(
+                    f"{location.where} cannot be used in WAL mode (it stays in {mode!r}): use a local disk"
+                )
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _set_pragmas(connection: Connection, location: Location, *, reader: bool) -> None:
-    darwin = _DARWIN_PRAGMAS if sys.platform == "darwin" else ()
-    for pragma in (*_PRAGMAS, *darwin):
-        connection.rows(pragma)
-    if not reader and location.path is not None:
-        ((mode,),) = connection.rows("PRAGMA journal_mode = WAL")
-        if mode != "wal":
-            raise StoreError(f"{location.where} cannot be used in WAL mode (it stays in {mode!r}): use a local disk")
-    for pragma in _READER_PRAGMAS if reader else _WRITER_PRAGMAS:
-        connection.rows(pragma)

@@ -1,20 +1,18 @@
-"""One connection, the same face for the standard library's sqlite3 and for apsw.
+"""One connection, the same for the standard library's sqlite3 and for apsw, and what a user sees of it.
 
-Knows how each driver executes, counts and guards; knows no SQL of Outlive.
-While a `Guard` is set, the raw connection is in the hands of a user: SQLite
-itself then refuses to begin, commit or roll back, and a check goes before each
-statement. Without a guard the raw connection refuses to be used from outside.
+Knows how the drivers execute and count; knows no SQL of Outlive. While a
+transaction of the user is open, `guard` is set: SQLite itself then refuses to
+begin, commit or roll back, and stops a statement when the transaction is over.
 The callbacks are set once: to set one takes SQLite's mutex with the GIL held,
 a deadlock where another thread is within a statement.
 """
 
 from __future__ import annotations
 
+import inspect
 import sqlite3
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import cache, wraps
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from outlive.errors import UsageError
@@ -24,278 +22,156 @@ Parameters = Sequence[Any] | dict[str, Any]
 _CACHED_STATEMENTS = 256  # all blocks, each in a few lengths, and those of a user
 _TRANSACTION_ACTION = 22  # SQLITE_TRANSACTION of the authorizer: BEGIN, COMMIT or ROLLBACK
 _DENY, _OK = 1, 0
+_STEPS_BETWEEN_LOOKS = 1_000_000  # of SQLite's machine, some 15 ms: each look waits for the GIL
+_ENDINGS = ("commit", "rollback", "executescript", "__enter__")
+_SETTINGS = {"row_factory": None, "text_factory": str, "row_trace": None, "exec_trace": None}
 
 
 class Guard(Protocol):
-    """What the raw connection asks while a user's transaction is open."""
+    """What a connection asks while a user's transaction is open."""
 
     @property
+    def raw(self) -> Any: ...
+    @property
     def statement(self) -> AbstractContextManager[object]:
-        """Hold it during a statement, so that the writer's thread executes none at the same time."""
+        """Hold it during a statement, so that no other thread executes one at the same time."""
 
+    def is_over(self) -> bool: ...
     def check(self) -> None:
-        """Raise UsageError if the transaction has ended."""
+        """Raise UsageError if the transaction is over."""
 
     def refuse(self, what: str) -> UsageError:
         """Doom the transaction, because the user tried to end it; give the error to raise."""
 
 
-class Connection(Protocol):
-    """What the store needs of a connection."""
+class Connection:
+    """A connection in autocommit mode."""
 
-    @property
-    def raw(self) -> Any: ...
-    @property
-    def in_transaction(self) -> bool: ...
-    def rows(self, sql: str, parameters: Parameters = ()) -> list[Any]:
-        """Execute a query; give its rows as tuples."""
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+        self.guard: Guard | None = None
+        self.engines: dict[Any, Any] = {}  # of SQLAlchemy, see session.py
+        self._cursor = raw.cursor()  # not the user's row factory
+        raw.set_authorizer(self._authorize)
+        raw.set_progress_handler(self._is_over, _STEPS_BETWEEN_LOOKS)
 
-    def run(self, sql: str, parameters: Parameters = ()) -> int:
-        """Execute a statement without a result; give how many rows it changed."""
+    def _authorize(self, action: int, operation: Any, *_: Any) -> int:
+        if self.guard is None or action != _TRANSACTION_ACTION:
+            return _OK
+        self.guard.refuse(str(operation))
+        return _DENY
 
-    def many(self, sql: str, rows: Iterable[Parameters]) -> int:
-        """Execute a statement for each row of parameters; give how many rows were changed."""
-
-    def query(self, sql: str, parameters: Parameters) -> tuple[tuple[str, ...], list[Any], int]:
-        """Execute any statement; give column names, rows and how many rows it changed."""
-
-    def guard(self, guard: Guard | None) -> None:
-        """Hand the raw connection to a user, or take it back."""
-
-    def close(self) -> None: ...
-
-
-class StdlibConnection:
-    """A connection of the standard library, in autocommit mode."""
-
-    def __init__(self, path: str) -> None:
-        self.raw = _GuardedStdlib(
-            path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=_CACHED_STATEMENTS
-        )
-        self.raw.set_authorizer(self.raw.authorize)
-        self._cursor = sqlite3.Cursor(self.raw)  # not the user's row factory, not his guard
-
-    @property
-    def in_transaction(self) -> bool:
-        return self.raw.in_transaction
-
-    def rows(self, sql: str, parameters: Parameters = ()) -> list[Any]:
-        return self._cursor.execute(sql, parameters).fetchall()
-
-    def run(self, sql: str, parameters: Parameters = ()) -> int:
-        return max(self._cursor.execute(sql, parameters).rowcount, 0)
-
-    def many(self, sql: str, rows: Iterable[Parameters]) -> int:
-        return max(self._cursor.executemany(sql, rows).rowcount, 0)
-
-    def query(self, sql: str, parameters: Parameters) -> tuple[tuple[str, ...], list[Any], int]:
-        cursor = self._cursor.execute(sql, parameters)
-        names = tuple(column[0] for column in cursor.description or ())
-        rows = cursor.fetchall()
-        return names, rows, max(cursor.rowcount, 0)
-
-    def guard(self, guard: Guard | None) -> None:
-        self.raw.guarded_by = guard
-        if guard is None:
-            self.raw.forget_cursors()
-
-    def close(self) -> None:
-        self._cursor.close()
-        sqlite3.Connection.close(self.raw)
-
-
-class _GuardedStdlib(sqlite3.Connection):
-    """The connection as a user sees it in `tx.raw`."""
-
-    guarded_by: Guard | None = None
-
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self._cursors: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    @property
-    def isolation_level(self) -> None:
-        """Always autocommit: to assign it would commit."""
-
-    @isolation_level.setter
-    def isolation_level(self, _: object) -> None:
-        raise UsageError("the transaction is Outlive's; its isolation_level cannot be changed")
-
-    def authorize(self, action: int, operation: Any, *_: Any) -> int:
-        return _authorize(self.guarded_by, action, operation)
-
-    def cursor(self, factory: Any = None) -> Any:
-        with _hold(self):
-            made = (factory or _guarded_stdlib_cursor())(self)
-            if self.row_factory is not None:
-                made.row_factory = self.row_factory
-            self._cursors.add(made)
-            return made
-
-    def execute(self, *args: Any) -> Any:
-        return self.cursor().execute(*args)
-
-    def executemany(self, *args: Any) -> Any:
-        return self.cursor().executemany(*args)
-
-    def executescript(self, *args: Any) -> Any:
-        return self.cursor().executescript(*args)
-
-    def commit(self) -> None:
-        raise _guard_of(self).refuse("commit()")
-
-    def rollback(self) -> None:
-        raise _guard_of(self).refuse("rollback()")
-
-    def close(self) -> None:
-        raise _guard_of(self).refuse("close()")
-
-    def forget_cursors(self) -> None:
-        """Undo what a user may leave behind: an unfinished SELECT would pin the writer to an old snapshot."""
-        for cursor in list(self._cursors):
-            sqlite3.Cursor.close(cursor)
-        self._cursors.clear()
-        self.row_factory = None
-        self.text_factory = str
-
-
-class ApswConnection:
-    """A connection of apsw, which carries a SQLite of its own."""
-
-    def __init__(self, path: str) -> None:
-        import apsw
-
-        self.raw = _guarded_apsw()(path, statementcachesize=_CACHED_STATEMENTS)
-        raw = self.raw
-        raw.guarded_by, self._cursors = None, weakref.WeakSet[Any]()
-        raw.cursor_factory = self._make_cursor
-        raw.set_authorizer(lambda action, operation, *_: _authorize(raw.guarded_by, action, operation))
-        raw.set_commit_hook(lambda: raw.guarded_by is not None)  # what a user commits is rolled back
-        self._cursor = apsw.Cursor(raw)
-        self._plain_close = apsw.Cursor.close
+    def _is_over(self) -> bool:
+        return self.guard is not None and self.guard.is_over()
 
     @property
     def in_transaction(self) -> bool:
         return bool(self.raw.in_transaction)
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[Any]:
+        """Execute a query; give its rows as tuples."""
         return list(self._cursor.execute(sql, parameters))
 
     def run(self, sql: str, parameters: Parameters = ()) -> int:
-        before = self.raw.total_changes()
+        """Execute a statement without a result; give how many rows it changed."""
+        before = self._changed()
         self._cursor.execute(sql, parameters)
-        changed: int = self.raw.total_changes() - before
-        return changed
+        return self._changed() - before
 
     def many(self, sql: str, rows: Iterable[Parameters]) -> int:
-        before = self.raw.total_changes()
+        """Execute a statement for each row of parameters; give how many rows were changed."""
+        before = self._changed()
         self._cursor.executemany(sql, rows)
-        changed: int = self.raw.total_changes() - before
-        return changed
+        return self._changed() - before
 
     def query(self, sql: str, parameters: Parameters) -> tuple[tuple[str, ...], list[Any], int]:
-        before = self.raw.total_changes()
+        """Execute any statement; give column names, rows and how many rows it changed, not counting triggers."""
+        before = self._changed()
         names: tuple[str, ...] = ()
         rows = []
         for row in self._cursor.execute(sql, parameters):
-            if not names:
-                names = tuple(column[0] for column in self._cursor.get_description())
+            names = names or tuple(column[0] for column in self._cursor.description)
             rows.append(row)
-        return names, rows, self.raw.changes() if self.raw.total_changes() != before else 0
+        changed = 0 if self._changed() == before else self.rows("SELECT changes()")[0][0]
+        return names, rows, changed
 
-    def guard(self, guard: Guard | None) -> None:
-        self.raw.guarded_by = guard
-        if guard is None:
-            for cursor in list(self._cursors):
-                self._plain_close(cursor, True)
-            self._cursors.clear()
-            self.raw.row_trace = self.raw.exec_trace = None
+    def _changed(self) -> int:
+        total = self.raw.total_changes
+        return int(total() if callable(total) else total)
 
-    def _make_cursor(self, raw: Any) -> Any:
-        with _hold(raw):
-            made = _guarded_apsw_cursor()(raw)
-            self._cursors.add(made)
-            return made
+    def take_back(self) -> None:
+        """End what `guard` began, and undo what the user has set."""
+        self.guard = None
+        for name, value in _SETTINGS.items():
+            if hasattr(self.raw, name):
+                setattr(self.raw, name, value)
 
     def close(self) -> None:
-        import apsw
+        if isinstance(self.raw, sqlite3.Connection):
+            self.raw.close()
+        else:
+            self.raw.close(True)  # its cursors too
 
-        self._cursor.close(True)
-        apsw.Connection.close(self.raw, True)
+
+def connect_stdlib(path: str) -> Connection:
+    raw = sqlite3.connect(
+        path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=_CACHED_STATEMENTS
+    )
+    return Connection(raw)
 
 
-@cache
-def _guarded_apsw() -> type[Any]:
-    """Give the class of a connection as a user sees it in `tx.raw`; apsw is an extra, so it is made when needed."""
+def connect_apsw(path: str) -> Connection:
     import apsw
 
-    class GuardedApsw(apsw.Connection):
-        def close(self, _: bool = False) -> None:
-            raise _guard_of(self).refuse("close()")
-
-    return GuardedApsw
+    return Connection(apsw.Connection(path, statementcachesize=_CACHED_STATEMENTS))
 
 
-@cache
-def _guarded_stdlib_cursor() -> type[Any]:
-    class GuardedCursor(sqlite3.Cursor):
-        def executescript(self, _: str, /) -> sqlite3.Cursor:
-            raise _guard_of(self.connection).refuse("executescript(), which commits first")
+class Guarded:
+    """The driver's connection, or a cursor of it, in the hands of a user: each call first asks the guard.
 
-    _guard_methods(GuardedCursor, "execute", "executemany", "fetchone", "fetchmany", "fetchall", "__next__", "close")
-    return GuardedCursor
-
-
-@cache
-def _guarded_apsw_cursor() -> type[Any]:
-    import apsw
-
-    class GuardedCursor(apsw.Cursor):
-        pass
-
-    _guard_methods(GuardedCursor, "execute", "executemany", "fetchone", "fetchall", "__next__", "close")
-    return GuardedCursor
-
-
-def _guard_methods(cursor_class: type[Any], *names: str) -> None:
-    """Let every method that steps through a statement hold the guard's lock.
-
-    Two threads in one cursor crash the process; and after SQLite itself has
-    rolled back, the next statement would commit by itself.
+    So nothing is written after the end of the transaction, be it the deadline or SQLite that ended it, and two
+    threads are never within one statement, which crashes the process.
     """
-    for name in names:
-        setattr(cursor_class, name, _guarded_method(getattr(cursor_class, name)))
 
+    def __init__(self, target: Any, guard: Guard) -> None:
+        vars(self).update(_target=target, _guard=guard)
 
-def _guarded_method(plain: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(plain)
-    def method(cursor: Any, *args: Any, **settings: Any) -> Any:
-        if plain.__name__ == "close" and cursor.connection.guarded_by is None:
-            return None  # the end of the transaction has closed it
-        with _hold(cursor.connection):
-            return plain(cursor, *args, **settings)
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """What isinstance sees."""
+        return type(self._target)
 
-    return method
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._target, name)
+        if not inspect.isroutine(value):
+            return self._guarded(value)
 
+        def call(*args: Any, **settings: Any) -> Any:
+            with self._guard.statement:
+                if name == "close" and self._guard.is_over():
+                    return None
+                self._guard.check()
+                if name in _ENDINGS or (name == "close" and hasattr(self._target, "cursor")):
+                    raise self._guard.refuse(f"{name}()")
+                return self._guarded(value(*args, **settings))
 
-@contextmanager
-def _hold(raw: Any) -> Iterator[None]:
-    """Keep the writer's thread away from a raw connection whose transaction is open; UsageError if it is not."""
-    guard = _guard_of(raw)
-    with guard.statement:
-        guard.check()
-        yield
+        return call
 
+    def _guarded(self, value: Any) -> Any:
+        return Guarded(value, self._guard) if hasattr(value, "execute") else value
 
-def _guard_of(raw: Any) -> Guard:
-    guard: Guard | None = raw.guarded_by
-    if guard is None:
-        raise UsageError("this connection belongs to a transaction that has ended; use the `tx` of the open one")
-    return guard
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("autocommit", "isolation_level"):  # to set it would commit
+            raise UsageError(f"the transaction is Outlive's; its {name} cannot be changed")
+        setattr(self._target, name, value)
 
+    def __iter__(self) -> Guarded:
+        return self
 
-def _authorize(guard: Guard | None, action: int, operation: Any) -> int:
-    if guard is None or action != _TRANSACTION_ACTION:
-        return _OK
-    guard.refuse(str(operation))
-    return _DENY
+    def __next__(self) -> Any:
+        return self.__getattr__("__next__")()
+
+    def __enter__(self) -> Any:
+        return self.__getattr__("__enter__")()
+
+    def __exit__(self, *_: object) -> None: ...

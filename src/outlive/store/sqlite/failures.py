@@ -6,7 +6,8 @@ not an error of a driver or of its parameters passes through unchanged.
 
 from __future__ import annotations
 
-import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from outlive.errors import SchemaMismatch, StoreError, StoreReadOnly, StoreUnavailable
 from outlive.store.interface import WriteRefused
@@ -15,7 +16,26 @@ BUSY, LOCKED, READONLY, INTERRUPT, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL = 5,
 TOOBIG, CONSTRAINT, MISMATCH, RANGE, NOTADB = 18, 19, 20, 25, 26
 BUSY_SNAPSHOT = BUSY | 2 << 8
 
-_REFUSED = (TOOBIG, CONSTRAINT, MISMATCH, RANGE)
+_Meaning = tuple[type[StoreError], str]
+_REFUSED: _Meaning = (WriteRefused, "refuses the data")
+_DAMAGED: _Meaning = (StoreError, "damaged or no SQLite database; restore it from a backup, or choose another path")
+_MEANINGS: dict[int, _Meaning] = {
+    **dict.fromkeys((TOOBIG, CONSTRAINT, MISMATCH, RANGE), _REFUSED),
+    **dict.fromkeys((CORRUPT, NOTADB), _DAMAGED),
+    READONLY: (
+        StoreReadOnly,
+        "read-only for this process; give its user the right to write the file, and its directory for -wal and -shm",
+    ),
+    BUSY: (StoreUnavailable, "another process holds its lock; look for a transaction that somebody left open"),
+    LOCKED: (
+        StoreUnavailable,
+        "another connection of this process holds its lock; look for a transaction that was left open",
+    ),
+    PROTOCOL: (StoreUnavailable, "another process holds its lock; look for one that is stuck"),
+    IOERR: (StoreUnavailable, "reading or writing the file failed; check the disk"),
+    FULL: (StoreUnavailable, "the disk is full; free some space, and work goes on"),
+    CANTOPEN: (StoreUnavailable, "the file cannot be opened; check that it and its directory are there"),
+}
 
 
 def extended_code(error: BaseException) -> int | None:
@@ -47,40 +67,25 @@ def is_bad_parameter(error: BaseException) -> bool:
 
 def translate(error: Exception, where: str, *, committing: bool = False) -> Exception:
     """Give the error that the seam promises in place of a driver's."""
-    if isinstance(error, StoreError):
-        return error
     code = result_code(error)
     if code is None:
-        if is_bad_parameter(error):
-            return WriteRefused(f"{where} cannot hold this value: {error}")
-        return _of_missing_file(error, where)
-    if code in _REFUSED:
-        return WriteRefused(f"{where} refuses the data: {error}")
-    if code == READONLY:
-        return StoreReadOnly(
-            f"{where} cannot be written by this process ({error}): give its user the right to write the file and its "
-            "directory, which also holds the -wal and -shm files"
-        )
-    if code in (CORRUPT, NOTADB):
-        return StoreError(
-            f"{where} is damaged or no SQLite database ({error}): restore it from a backup, or choose another path"
-        )
+        return WriteRefused(f"{where} cannot hold this value: {error}") if is_bad_parameter(error) else error
     if "no such table: ol_" in str(error) or "has no column" in str(error):
         return SchemaMismatch(f"{where} lacks a part of Outlive's schema ({error}): run `outlive db migrate`")
-    advice = {
-        BUSY: "another process holds its lock; look for a transaction that somebody left open",
-        LOCKED: "another connection of this process holds its lock; look for a transaction that was left open",
-        PROTOCOL: "another process holds its lock; look for one that is stuck",
-        IOERR: "reading or writing the file failed; check the disk",
-        FULL: "the disk is full; free some space, and work goes on",
-        CANTOPEN: "the file cannot be opened; check that it and its directory are there",
-    }.get(code)
-    if advice is None:
-        return StoreError(f"{where} failed: {error}")
-    return StoreUnavailable(f"{where}: {advice} ({error})", outcome_unknown=committing and code == IOERR)
+    kind, advice = _MEANINGS.get(code, (StoreError, "failed"))
+    sentence = f"{where}: {advice} ({error})"
+    if committing and code == IOERR:
+        return StoreUnavailable(sentence, outcome_unknown=True)
+    return kind(sentence)
 
 
-def _of_missing_file(error: Exception, where: str) -> Exception:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EROFS):
-        return StoreUnavailable(f"{where}: {error}")
-    return error
+@contextmanager
+def translated(where: str, *, committing: bool = False) -> Iterator[None]:
+    """Raise what `translate` gives in place of a driver's error."""
+    try:
+        yield
+    except Exception as error:
+        shown = translate(error, where, committing=committing)
+        if shown is error:
+            raise
+        raise shown from error

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import sqlite3
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
 from outlive.errors import UsageError
@@ -20,7 +20,7 @@ from outlive.store.blobs import Blobs
 from outlive.store.interface import RowTaken, WriteRefused
 from outlive.store.sqlite.batch import SQL, blob_values, expand, live_values, run_values
 from outlive.store.sqlite.connect import Location
-from outlive.store.sqlite.failures import translate
+from outlive.store.sqlite.failures import translated
 
 Rows = Callable[[str, Sequence[Any]], list[Any]]
 
@@ -48,13 +48,8 @@ def start_in(connection: Any, run: NewRun, now: float, place: Location) -> Exist
     """Insert a run through a connection of the user."""
     execute, driver = _executor(connection)
     _check_place(execute, driver, place)
-    try:
+    with translated(place.where):
         return start_run(execute, run, now)
-    except Exception as error:
-        translated = translate(error, place.where)
-        if translated is error:
-            raise
-        raise translated from error
 
 
 def _executor(connection: Any) -> tuple[Rows, Any]:
@@ -64,44 +59,30 @@ def _executor(connection: Any) -> tuple[Rows, Any]:
             f"tx= is asynchronous ({type(connection).__name__}), which SQLite is not: pass a sqlite3 or apsw "
             "connection, or a plain SQLAlchemy connection or session"
         )
-    if hasattr(connection, "connection") and hasattr(connection, "execute") and callable(connection.connection):
+    if callable(getattr(connection, "connection", None)):
         connection = connection.connection()  # a SQLAlchemy session
     if hasattr(connection, "exec_driver_sql"):
-        driver = connection.connection.driver_connection
 
-        def execute(sql: str, parameters: Sequence[Any]) -> list[Any]:
+        def execute_driver_sql(sql: str, parameters: Sequence[Any]) -> list[Any]:
             result = connection.exec_driver_sql(sql, tuple(parameters))
             return [tuple(row) for row in result] if result.returns_rows else []
 
-        return execute, driver
-    if isinstance(connection, sqlite3.Connection):
-        if not connection.in_transaction and connection.isolation_level is None:
-            raise _not_begun()
-        return _cursor_of(connection), connection
-    if type(connection).__module__.partition(".")[0] == "apsw" or hasattr(connection, "sqlite3_pointer"):
-        if not connection.in_transaction:
-            raise _not_begun()
-        return lambda sql, parameters: list(connection.execute(sql, parameters)), connection
-    raise UsageError(
-        f"tx={connection!r} is no connection that a run can be started in: pass the `tx` of a transaction, a sqlite3 "
-        "or apsw connection, or a SQLAlchemy connection or session"
-    )
+        return execute_driver_sql, connection.connection.driver_connection
+    if not isinstance(connection, sqlite3.Connection) and not hasattr(connection, "sqlite3_pointer"):
+        raise UsageError(
+            f"tx={connection!r} is no connection that a run can be started in: pass the `tx` of a transaction, a "
+            "sqlite3 or apsw connection, or a SQLAlchemy connection or session"
+        )
+    if not connection.in_transaction and getattr(connection, "isolation_level", None) is None:
+        raise UsageError("start(tx=…) needs an open transaction on that connection: execute BEGIN IMMEDIATE first")
 
-
-def _cursor_of(connection: sqlite3.Connection) -> Rows:
     def execute(sql: str, parameters: Sequence[Any]) -> list[Any]:
-        cursor = connection.cursor()
-        cursor.row_factory = None
-        try:
-            return cursor.execute(sql, parameters).fetchall()
-        finally:
-            cursor.close()
+        with closing(connection.cursor()) as cursor:
+            if isinstance(connection, sqlite3.Connection):
+                cursor.row_factory = None  # the user's
+            return list(cursor.execute(sql, parameters))
 
-    return execute
-
-
-def _not_begun() -> UsageError:
-    return UsageError("start(tx=…) needs an open transaction on that connection: execute BEGIN IMMEDIATE first")
+    return execute, connection
 
 
 def _check_place(execute: Rows, driver: Any, place: Location) -> None:
@@ -112,7 +93,7 @@ def _check_place(execute: Rows, driver: Any, place: Location) -> None:
             f"one process lose locks and commits; use one, with ?driver={library} in the app's URL if need be"
         )
     path = next((row[2] for row in execute("PRAGMA database_list", ()) if row[1] == "main"), "")
-    if place.path is None or not path or not Path(path).samefile(place.path):
+    if not place.is_at(path):
         raise UsageError(
             f"tx= is a transaction on {path or 'a database in memory'}, the app's database is "
             f"{place.path or 'private, in memory'}: a run can only be started in the app's own database"

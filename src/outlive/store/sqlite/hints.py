@@ -23,8 +23,8 @@ from outlive.store.sqlite.drivers import Connection
 
 BUSY_S, REST_S, BUSY_FOR_S = 0.002, 0.05, 0.1  # between two looks: after a change, at rest; how long a change counts
 _GROWTH = 1.5
-_numbers = itertools.count()  # of the sockets of this process
 _FOLDER_MAX_BYTES = 70  # longer ones are reached through /proc: with the name, a socket's path has 104 to 108 bytes
+_numbers = itertools.count()  # of the sockets of this process
 
 
 class Hints:
@@ -35,75 +35,48 @@ class Hints:
         self._name = self._folder / f"{os.getpid()}-{next(_numbers)}-{chance.getrandbits(32):08x}.sock"
         self._socket: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: set[asyncio.Future[bool]] = set()
-        self._missed = False
+        self._heard = asyncio.Event()
         self._version: int | None = None
         self._pause_s = REST_S
         self._changed_at = self._looked_at = float("-inf")
 
-    @property
-    def listening(self) -> bool:
-        """Whether somebody has waited already."""
-        return self._loop is not None
-
     # -- hearing ----------------------------------------------------------------
-    def listen(self) -> None:
-        """Bind the socket; without one, looking at the file has to do."""
+    def listen(self) -> bool:
+        """Bind the socket, at the first call (True); without one, looking at the file has to do."""
+        if self._loop is not None:
+            return False
         self._loop = asyncio.get_running_loop()
-        bound = self._bind()
-        if bound is None:
-            return
-        try:
-            self._loop.add_reader(bound.fileno(), self._drain)
-        except NotImplementedError:  # a loop without readers
-            bound.close()
-            self._name.unlink(missing_ok=True)
-        else:
-            self._socket = bound
+        if hasattr(socket, "AF_UNIX"):
+            bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            bound.setblocking(False)
+            try:
+                self._folder.mkdir(exist_ok=True)
+                with _short(self._folder) as folder:
+                    bound.bind(f"{folder}/{self._name.name}")
+                self._loop.add_reader(bound.fileno(), self._drain, bound)
+            except (OSError, NotImplementedError):  # a loop without readers
+                bound.close()
+                self._name.unlink(missing_ok=True)
+            else:
+                self._socket = bound
+        return True
 
-    def _bind(self) -> socket.socket | None:
-        if not hasattr(socket, "AF_UNIX"):
-            return None
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            made.setblocking(False)
-            self._folder.mkdir(exist_ok=True)
-            with _short(self._folder) as folder:
-                made.bind(f"{folder}/{self._name.name}")
-        except OSError:
-            made.close()
-            return None
-        return made
-
-    def _drain(self) -> None:
-        assert self._socket is not None
+    def _drain(self, bound: socket.socket) -> None:
         try:
             while True:
-                self._socket.recv(16)
+                bound.recv(16)
         except OSError:  # empty
-            self._ring()
-
-    def _ring(self) -> None:
-        waiting, self._waiting = self._waiting, set()
-        self._missed = not waiting
-        for future in waiting:
-            if not future.done():
-                future.set_result(True)
+            self._heard.set()
 
     async def wait(self, timeout_s: float) -> bool:
         """Return at the next hint, or at one that nobody has heard yet; False after the timeout."""
-        if self._missed:
-            self._missed = False
-            return True
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[bool] = loop.create_future()
-        self._waiting.add(future)
-        timer = loop.call_later(timeout_s, _give_up, future)
         try:
-            return await future
-        finally:
-            timer.cancel()
-            self._waiting.discard(future)
+            async with asyncio.timeout(timeout_s):
+                await self._heard.wait()
+        except TimeoutError:
+            return False
+        self._heard.clear()
+        return True
 
     # -- looking: called on the writer's thread ------------------------------------
     def pause_s(self) -> float:
@@ -119,7 +92,7 @@ class Hints:
             self._changed_at = now
             assert self._loop is not None
             try:
-                self._loop.call_soon_threadsafe(self._ring)
+                self._loop.call_soon_threadsafe(self._heard.set)
             except RuntimeError:
                 pass  # the loop is closed: nobody waits
         busy = now - self._changed_at < BUSY_FOR_S
@@ -167,8 +140,3 @@ def _short(folder: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{descriptor}"
     finally:
         os.close(descriptor)
-
-
-def _give_up(future: asyncio.Future[bool]) -> None:
-    if not future.done():
-        future.set_result(False)

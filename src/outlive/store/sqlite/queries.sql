@@ -102,10 +102,8 @@ WHERE row = ? AND owner = ? AND claim = ?
 -- name: mark_run
 -- What a takeover will count; progress also ends the run's time as a suspect.
 UPDATE ol_live
-SET in_user_code = :in_user_code,
-    crashes = CASE WHEN :clear_crashes THEN 0 ELSE crashes END,
-    alone = CASE WHEN :clear_crashes THEN 0 ELSE alone END
-WHERE row = :row AND owner = :worker AND claim = :claim
+SET in_user_code = ?, crashes = CASE WHEN ? THEN 0 ELSE crashes END, alone = CASE WHEN ? THEN 0 ELSE alone END
+WHERE row = ? AND owner = ? AND claim = ?
 
 -- name: delete_request
 -- A request that its owner has executed.
@@ -181,8 +179,8 @@ WHERE owner = ?
 DELETE FROM ol_workers
 WHERE registered_at < ? AND NOT EXISTS (SELECT 1 FROM ol_worker_beats b WHERE b.worker = ol_workers.worker)
 
--- name: list_lanes
--- Queues and priorities that have unowned runs with a wake time, by skipping through the index. One snapshot.
+-- name: walk_lanes
+-- The head of what follows: queues and priorities that have unowned runs with a wake time, by skipping through the index.
 WITH RECURSIVE lane (queue, priority) AS (
     SELECT * FROM (
         SELECT queue, priority FROM ol_live
@@ -199,6 +197,9 @@ WITH RECURSIVE lane (queue, priority) AS (
             AND n.queue > lane.queue
          ORDER BY n.queue, n.priority LIMIT 1))
 )
+
+-- name: list_lanes
+-- All lanes. One snapshot.
 SELECT queue, priority FROM lane ORDER BY priority, queue
 
 -- name: list_due
@@ -243,22 +244,6 @@ WHERE row IN (SELECT value FROM json_each(?))
 
 -- name: next_due
 -- The earliest wake time of all lanes and of the suspects. One snapshot.
-WITH RECURSIVE lane (queue, priority) AS (
-    SELECT * FROM (
-        SELECT queue, priority FROM ol_live
-        WHERE owner IS NULL AND hold IS NULL AND crashes < 2 AND wake_at IS NOT NULL
-        ORDER BY queue, priority LIMIT 1)
-    UNION ALL
-    SELECT l.queue, l.priority FROM lane CROSS JOIN ol_live l ON l.row = coalesce(
-        (SELECT n.row FROM ol_live n
-         WHERE n.owner IS NULL AND n.hold IS NULL AND n.crashes < 2 AND n.wake_at IS NOT NULL
-            AND n.queue = lane.queue AND n.priority > lane.priority
-         ORDER BY n.priority LIMIT 1),
-        (SELECT n.row FROM ol_live n
-         WHERE n.owner IS NULL AND n.hold IS NULL AND n.crashes < 2 AND n.wake_at IS NOT NULL
-            AND n.queue > lane.queue
-         ORDER BY n.queue, n.priority LIMIT 1))
-)
 SELECT min(due_at) FROM (
     SELECT (SELECT n.wake_at FROM ol_live n
             WHERE n.owner IS NULL AND n.hold IS NULL AND n.crashes < 2 AND n.wake_at IS NOT NULL

@@ -1,48 +1,72 @@
-"""Reads: runs, entries, ends, requests and workers as plain values.
+"""The store's reads: runs, entries, ends, requests and workers as plain values.
 
-Functions of a connection; each is one statement, so one snapshot. They write
-nothing and may run on the reader.
+Each is one statement on the reader, so one snapshot.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from outlive.model.reads import EndedRun, EntryRow, RequestRow, RunQuery, RunRow, WorkerRow
 from outlive.model.status import FINAL, Status
 from outlive.model.writes import Fence
 from outlive.store.sqlite.batch import SQL, check_fence
+from outlive.store.sqlite.database import Database, reading
 from outlive.store.sqlite.drivers import Connection
 
 
-def find_run(db: Connection, run_id: str, now: float) -> RunRow | None:
-    """Read one run."""
-    runs = _runs(db, ["where_id"], {"id": run_id}, now)
-    return runs[0] if runs else None
+class Reading(Database):
+    """The reads of a Store."""
 
+    @reading
+    def find_run(self, db: Connection, run_id: str) -> RunRow | None:
+        runs = _runs(db, self._wall(), ["where_id"], {"id": run_id})
+        return runs[0] if runs else None
 
-def list_children(db: Connection, row: int, unfinished: bool, now: float) -> list[RunRow]:
-    """Read the children of a run."""
-    return _runs(db, ["where_parent"], {"parent": row, "unfinished": unfinished}, now)
+    @reading
+    def list_children(self, db: Connection, row: int, *, unfinished: bool) -> list[RunRow]:
+        return _runs(db, self._wall(), ["where_parent"], {"parent": row, "unfinished": unfinished})
 
+    @reading
+    def list_runs(self, db: Connection, query: RunQuery) -> list[RunRow]:
+        filters = asdict(query) | {"statuses": json.dumps(query.statuses) if query.statuses else None}
+        return _runs(db, self._wall(), ["where_query", *_narrowing(set(query.statuses)), "order_newest"], filters)
 
-def list_runs(db: Connection, query: RunQuery, now: float) -> list[RunRow]:
-    """Read a page of runs, newest first."""
-    filters: dict[str, Any] = {
-        "after": query.after,
-        "workflow": query.workflow,
-        "queue": query.queue,
-        "id_prefix": query.id_prefix,
-        "created_after": query.created_after,
-        "created_before": query.created_before,
-        "statuses": json.dumps(query.statuses) if query.statuses else None,
-        "limit": query.limit,
-    }
-    return _runs(db, ["where_query", *_narrowing(set(query.statuses)), "order_newest"], filters, now)
+    @reading
+    def load_entries(self, db: Connection, rows: Sequence[int]) -> Mapping[int, list[EntryRow]]:
+        journals: dict[int, list[EntryRow]] = {row: [] for row in rows}
+        for row, *facts in db.rows(SQL["load_entries"], (json.dumps(list(rows)),)):
+            journals[row].append(EntryRow(*facts))
+        return journals
+
+    @reading
+    def list_entries(self, db: Connection, run_id: str) -> list[EntryRow]:
+        return [EntryRow(*facts) for facts in db.rows(SQL["list_entries"], (run_id,))]
+
+    @reading
+    def list_ended(self, db: Connection, rows: Sequence[int]) -> list[EndedRun]:
+        return [EndedRun(*facts) for facts in db.rows(SQL["list_ended"], (json.dumps(list(rows)),))]
+
+    @reading
+    def list_requests(self, db: Connection, fence: Fence) -> list[RequestRow]:
+        check_fence(db, fence)
+        return [RequestRow(*facts) for facts in db.rows(SQL["list_requests"], (fence.worker,))]
+
+    @reading
+    def list_workers(self, db: Connection) -> list[WorkerRow]:
+        return [WorkerRow(*facts) for facts in db.rows(SQL["list_workers"])]
+
+    @reading
+    def has_suspects(self, db: Connection) -> bool:
+        return bool(db.rows(SQL["has_suspects"], (self._wall(),)))
+
+    @reading
+    def next_due(self, db: Connection) -> float | None:
+        ((due_at,),) = db.rows(SQL["walk_lanes"] + "\n" + SQL["next_due"])
+        return None if due_at is None else float(due_at)
 
 
 def _narrowing(statuses: set[str]) -> list[str]:
@@ -53,52 +77,6 @@ def _narrowing(statuses: set[str]) -> list[str]:
     return []
 
 
-def _runs(db: Connection, blocks: list[str], parameters: dict[str, Any], now: float) -> list[RunRow]:
+def _runs(db: Connection, now: float, blocks: list[str], parameters: dict[str, Any]) -> list[RunRow]:
     sql = "\n".join(SQL[block] for block in ("select_runs", *blocks))
     return [RunRow(*facts) for facts in db.rows(sql, {**parameters, "now": now})]
-
-
-def load_entries(db: Connection, rows: Sequence[int]) -> dict[int, list[EntryRow]]:
-    """Read the journals of some runs."""
-    journals: dict[int, list[EntryRow]] = {row: [] for row in rows}
-    for row, *facts in db.rows(SQL["load_entries"], (json.dumps(list(journals)),)):
-        journals[row].append(EntryRow(*facts))
-    return journals
-
-
-def list_entries(db: Connection, run_id: str) -> list[EntryRow]:
-    """Read the journal of one run."""
-    return [EntryRow(*facts) for facts in db.rows(SQL["list_entries"], (run_id,))]
-
-
-def list_ended(db: Connection, rows: Sequence[int]) -> list[EndedRun]:
-    """Read those of some runs that have ended or are held."""
-    return [EndedRun(*facts) for facts in db.rows(SQL["list_ended"], (json.dumps(list(rows)),))]
-
-
-def list_requests(db: Connection, fence: Fence) -> list[RequestRow]:
-    """Read the open requests for the runs of a worker."""
-    check_fence(db, fence)
-    return [RequestRow(*facts) for facts in db.rows(SQL["list_requests"], (fence.worker,))]
-
-
-def list_workers(db: Connection) -> list[WorkerRow]:
-    """Read the workers that hold a lease, or held one until now."""
-    return [WorkerRow(*facts) for facts in db.rows(SQL["list_workers"])]
-
-
-def has_suspects(db: Connection, now: float) -> bool:
-    """Say whether a suspect is due that nobody owns."""
-    return bool(db.rows(SQL["has_suspects"], (now,)))
-
-
-def next_due(db: Connection) -> float | None:
-    """Give when the next run that nobody owns is due."""
-    ((due_at,),) = db.rows(SQL["next_due"])
-    return None if due_at is None else float(due_at)
-
-
-def count_other_processes(db: Connection, now: float) -> int:
-    """Count the other processes that hold a lease on this database."""
-    ((count,),) = db.rows(SQL["count_other_processes"], (now, socket.gethostname(), os.getpid()))
-    return int(count)

@@ -9,7 +9,6 @@ COMMIT or ROLLBACK to the writer's connection, and never closes it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from outlive import hooks
@@ -46,8 +45,8 @@ class SqliteSession:
         _check_place(place, guarded)
         await tx.begin()
         try:
-            with tx.statement:  # the first connection sets callbacks; see drivers.py
-                guarded.connect(_engine_of(tx.raw, guarded.bind))
+            with tx.statement:  # a connection of SQLAlchemy sets callbacks; see drivers.py
+                guarded.connect(_engine_of(tx, guarded.bind))
         except BaseException:
             await tx.rollback()
             raise
@@ -88,32 +87,37 @@ def _check_place(place: Location, guarded: GuardedSession) -> None:
     bind = guarded.bind
     if bind is None:
         return
-    name = bind.url.database if bind.dialect.name == "sqlite" else None
-    if place.path is None or not name or not Path(name).exists() or not Path(name).samefile(place.path):
+    if bind.dialect.name != "sqlite" or not place.is_at(bind.url.database):
         raise UsageError(
             f"the session is bound to {bind.url!r}, the app's database is {place.path or 'private, in memory'}: bind "
             "the sessionmaker to an engine of the app's own database, or to none"
         )
 
 
-def _engine_of(raw: Any, bind: Any) -> Engine:
+def _engine_of(tx: SqliteTransaction, bind: Any) -> Engine:
     """Give the engine that knows this connection alone; it is kept with it, because it keeps compiled statements."""
-    known: dict[Any, Engine] = raw.__dict__.setdefault("engines", {})
-    if bind not in known:
-        from sqlalchemy import create_engine
-        from sqlalchemy.pool import StaticPool
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
 
+    db = tx.connection
+    assert db is not None
+    engine: Engine | None = db.engines.get(bind)
+    if engine is None:
         options = {}
         for name in ("json_serializer", "json_deserializer"):
             if (function := getattr(getattr(bind, "dialect", None), f"_{name}", None)) is not None:
                 options[name] = function
         engine = create_engine(
-            "sqlite://", creator=lambda: raw, poolclass=StaticPool, pool_reset_on_return=None, **options
+            "sqlite://",
+            creator=lambda: db.guard and db.guard.raw,
+            poolclass=NullPool,
+            pool_reset_on_return=None,
+            **options,
         )
         for ending in ("do_commit", "do_rollback", "do_close"):
             setattr(engine.dialect, ending, _leave_to_outlive)
-        known[bind] = engine
-    return known[bind]
+        db.engines[bind] = engine
+    return engine
 
 
 def _leave_to_outlive(_connection: Any) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 
 from outlive.errors import UsageError
 from outlive.store.sqlite.drivers import Connection
-from outlive.store.sqlite.failures import BUSY_SNAPSHOT, extended_code, is_busy, translate
+from outlive.store.sqlite.failures import BUSY_SNAPSHOT, extended_code, is_busy, translated
 
 log = logging.getLogger("outlive.store")
 
@@ -37,17 +37,13 @@ LOCK_WAIT_S = 10.0  # then the writer that holds the lock is taken for stuck
 _PAUSE_MIN_S, _PAUSE_FIRST_S, _PAUSE_MAX_S, _PAUSE_GROWTH = 0.000_1, 0.000_6, 0.005, 1.3
 
 
-def write(db: Connection, body: Callable[[], T], where: str, committing: Callable[[], None] | None = None) -> T:
+def write(db: Connection, body: Callable[[], T], where: str) -> T:
     """Execute `body` in a transaction that has the write lock from the start; all of it or nothing."""
     db.run(BEGIN)
     try:
         result = body()
-        if committing is not None:
-            committing()
-        try:
+        with translated(where, committing=True):
             db.run(COMMIT)
-        except Exception as error:
-            raise translate(error, where, committing=True) from error
     except BaseException:
         roll_back(db)
         raise
@@ -69,56 +65,113 @@ class Watch(Protocol):
     def look(self, db: Connection) -> None: ...
 
 
+class Holder(Watch, Protocol):
+    """A transaction that is open over several jobs, all of them its own; `look` ends it, at its deadline."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def end(self, reason: str) -> None: ...
+
+
 class Lane:
-    """What both kinds of lane share: patience with locks, and translated errors."""
+    """A lane without a thread: jobs run where they are asked for, or after the transaction that is open."""
 
     def __init__(
         self, name: str, where: str, connect: Callable[[], Connection], chance: random.Random, patience_s: float
     ) -> None:
-        self._name = name
-        self._where = where
+        self.name = name
+        self.where = where  # the database as errors name it
         self._connect = connect
         self._chance = chance
         self._patience_s = patience_s
         self._connection: Connection | None = None
+        self._holder: Holder | None = None
+        self._waiting: deque[Item] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = True
 
-    @property
-    def where(self) -> str:
-        """The database as errors name it."""
-        return self._where
+    def start(self) -> None:
+        """Take jobs; the first one opens the connection."""
+        self._closed = False
+
+    async def stop(self) -> None:
+        """Execute what was submitted, and close the connection."""
+        self._close()
 
     async def run(self, job: Job[T]) -> T:
-        """Execute a job in its turn; give its result."""
-        raise NotImplementedError
+        """Execute a job in its turn, and again while the database is locked; give its result."""
+        return await self.call(partial(self.patiently, job))
 
-    def submit(self, item: Item) -> None:
-        """Execute, in its turn, a function that never raises and reports by itself."""
-        raise NotImplementedError
+    async def call(self, execute: Callable[[], T], by: Holder | None = None) -> T:
+        """Execute a function in its turn; give its result."""
+        if self._holder in (None, by):
+            try:
+                return execute()
+            finally:
+                self._go_on()
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append(Call(execute, future))
+        return await future
+
+    def submit(self, item: Item, by: Holder) -> None:
+        """Execute in its turn a function that never raises."""
+        self._take(item, by)
 
     def watch(self, watch: Watch) -> None:
-        """Let `watch` look at the connection between jobs from now on."""
-        raise NotImplementedError
+        """Let `watch` look at the connection between jobs from now on; without a thread nobody looks."""
+
+    def hold(self, holder: Holder) -> None:
+        """Let all jobs but the holder's wait."""
+        if self._closed:
+            raise self._not_open()
+        self._holder = holder
+        self._set_alarm(holder)
+
+    def _set_alarm(self, holder: Holder) -> None:
+        self._timer = holder.loop.call_later(holder.pause_s(), self._take, partial(holder.look, self._db()), holder)
+
+    def let_go(self) -> None:
+        """Let the jobs that wait have their turn."""
+        self._holder = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _take(self, item: Item, by: object) -> None:
+        if self._holder is None or by in (self._holder, self):
+            item()
+            self._go_on()
+        else:
+            self._waiting.append(item)
+
+    def _go_on(self) -> None:
+        while self._waiting and self._holder is None:
+            self._waiting.popleft()()
+
+    def _close(self) -> None:
+        self._closed = True
+        if self._holder is not None:
+            self._holder.end("this transaction was rolled back: the store was closed")
+        self._go_on()
+        self.disconnect()
 
     def patiently(self, job: Job[T]) -> T:
         """Execute a job now, again and again while the database is locked."""
         waited_s, ceiling_s = 0.0, _PAUSE_FIRST_S
         while True:
-            try:
-                return job(self._db())
-            except Exception as error:
-                self._check_connection(error)
-                if waited_s >= self._patience_s or not is_busy(error):
-                    translated = translate(error, self._where)
-                    if translated is error:
+            with translated(self.where):
+                try:
+                    return job(self._db())
+                except Exception as error:
+                    self._check_connection(error)
+                    if waited_s >= self._patience_s or not is_busy(error):
                         raise
-                    raise translated from error
             pause_s = self._chance.uniform(_PAUSE_MIN_S, ceiling_s)
             ceiling_s = min(ceiling_s * _PAUSE_GROWTH, _PAUSE_MAX_S)
             time.sleep(pause_s)
             waited_s += pause_s
 
     def _not_open(self) -> UsageError:
-        return UsageError(f"{self._where} is not open in this process")
+        return UsageError(f"{self.where} is not open in this process")
 
     def _db(self) -> Connection:
         if self._connection is None:
@@ -142,7 +195,7 @@ class Lane:
             try:
                 connection.close()
             except Exception as error:  # noqa: BLE001 - it is given up, whatever its driver says
-                log.warning("%s: a connection could not be closed: %s", self._where, error)
+                log.warning("%s: a connection could not be closed: %s", self.where, error)
 
 
 class Call:
@@ -157,24 +210,19 @@ class Call:
     def __call__(self) -> None:
         if self._future.cancelled():
             return
-        result, error = None, None
         try:
             result = self._execute()
-        except BaseException as raised:  # noqa: BLE001 - whoever asked gets it
-            error = raised
-        deliver(self._future, result, error)
+        except BaseException as error:  # noqa: BLE001 - whoever asked gets it
+            self.deliver(None, error)
+        else:
+            self.deliver(result, None)
 
-    def refuse(self, error: Exception) -> None:
-        """Give the asker an error instead."""
-        deliver(self._future, None, error)
-
-
-def deliver(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    """Settle a future of another thread's loop, unless the asker has gone away."""
-    try:
-        future.get_loop().call_soon_threadsafe(_settle, future, result, error)
-    except RuntimeError:
-        pass  # the loop is closed: nobody waits any more
+    def deliver(self, result: Any, error: BaseException | None) -> None:
+        """Settle the future of another thread's loop, unless the asker has gone away."""
+        try:
+            self._future.get_loop().call_soon_threadsafe(_settle, self._future, result, error)
+        except RuntimeError:
+            pass  # the loop is closed: nobody waits any more
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
@@ -190,62 +238,55 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
 class ThreadLane(Lane):
     """A lane with a thread of its own; it opens the connection, uses it and closes it."""
 
-    def __init__(
-        self, name: str, where: str, connect: Callable[[], Connection], chance: random.Random, patience_s: float
-    ) -> None:
-        super().__init__(name, where, connect, chance, patience_s)
-        self._items: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._watch: Watch | None = None
-        self._closed = True
-
-    async def run(self, job: Job[T]) -> T:
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self.submit(Call(partial(self.patiently, job), future))
-        return await future
-
-    def submit(self, item: Item) -> None:
-        if self._closed:
-            raise self._not_open()
-        self._items.put(item)
-
-    def watch(self, watch: Watch) -> None:
-        """Let `watch` look at the connection between jobs from now on."""
-        self._watch = watch
-        self._items.put(_nothing)
-
     def start(self) -> None:
-        """Start the thread; the connection is opened by the first job."""
-        self._closed = False
+        self._items: queue.SimpleQueue[tuple[Item, object] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=self.name, daemon=True)
+        self._watch: Watch | None = None
+        super().start()
         self._thread.start()
 
     async def stop(self) -> None:
-        """Execute what was submitted, close the connection and end the thread."""
         if self._closed:
             return
         closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.submit(Call(self._close, closed))
+        self._items.put((Call(self._close, closed), self))
         await closed
         self._thread.join()
 
+    async def call(self, execute: Callable[[], T], by: Holder | None = None) -> T:
+        if self._closed:
+            raise self._not_open()
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._items.put((Call(execute, future), by))
+        return await future
+
+    def submit(self, item: Item, by: Holder) -> None:
+        self._items.put((item, by))
+
+    def watch(self, watch: Watch) -> None:
+        self._watch = watch
+        self._items.put((_nothing, None))
+
+    def _set_alarm(self, holder: Holder) -> None:
+        """The thread has its own, since the holder's loop may be blocked."""
+
     def _close(self) -> None:
-        self._closed = True
-        self.disconnect()
+        super()._close()
         self._items.put(None)
 
     def _work(self) -> None:
-        while (item := self._next()) is not None:
-            item()
+        while (taken := self._next()) is not None:
+            self._take(*taken)
         while not self._items.empty():  # submitted by another thread while the lane was closed
             late = self._items.get()
-            if isinstance(late, Call):
-                late.refuse(self._not_open())
+            if late is not None and isinstance(late[0], Call):
+                late[0].deliver(None, self._not_open())
 
-    def _next(self) -> Item | None:
-        while self._watch is not None and self._connection is not None:
-            pause_s = self._watch.pause_s()
+    def _next(self) -> tuple[Item, object] | None:
+        while (watch := self._holder or self._watch) is not None and self._connection is not None:
+            pause_s = watch.pause_s()
             if pause_s <= 0:
-                self._look(self._watch, self._connection)
+                self._look(watch, self._connection)
                 continue
             try:
                 return self._items.get(timeout=pause_s)
@@ -257,51 +298,8 @@ class ThreadLane(Lane):
         try:
             watch.look(connection)
         except Exception as error:  # noqa: BLE001 - the next job meets it again, and tells whoever asked
-            log.debug("%s: a look at it failed: %s", self._where, error)
-
-
-class InlineLane(Lane):
-    """A lane without a thread: jobs run where they are asked for, or after the open transaction."""
-
-    def __init__(
-        self, name: str, where: str, connect: Callable[[], Connection], chance: random.Random, patience_s: float
-    ) -> None:
-        super().__init__(name, where, connect, chance, patience_s)
-        self._waiting: deque[Item] = deque()
-        self._held = False
-
-    async def run(self, job: Job[T]) -> T:
-        if not self._held:
-            return self.patiently(job)
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self.submit(Call(partial(self.patiently, job), future))
-        return await future
-
-    def submit(self, item: Item) -> None:
-        if self._held:
-            self._waiting.append(item)
-        else:
-            item()
-
-    def hold(self) -> None:
-        """Let everything wait: a transaction is open."""
-        self._held = True
-
-    def let_go(self) -> None:
-        """Execute what waits, until one of them holds the lane again."""
-        self._held = False
-        while self._waiting and not self._held:
-            self._waiting.popleft()()
-
-    def watch(self, watch: Watch) -> None:
-        """Never looks."""
-
-    def start(self) -> None:
-        """Nothing to start: the first job opens the connection."""
-
-    async def stop(self) -> None:
-        """Close the connection."""
-        self.disconnect()
+            log.debug("%s: a look at it failed: %s", self.where, error)
+        self._go_on()
 
 
 def _nothing() -> None:
