@@ -527,10 +527,10 @@ select cast(substr(key, 11) as integer) from outlive.meta where key like 'migrat
 -- Tells whether the schema and its table of versions exist. Reads the catalogue itself: what to_regclass remembers of it
 -- may be from before a wait for lock_schema.
 select
-  exists (select from pg_catalog.pg_namespace n where n.nspname = 'outlive'),
+  exists (select from pg_catalog.pg_namespace n where n.nspname = 'outlive') as has_schema,
   exists (
     select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-    where n.nspname = 'outlive' and c.relname = 'meta')
+    where n.nspname = 'outlive' and c.relname = 'meta') as has_meta
 
 -- name: lock_schema
 -- Makes the processes that start at once migrate one after the other; held until the end of the transaction.

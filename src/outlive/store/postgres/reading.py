@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from outlive.model.reads import Claimed, EntryRow, RunQuery, RunRow
+from outlive.model.reads import Claimed, EntryRow, RunQuery
 from outlive.model.status import Status
 from outlive.store.postgres.statements import named_block
 
@@ -77,11 +77,6 @@ def _narrow(statuses: tuple[str, ...]) -> str | None:
     if wanted and wanted <= _UNSUCCESSFUL:
         return "r.status in ('failed', 'cancelled')"
     return None
-
-
-def to_run(row: Any) -> RunRow:
-    """Give a row of `select_runs`."""
-    return RunRow(**row)
 
 
 def to_claimed(row: Any) -> Claimed:
