@@ -15,15 +15,17 @@ fence as (select)
 
 -- name: insert_entries
 -- Inserts entries, settles started ones; one already stored exactly as given is this batch's own earlier send.
+given_entries as materialized (
+  select g.* from json_to_recordset(cast(:entry as json)) as g (
+    row bigint, key text, seq integer, kind text, name text, digest text, outcome text, value text, error text,
+    attempts integer, noted_version text, started_at float8, finished_at float8)
+),
 written as (
   insert into outlive.entries as e (
     row, key, seq, kind, name, digest, outcome, value, error, attempts, noted_version, started_at, finished_at)
   select g.row, g.key, g.seq, g.kind, g.name, g.digest, g.outcome, g.value, g.error, g.attempts, g.noted_version,
     to_timestamp(g.started_at), to_timestamp(g.finished_at)
-  from json_to_recordset(cast(:entry as json)) as g (
-    row bigint, key text, seq integer, kind text, name text, digest text, outcome text, value text, error text,
-    attempts integer, noted_version text, started_at float8, finished_at float8),
-  fence
+  from given_entries g, fence
   on conflict (row, key) do update set
     seq = excluded.seq, kind = excluded.kind, name = excluded.name, digest = excluded.digest,
     outcome = excluded.outcome, value = excluded.value, error = excluded.error, attempts = excluded.attempts,
@@ -34,9 +36,9 @@ written as (
   returning e.row, e.key, e.xmax = 0 as is_new  -- an updated row has the updater there
 ),
 refused as materialized (
-  select distinct g.row
-  from json_to_recordset(cast(:entry as json)) as g (row bigint, key text)
-  where (select count(*) from written) <> :entry_count and (g.row, g.key) not in (select w.row, w.key from written w)
+  select distinct g.row from given_entries g
+  where (select count(*) from written) <> (select count(*) from given_entries)
+    and (g.row, g.key) not in (select w.row, w.key from written w)
 )
 
 -- name: skip_entries
@@ -92,22 +94,21 @@ stored as (
 
 -- name: finish_run
 -- Ends runs that the worker still owns under this claim: deletes their live rows and requests, sets status and value.
+finishes as materialized (
+  select g.* from json_to_recordset(cast(:finish as json)) as g (
+    row bigint, claim integer, status text, output text, error text, started_at float8, close_reason text)
+),
 ended as (
   delete from outlive.live l
-  where l.row = any (cast(:finish_row as bigint[])) and l.owner = cast(:worker as bigint)
+  where l.row = any (array(select g.row from finishes g)) and l.owner = cast(:worker as bigint)
     and exists (select from fence) and l.row <> all (array(select r.row from refused r))
-    and ((l.row, l.claim) in (
-      select g.row, g.claim
-      from unnest(cast(:finish_row as bigint[]), cast(:finish_claim as integer[])) as g (row, claim))) is true
+    and ((l.row, l.claim) in (select g.row, g.claim from finishes g)) is true
   returning l.row
 ),
 closed as (
   update outlive.runs r set status = g.status, output = g.output, error = g.error,
     started_at = to_timestamp(g.started_at), finished_at = greatest(now(), to_timestamp(g.started_at))
-  from unnest(
-    cast(:finish_row as bigint[]), cast(:finish_status as text[]), cast(:finish_output as text[]),
-    cast(:finish_error as text[]), cast(:finish_started_at as float8[])
-  ) as g (row, status, output, error, started_at)
+  from finishes g
   where r.row = any (array(select x.row from ended x)) and r.row = g.row
 ),
 forgotten as (
@@ -118,10 +119,9 @@ forgotten as (
 -- Asks the children that were to end with these runs to cancel; a second send of the batch finds no such end.
 asked as (
   insert into outlive.requests (row, kind, payload, created_at)
-  select c.row, 'cancel', g.reason, now()
-  from outlive.runs c
-  join unnest(cast(:close_row as bigint[]), cast(:close_reason as text[])) as g (row, reason) on g.row = c.parent
-  where c.parent = any (cast(:close_row as bigint[])) and c.parent = any (array(select x.row from ended x))
+  select c.row, 'cancel', g.close_reason, now()
+  from outlive.runs c join finishes g on g.row = c.parent and g.close_reason is not null
+  where c.parent = any (array(select x.row from ended x))
     and c.parent_close = 'cancel' and c.status is null and c.row <> all (array(select x.row from ended x))
   on conflict (row, kind) do nothing
 )
@@ -141,28 +141,30 @@ select (select count(*) from fence) as stands, (select count(*) from strayed) as
 
 -- name: release_run
 -- Lets go of runs that the worker still owns under this claim; a held one is not claimable.
+releases as materialized (
+  select g.* from json_to_recordset(cast(:release as json)) as g (
+    row bigint, claim integer, wake_at float8, hold text, hold_reason text)
+),
 released as (
   update outlive.live l set owner = null, hold = g.hold, hold_reason = g.hold_reason,
     wake_at = case when g.hold is null then to_timestamp(g.wake_at) end, in_user_code = false, alone = false
-  from unnest(
-    cast(:release_row as bigint[]), cast(:release_claim as integer[]), cast(:release_wake_at as float8[]),
-    cast(:release_hold as text[]), cast(:release_hold_reason as text[])
-  ) as g (row, claim, wake_at, hold, hold_reason)
-  where l.row = any (cast(:release_row as bigint[])) and l.owner = cast(:worker as bigint)
+  from releases g
+  where l.row = any (array(select x.row from releases x)) and l.owner = cast(:worker as bigint)
     and l.row = g.row and l.claim = g.claim
     and exists (select from fence) and l.row <> all (array(select r.row from refused r))
 )
 
 -- name: mark_run
 -- Notes whether runs are in user code, and progress that clears their crashes.
+marks as materialized (
+  select g.* from json_to_recordset(cast(:mark as json)) as g (
+    row bigint, claim integer, in_user_code boolean, clear_crashes boolean)
+),
 marked as (
   update outlive.live l set in_user_code = g.in_user_code, alone = l.alone and not g.clear_crashes,
     crashes = case when g.clear_crashes then 0 else l.crashes end
-  from unnest(
-    cast(:mark_row as bigint[]), cast(:mark_claim as integer[]), cast(:mark_in_user_code as boolean[]),
-    cast(:mark_clear_crashes as boolean[])
-  ) as g (row, claim, in_user_code, clear_crashes)
-  where l.row = any (cast(:mark_row as bigint[])) and l.owner = cast(:worker as bigint)
+  from marks g
+  where l.row = any (array(select x.row from marks x)) and l.owner = cast(:worker as bigint)
     and l.row = g.row and l.claim = g.claim and exists (select from fence)
 )
 
