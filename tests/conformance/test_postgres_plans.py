@@ -20,7 +20,7 @@ from tests.support.postgres import shared_server
 
 # fmt: off
 BLOCKS = (
-    "claim_runs", "find_taken", "insert_request", "list_ended", "list_entries", "list_requests", "load_entries",
+    "claim_runs", "find_taken", "insert_request", "list_ended", "list_requests", "load_entries",
     "next_due", "resume_run", "settle_entry", "start_run", "sweep_runs", "wake_requested", "wake_run",
 )
 # fmt: on

@@ -32,7 +32,7 @@ async def start_in(connection: Any, run: NewRun) -> ExistingRun | None:
     try:
         if await _fetch_row(connection, "start_run", {"run": json.dumps(facts, ensure_ascii=False)}) is not None:
             return None
-        found = await _fetch_row(connection, "find_started", {"id": run.id})
+        found = await _fetch_row(connection, "find_taken", {"run_id": [run.id], "run_row": []})
     except Exception as error:
         state = sqlstate(error)
         if state[:2] in ("22", "23", "54"):
@@ -47,7 +47,7 @@ async def start_in(connection: Any, run: NewRun) -> ExistingRun | None:
     return None if found[0] == run.row else ExistingRun(*found)
 
 
-async def _fetch_row(connection: Any, name: str, values: dict[str, str]) -> Any:
+async def _fetch_row(connection: Any, name: str, values: dict[str, Any]) -> Any:
     """Send a named statement through this connection and fetch one row."""
     roots = {cls.__module__.partition(".")[0] for cls in type(connection).__mro__}
     if "sqlalchemy" in roots:

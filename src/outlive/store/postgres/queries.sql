@@ -208,10 +208,6 @@ stored as (
 )
 select s.row from started s
 
--- name: find_started
--- Reads who has the id of a start that was not inserted.
-select r.row, r.id, r.workflow from outlive.runs r where r.id = cast(:id as text)
-
 -- name: settle_entry
 -- Writes a transaction's entry as its last statement; tells whether transaction and fence still stand.
 with same as (select where current_setting('outlive.transaction', true) = :token),
@@ -294,15 +290,7 @@ select t.workers, t.released, t.quarantined from outlive.take_over(cast(:dead as
 -- Takes due runs by priority, then due time, past those that a peer is taking; before them held runs that somebody has
 -- asked to cancel. One index descent per priority, so that sleeping runs cost nothing. The fence is locked only if there
 -- is something to take: an idle poll writes nothing.
-with recursive lines as (
-  (select l.priority from outlive.live l where l.owner is null and l.wake_at is not null order by l.priority limit 1)
-  union all
-  select (
-    select l.priority from outlive.live l
-    where l.owner is null and l.wake_at is not null and l.priority > p.priority order by l.priority limit 1)
-  from lines p where p.priority is not null
-),
-held as materialized (
+with held as materialized (
   select l.row from outlive.live l
   where l.row = any (array(select q.row from outlive.requests q where q.kind = 'cancel'))
     and l.owner is null and l.hold is not null
@@ -318,7 +306,7 @@ due as materialized (
   union all
   select g.row, g.due_at from (
     select d.row, d.wake_at as due_at, d.crashes, first_value(d.crashes) over w as first, row_number() over w as place
-    from lines p cross join lateral (
+    from outlive.live_lines p cross join lateral (
       select l.row, l.wake_at, l.crashes from outlive.live l
       where l.owner is null and l.wake_at is not null and l.priority = p.priority and l.wake_at <= now()
         and l.workflow = any (cast(:workflows as text[]))
@@ -328,7 +316,6 @@ due as materialized (
       limit cast(:limit as integer)
       for update of l skip locked
     ) d
-    where p.priority is not null
     window w as (order by p.priority, d.wake_at)
   ) g
   -- Of suspects those that have crashed as often as the first of them: the oftener, the fewer.
@@ -353,9 +340,7 @@ stands as (
     else exists (select from outlive.workers w where w.worker = :worker and w.epoch = :epoch) end as stands
 )
 select s.stands, t.row, r.id, r.workflow, r.version,
-  case when octet_length(r.input) = 38 then coalesce(
-    (select b.text from outlive.blobs b where b.row = r.row and b.name = r.input), r.input)
-    else r.input end as input,
+  outlive.read_payload(r.row, r.input) as input,
   r.codec, t.claim, t.crashes, t.claim = 1 as fresh, t.alone,
   extract(epoch from t.started_at)::float8 as started_at, extract(epoch from r.deadline_at)::float8 as deadline_at,
   r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes,
@@ -371,44 +356,23 @@ select exists (
 
 -- name: next_due
 -- Reads when the next run that nobody owns is due; one index descent per priority.
-with recursive lines as (
-  (select l.priority from outlive.live l where l.owner is null and l.wake_at is not null order by l.priority limit 1)
-  union all
-  select (
-    select l.priority from outlive.live l
-    where l.owner is null and l.wake_at is not null and l.priority > p.priority order by l.priority limit 1)
-  from lines p where p.priority is not null
-)
 select extract(epoch from min(d.wake_at))::float8
-from lines p cross join lateral (
+from outlive.live_lines p cross join lateral (
   select l.wake_at from outlive.live l
   where l.owner is null and l.wake_at is not null and l.priority = p.priority
   order by l.wake_at limit 1
 ) d
 
 -- name: load_entries
--- Reads all entries of some runs, started ones last.
+-- Reads all entries of some runs, by row or public id, started ones last.
 select e.row, e.key, e.seq, e.kind, e.name, e.digest, e.outcome,
-  case when octet_length(e.value) = 38 then coalesce(
-    (select b.text from outlive.blobs b where b.row = e.row and b.name = e.value), e.value)
-    else e.value end as value,
+  outlive.read_payload(e.row, e.value) as value,
   e.error, e.attempts,
   extract(epoch from e.started_at)::float8 as started_at, extract(epoch from e.finished_at)::float8 as finished_at,
   e.noted_version
-from outlive.entries e where e.row = any (cast(:rows as bigint[]))
+from outlive.entries e
+where e.row = any (cast(:rows as bigint[]) || array(select r.row from outlive.runs r where r.id = cast(:id as text)))
 order by e.row, e.seq nulls last, e.started_at, e.key
-
--- name: list_entries
--- Reads the entries of one run by its public id, started ones last.
-select e.row, e.key, e.seq, e.kind, e.name, e.digest, e.outcome,
-  case when octet_length(e.value) = 38 then coalesce(
-    (select b.text from outlive.blobs b where b.row = e.row and b.name = e.value), e.value)
-    else e.value end as value,
-  e.error, e.attempts,
-  extract(epoch from e.started_at)::float8 as started_at, extract(epoch from e.finished_at)::float8 as finished_at,
-  e.noted_version
-from outlive.entries e where e.row = (select r.row from outlive.runs r where r.id = :id)
-order by e.seq nulls last, e.started_at, e.key
 
 -- name: insert_request
 -- Records a request for an unfinished run, once of a kind; empty if there is no such run.
@@ -489,12 +453,8 @@ select v.* from (
       else 'queued'
     end as status,
     r.queue, r.priority, r.key, r.attributes,
-    case when octet_length(r.input) = 38 then coalesce(
-      (select b.text from outlive.blobs b where b.row = r.row and b.name = r.input), r.input)
-      else r.input end as input,
-    case when octet_length(r.output) = 38 then coalesce(
-      (select b.text from outlive.blobs b where b.row = r.row and b.name = r.output), r.output)
-      else r.output end as output,
+    outlive.read_payload(r.row, r.input) as input,
+    outlive.read_payload(r.row, r.output) as output,
     r.error, r.codec,
     (select p.id from outlive.runs p where p.row = r.parent) as parent_id, r.parent_close,
     extract(epoch from r.created_at)::float8 as created_at,
@@ -507,9 +467,7 @@ select v.* from (
 -- name: list_ended
 -- Reads those of some runs that have ended or are held.
 select r.row, r.id, r.workflow, coalesce(r.status, l.hold) as status,
-  case when octet_length(r.output) = 38 then coalesce(
-    (select b.text from outlive.blobs b where b.row = r.row and b.name = r.output), r.output)
-    else r.output end as output,
+  outlive.read_payload(r.row, r.output) as output,
   coalesce(r.error, l.hold_reason) as error,
   r.codec
 from outlive.runs r

@@ -215,7 +215,7 @@ class PostgresStore:
 
     async def load_entries(self, rows: Sequence[int]) -> Mapping[int, list[EntryRow]]:
         entries: dict[int, list[EntryRow]] = {row: [] for row in rows}
-        for record in await self._read("load_entries", rows=list(rows)):
+        for record in await self._read("load_entries", rows=list(rows), id=None):
             entries[record[0]].append(to_entry(record))
         return entries
 
@@ -264,7 +264,7 @@ class PostgresStore:
         return [RunRow(**row) for row in await self._pool.fetch(text, arguments)]
 
     async def list_entries(self, run_id: str) -> list[EntryRow]:
-        return [to_entry(record) for record in await self._read("list_entries", id=run_id)]
+        return [to_entry(record) for record in await self._read("load_entries", rows=[], id=run_id)]
 
     async def list_ended(self, rows: Sequence[int]) -> list[EndedRun]:
         return [EndedRun(**row) for row in await self._read("list_ended", rows=list(rows))]
