@@ -8,31 +8,41 @@ from them. Invariant: commits nothing, so the run exists if the user commits.
 from __future__ import annotations
 
 import inspect
-import json
-import re
+from functools import cache
 from typing import Any
 
-from msgspec.structs import asdict
+import msgspec
 
 from outlive.errors import SchemaMismatch, UsageError
 from outlive.model.writes import ExistingRun, NewRun
 from outlive.store.blobs import Blobs
 from outlive.store.interface import RowTaken, WriteRefused
+from outlive.store.postgres.commit import combine
 from outlive.store.postgres.endings import sqlstate
-from outlive.store.postgres.statements import named_block, statement
+from outlive.store.postgres.statements import PARAMETER, named_block, number_parameters
 
-_NAMED = re.compile(r"(?<!:):([a-z_]+)")
+
+@cache
+def start_statement() -> str:
+    """Give that of a batch that starts one run, but a row number that is taken does not abort the transaction."""
+    text = combine("pass_fence", "skip_entries", "insert_runs", "insert_blobs")
+    return text.replace("on conflict (id) do nothing", "on conflict do nothing")
 
 
 async def start_in(connection: Any, run: NewRun) -> ExistingRun | None:
     """Insert the run through the user's connection; give the run that has its id already, or None."""
     blobs = Blobs()
-    run = blobs.move_out_of_run(run)
-    facts = asdict(run) | {"blob": next((blob.text for blob in blobs), None)}
+    values = {
+        "run": msgspec.json.encode([blobs.move_out_of_run(run)]).decode(),
+        "blob_row": [blob.row for blob in blobs],
+        "blob_name": [blob.name for blob in blobs],
+        "blob_text": [blob.text for blob in blobs],
+        "worker": None,
+    }
     try:
-        if await _fetch_row(connection, "start_run", {"run": json.dumps(facts, ensure_ascii=False)}) is not None:
+        if (await _fetch_row(connection, start_statement(), values))[1]:
             return None
-        found = await _fetch_row(connection, "find_taken", {"run_id": [run.id], "run_row": []})
+        found = await _fetch_row(connection, named_block("find_taken"), {"run_id": [run.id], "run_row": []})
     except Exception as error:
         state = sqlstate(error)
         if state[:2] in ("22", "23", "54"):
@@ -47,21 +57,21 @@ async def start_in(connection: Any, run: NewRun) -> ExistingRun | None:
     return None if found[0] == run.row else ExistingRun(*found)
 
 
-async def _fetch_row(connection: Any, name: str, values: dict[str, Any]) -> Any:
-    """Send a named statement through this connection and fetch one row."""
+async def _fetch_row(connection: Any, statement: str, values: dict[str, Any]) -> Any:
+    """Send a statement through this connection and fetch one row."""
     roots = {cls.__module__.partition(".")[0] for cls in type(connection).__mro__}
     if "sqlalchemy" in roots:
         from sqlalchemy import text
 
-        return (await _settled(connection.execute(text(named_block(name)), values))).fetchone()
+        return (await _settled(connection.execute(text(statement), values))).fetchone()
     if "psycopg" in roots:
         from psycopg.rows import tuple_row
 
         cursor = connection.cursor(row_factory=tuple_row)
-        await _settled(cursor.execute(_NAMED.sub(r"%(\1)s", named_block(name)), values))
+        await _settled(cursor.execute(PARAMETER.sub(r"%(\1)s", statement), values))
         return await _settled(cursor.fetchone())
     if callable(getattr(connection, "fetchrow", None)):  # asyncpg, its pool's proxies, and our own transaction
-        query = statement(name)
+        query = number_parameters(statement)
         return await connection.fetchrow(query.text, *query.arguments(values))
     raise UsageError(
         f"tx= cannot be a {type(connection).__name__}: pass the tx of a transaction step, or a connection of asyncpg, "

@@ -179,35 +179,6 @@ handled as (
 select r.row, r.id, r.workflow from outlive.runs r
 where r.id = any (cast(:run_id as text[])) or r.row = any (cast(:run_row as bigint[]))
 
--- name: start_run
--- Inserts one run, not owned, in the transaction of a user's connection; empty if id or row number is taken.
-with given as (
-  select g.* from json_to_record(cast(:run as json)) as g (
-    row bigint, id text, workflow text, version text, codec text, queue text, priority integer, key text,
-    attributes text, input text, parent bigint, parent_key text, parent_close text, deadline_at float8, delay_s float8,
-    blob text)
-),
-started as (
-  insert into outlive.runs (
-    row, id, workflow, version, codec, queue, priority, key, attributes, input, parent, parent_key, parent_close,
-    deadline_at, created_at)
-  select g.row, g.id, g.workflow, g.version, g.codec, g.queue, g.priority, g.key, g.attributes, g.input, g.parent,
-    g.parent_key, g.parent_close, to_timestamp(g.deadline_at), now()
-  from given g
-  on conflict do nothing
-  returning row
-),
-placed as (
-  insert into outlive.live (row, workflow, queue, priority, wake_at)
-  select g.row, g.workflow, g.queue, g.priority, now() + make_interval(secs => g.delay_s)
-  from given g join started s on s.row = g.row
-),
-stored as (
-  insert into outlive.blobs (row, name, text)
-  select g.row, g.input, g.blob from given g join started s on s.row = g.row where g.blob is not null
-)
-select s.row from started s
-
 -- name: settle_entry
 -- Writes a transaction's entry as its last statement; tells whether transaction and fence still stand.
 with same as (select where current_setting('outlive.transaction', true) = :token),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from outlive import hooks
@@ -151,16 +152,7 @@ class PostgresStore:
     # -- ownership ----------------------------------------------------------
     @hooks.commit_site("register")
     async def register(self, worker: WorkerRow, lease_s: float) -> Fence:
-        registered = await self._write(
-            "insert_worker",
-            worker=worker.worker,
-            epoch=worker.epoch,
-            host=worker.host,
-            pid=worker.pid,
-            name=worker.name,
-            lock_path=worker.lock_path,
-            lease_s=lease_s,
-        )
+        registered = await self._write("insert_worker", **asdict(worker), lease_s=lease_s)
         if not registered:
             raise WriteRefused(f"worker number {worker.worker} is taken by another process; draw another")
         return Fence(worker.worker, worker.epoch)
