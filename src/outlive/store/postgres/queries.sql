@@ -415,14 +415,7 @@ update outlive.live l set wake_at = now() where l.row = any (array(select s.row 
 select v.* from (
   select
     r.row, r.id, r.workflow, r.version,
-    case
-      when r.status is not null then r.status
-      when l.hold is not null then l.hold
-      when l.owner is not null then 'running'
-      when l.started_at is not null then 'suspended'
-      when l.wake_at > now() then 'scheduled'
-      else 'queued'
-    end as status,
+    outlive.run_status(r.status, l.hold, l.owner, l.started_at, l.wake_at) as status,
     r.queue, r.priority, r.key, r.attributes,
     outlive.read_payload(r.row, r.input) as input,
     outlive.read_payload(r.row, r.output) as output,

@@ -214,19 +214,26 @@ create table outlive.meta (
   value text not null
 );
 
+-- What a run is called by its final status and its live row. Planned as a part of the query that calls it.
+create function outlive.run_status(
+  final text, hold text, owner bigint, started_at timestamptz, wake_at timestamptz
+) returns text stable language sql as $$
+  select case
+    when $1 is not null then $1
+    when $2 is not null then $2
+    when $3 is not null then 'running'
+    when $4 is not null then 'suspended'
+    when $5 > now() then 'scheduled'
+    else 'queued'
+  end
+$$;
+
 -- Documented views: a part of the public interface, columns are only ever added.
 
 create view outlive.outlive_runs as
 select
   r.row, r.id, r.workflow, r.version,
-  case
-    when r.status is not null then r.status
-    when l.hold is not null then l.hold
-    when l.owner is not null then 'running'
-    when l.started_at is not null then 'suspended'
-    when l.wake_at > now() then 'scheduled'
-    else 'queued'
-  end as status,
+  outlive.run_status(r.status, l.hold, l.owner, l.started_at, l.wake_at) as status,
   r.queue, r.priority, r.key, r.attributes,
   outlive.read_payload(r.row, r.input) as input,
   outlive.read_payload(r.row, r.output) as output,
