@@ -130,9 +130,8 @@ async def test_defaults_of_the_database_that_would_weaken_the_guarantees_do_not_
     store = make(url)
     await store.open(migrate=True)
     for _ in range(2):  # also after a user's transaction has used the connection
-        async with store._pool.lend(writing=False) as connection:
-            assert await connection.fetchval("show default_transaction_isolation") == "read committed"
-            assert await connection.fetchval("show synchronous_commit") == "on"
+        for name, value in (("default_transaction_isolation", "read committed"), ("synchronous_commit", "on")):
+            assert (await store._pool.fetch(f"show {name}"))[0][0] == value
         tx = await store.begin(5.0)
         await tx.rollback()
     await store.close()

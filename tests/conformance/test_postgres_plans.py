@@ -14,14 +14,15 @@ from outlive.model.reads import RunQuery
 from outlive.store.postgres import PostgresStore
 from outlive.store.postgres.commit import assemble
 from outlive.store.postgres.connect import SESSION_SQL
+from outlive.store.postgres.joining import start_statement
 from outlive.store.postgres.reading import compose_list
-from outlive.store.postgres.statements import statement
+from outlive.store.postgres.statements import number_parameters, statement
 from tests.support.postgres import shared_server
 
 # fmt: off
 BLOCKS = (
-    "claim_runs", "find_taken", "insert_request", "list_ended", "list_entries", "list_requests", "load_entries",
-    "next_due", "resume_run", "settle_entry", "start_run", "sweep_runs", "wake_requested", "wake_run",
+    "claim_runs", "find_taken", "insert_request", "list_ended", "list_requests", "load_entries",
+    "next_due", "resume_run", "settle_entry", "sweep_runs", "wake_requested", "wake_run",
 )
 # fmt: on
 PARTS = ("insert_runs", "finish_run", "close_children", "release_run", "mark_run", "delete_request")
@@ -38,6 +39,7 @@ WHOLE = re.compile(
 
 def texts() -> dict[str, str]:
     found = {name: statement(name).text for name in BLOCKS}
+    found["start_run"] = number_parameters(start_statement()).text
     found |= {name: text for name, (text, _) in LISTS.items()}
     for single in (True, False):
         for entries in ("insert_entries", "skip_entries"):

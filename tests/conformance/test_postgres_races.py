@@ -209,14 +209,12 @@ async def test_a_transaction_of_a_stale_worker_does_not_commit(url):
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-@pytest.mark.parametrize("chosen", ["at begin", "by the user"])
-async def test_a_stale_transaction_with_an_old_snapshot_does_not_commit(url, level, chosen):
+async def test_a_stale_transaction_with_an_old_snapshot_does_not_commit(url, level):
     async with opened(url) as store:
         fence = await register(store, EXPIRED_S)
         (run,) = await start_owned(store, fence, "order-1")
-        tx = await store.begin(5.0, level if chosen == "at begin" else None)
-        if chosen == "by the user":
-            await tx.execute(f"set transaction isolation level {level}")
+        tx = await store.begin(5.0)
+        await tx.execute(f"set transaction isolation level {level}")
         assert await tx.fetchval("show transaction_isolation") == level
         assert await tx.fetchval("select count(*) from outlive.runs") == 1  # the snapshot is taken
         assert await take_over_all(store) == [fence.worker]
@@ -233,7 +231,8 @@ async def test_an_old_snapshot_lives_through_heartbeats(url):
         fence = await register(store)
         (run,) = await start_owned(store, fence, "order-1")
         side = await store.side_channel()
-        tx = await store.begin(5.0, "serializable")
+        tx = await store.begin(5.0)
+        await tx.execute("set transaction isolation level serializable")
         await tx.fetchval("select count(*) from outlive.runs")
         await side.beat(fence, 60.0)
         await tx.commit(fence, new_entry(run.row))

@@ -151,9 +151,10 @@ async def test_a_serialization_failure_asks_for_another_run(url):
         setup = await store.begin(5.0)
         await setup.execute("create table seats (seat int)")
         await setup.commit(fence, new_entry(runs[0].row, "/setup#1"))
-        first, second = await store.begin(5.0, "serializable"), await store.begin(5.0, "serializable")
+        first, second = await store.begin(5.0), await store.begin(5.0)
         outcomes = []
         for tx in (first, second):
+            await tx.execute("set transaction isolation level serializable")
             await tx.fetchval("select count(*) from seats")
             await tx.execute("insert into seats values ($1)", 1)
         for tx, run in zip((first, second), runs, strict=True):
@@ -253,16 +254,17 @@ async def test_it_leaves_nothing_in_the_session(url, end):
             await tx.commit(fence, new_entry(run.row))
         else:
             await tx.rollback()
-        async with store._pool.lend(writing=False) as connection:
-            assert await connection.fetchval("select pg_backend_pid()") == pid
-            shown = [
-                await connection.fetchval(f"show {name}")
-                for name in ("search_path", "statement_timeout", "synchronous_commit", "default_transaction_isolation")
-            ]
-            assert shown == ['"$user", public', "0", "on", "read committed"]
-            assert await connection.fetchval("select count(*) from pg_cursors where name = 'c'") == 0
-            assert await connection.fetchval("select count(*) from pg_listening_channels()") == 0
-            assert await connection.fetchval("select count(*) from pg_locks where locktype = 'advisory'") == 0
+        connection = await store._pool.take()
+        assert await connection.fetchval("select pg_backend_pid()") == pid
+        shown = [
+            await connection.fetchval(f"show {name}")
+            for name in ("search_path", "statement_timeout", "synchronous_commit", "default_transaction_isolation")
+        ]
+        assert shown == ['"$user", public', "0", "on", "read committed"]
+        assert await connection.fetchval("select count(*) from pg_cursors where name = 'c'") == 0
+        assert await connection.fetchval("select count(*) from pg_listening_channels()") == 0
+        assert await connection.fetchval("select count(*) from pg_locks where locktype = 'advisory'") == 0
+        store._pool.give(connection)
 
 
 async def test_rows_are_read_by_name_and_place(url):

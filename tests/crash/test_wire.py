@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from outlive.store.postgres.statements import statement
+from outlive.store.postgres.joining import start_statement
+from outlive.store.postgres.statements import number_parameters, statement
 from outlive.testing.faults import PointFault
 from tests.crash.children import Child
 from tests.crash.conftest import LEASE_S, make_url
@@ -63,7 +64,7 @@ SENT: dict[str, dict[str, Choose]] = {
     "transaction": {"commit": begins_with("commit;")},  # the library's own, which also resets the session
     "session": {"commit": follows("as written", begins_with("COMMIT"))},  # SQLAlchemy's, after the entry
     "migrate": {"commit": begins_with("COMMIT")},  # the driver's
-    "start_in": {"start_run": executes(statement("start_run").text)},
+    "start_in": {"start_run": executes(number_parameters(start_statement()).text)},
     "add_request": {name: executes(statement(name).text) for name in ("insert_request", "wake_requested")},
     **{
         site: {name: executes(statement(name).text)}

@@ -34,7 +34,7 @@ ONE_SIDED = {
     "server-side units of PostgreSQL that need two snapshots, or work in bulk": "sweep_runs take_over",
     "only PostgreSQL has a clock, a lock and a channel of its own": "lock_schema read_now send_hint",
     "a session of PostgreSQL has a connection of its own, that of SQLite the writer's": "find_place mark_session",
-    "through a user's connection PostgreSQL inserts first and asks afterwards": "find_started start_run",
+    "PostgreSQL reads the entries of a run by its id as it does by its row": "list_entries",
 }
 
 

@@ -8,6 +8,8 @@ committed without a reply only where `outcome_unknown` says so.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 CONNECT_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 2.0  # a server that does not answer a goodbye gets none
 COMMAND_TIMEOUT_S = 30.0  # a server that vanished without a word is noticed then
 STATEMENTS_CACHED = 512  # one per combination of a batch's parts, and the rest
 OLDEST_SERVER = 13
@@ -34,6 +37,43 @@ SESSION_SQL = """select set_config('default_transaction_isolation', 'read commit
     else current_setting('synchronous_commit') end, false), """ + ", ".join(
     f"set_config('{name}', 'off', false)" for name in PLANNER
 )
+
+LOST = ("08", "57")  # classes of SQLSTATEs: the connection, or the whole server
+CANCELLED = "57014"
+
+# What an answer of the server means, by its SQLSTATE or the class of it.
+_SCHEMA = (SchemaMismatch, "{url} lacks the schema of this Outlive: {error}; run `outlive db migrate`")
+_REFUSED = (WriteRefused, "PostgreSQL refused the data: {error}")
+_MEANINGS: dict[str, tuple[type[OutliveError], str]] = {
+    "28P01": (
+        UsageError,
+        (
+            "PostgreSQL refused the password for {url}; check user and password in the URL "
+            "(PGPASSWORD and ~/.pgpass are read if it has none)"
+        ),
+    ),
+    "28": (
+        UsageError,
+        "PostgreSQL does not let this user in at {url}: {error}; create the role, or allow it in pg_hba.conf",
+    ),
+    "3D000": (UsageError, "there is no database {name!r} at {url}; create it, for example with createdb"),
+    "42501": (
+        StoreReadOnly,
+        (
+            "the user of {url} lacks a permission: {error}; let its owner run `outlive db migrate` and grant "
+            "this user USAGE on schema outlive and all rights on its tables, or grant it CREATE on the database"
+        ),
+    ),
+    "25006": (StoreReadOnly, "PostgreSQL at {url} is read-only: {error}; connect to the primary server"),
+    "53300": (
+        StoreUnavailable,
+        "PostgreSQL at {url} has no connection left ({error}); lower pool_size or raise max_connections",
+    ),
+    **dict.fromkeys(("42P01", "42703", "42883", "3F000"), _SCHEMA),
+    **dict.fromkeys(("22", "23", "54", "21000"), _REFUSED),
+}
+# The rest was rolled back by the server: deadlock, lock or statement timeout, no disk, no memory.
+_ROLLED_BACK = (StoreUnavailable, "PostgreSQL at {url} could not do it now: {error}")
 
 
 def load_driver() -> Any:
@@ -66,7 +106,7 @@ class Address:
     ) -> Connection:
         """Open a connection whose session has the settings that the store counts on."""
         driver = load_driver()
-        try:
+        with self.explaining(opening=True):
             connection: Connection = await driver.connect(
                 self._secret_url,
                 timeout=timeout_s,
@@ -75,80 +115,62 @@ class Address:
                 max_cached_statement_lifetime=0,
                 max_cacheable_statement_size=64 * 1024,
             )
-        except (driver.ClientConfigurationError, ValueError) as error:
-            raise UsageError(f"the URL {self.url} is not one that PostgreSQL understands: {error}") from None
-        except (OSError, driver.PostgresError, driver.InterfaceError, driver.InternalClientError) as error:
-            raise self._explain_refusal(driver, error) from error
-        if connection.get_server_version() < (OLDEST_SERVER,):
-            connection.terminate()
-            raise UsageError(f"{self.url} is older than PostgreSQL {OLDEST_SERVER}, which Outlive needs")
         try:
-            await connection.execute(SESSION_SQL)
-        except BaseException as error:
+            if connection.get_server_version() < (OLDEST_SERVER,):
+                raise UsageError(f"{self.url} is older than PostgreSQL {OLDEST_SERVER}, which Outlive needs")
+            with self.explaining():
+                await connection.execute(SESSION_SQL)
+        except BaseException:
             connection.terminate()
-            explained = self.explain(error, writing=False)
+            raise
+        return connection
+
+    @contextmanager
+    def explaining(self, *, writing: bool = False, opening: bool = False) -> Iterator[None]:
+        """Raise the driver's errors in the words of the seam."""
+        try:
+            yield
+        except Exception as error:
+            explained = self.explain(error, writing=writing, opening=opening)
             if explained is None:
                 raise
             raise explained from error
-        return connection
 
-    def _explain_refusal(self, driver: Any, error: Exception) -> OutliveError:
-        if isinstance(error, driver.InvalidPasswordError):
-            return UsageError(
-                f"PostgreSQL refused the password for {self.url}; check user and password in the URL "
-                "(PGPASSWORD and ~/.pgpass are read if it has none)"
-            )
-        if isinstance(error, driver.InvalidAuthorizationSpecificationError):
-            return UsageError(
-                f"PostgreSQL does not let this user in at {self.url}: {error}; create the role, "
-                "or allow it in pg_hba.conf"
-            )
-        if isinstance(error, driver.InvalidCatalogNameError):
-            name = urlsplit(self.url).path.lstrip("/") or "the default one"
-            return UsageError(f"there is no database {name!r} at {self.url}; create it, for example with createdb")
-        if isinstance(error, driver.InsufficientPrivilegeError):
-            return self._explain_permission(error)
-        if isinstance(error, driver.TooManyConnectionsError):
-            return StoreUnavailable(
-                f"PostgreSQL at {self.url} has no connection left ({error}); lower pool_size or raise max_connections"
-            )
-        text = str(error) or type(error).__name__
-        return StoreUnavailable(f"no PostgreSQL answers at {self.url} ({text}); start it, or check host and port")
-
-    def _explain_permission(self, error: BaseException) -> UsageError:
-        return UsageError(
-            f"the user of {self.url} lacks a permission: {error}; let its owner run `outlive db migrate` and grant "
-            "this user USAGE on schema outlive and all rights on its tables, or grant it CREATE on the database"
-        )
-
-    def explain(self, error: BaseException, *, writing: bool, opening: bool = False) -> OutliveError | None:
+    def explain(self, error: Exception, *, writing: bool = False, opening: bool = False) -> OutliveError | None:
         """Give what an error of a statement means in the words of the seam; None if it is none of the driver's."""
         driver = load_driver()
+        if isinstance(error, OutliveError):
+            return None
         if isinstance(error, driver.PostgresError):
-            return self._explain_answer(driver, error, writing=writing, opening=opening)
-        if isinstance(error, OSError | driver.InternalClientError) or (
-            isinstance(error, driver.InterfaceError) and not isinstance(error, ValueError)
-        ):
-            return self._explain_loss(error, writing=writing)
-        if isinstance(error, ValueError | OverflowError):
+            state: str = error.sqlstate or ""
+            if state[:2] not in LOST or state == CANCELLED:
+                kind, sentence = _MEANINGS.get(state) or _MEANINGS.get(state[:2]) or _ROLLED_BACK
+                if opening and state == "42501":
+                    kind = UsageError
+                name = urlsplit(self.url).path.lstrip("/") or "the default one"
+                return kind(sentence.format(url=self.url, error=error, name=name))
+        elif isinstance(error, ValueError | OverflowError):
+            if opening:
+                return UsageError(f"the URL {self.url} is not one that PostgreSQL understands: {error}")
             return WriteRefused(f"PostgreSQL cannot store a value: {error}")
-        return None
+        elif not isinstance(error, OSError | driver.InternalClientError | driver.InterfaceError):
+            return None
+        return self.explain_loss(error, writing=writing, opening=opening)
 
-    def _explain_loss(self, error: BaseException, *, writing: bool) -> StoreUnavailable:
+    def explain_loss(self, error: BaseException, *, writing: bool = False, opening: bool = False) -> StoreUnavailable:
+        """Give the error of a connection that was lost, or never was."""
         text = str(error) or type(error).__name__
-        return StoreUnavailable(f"lost the connection to PostgreSQL at {self.url}: {text}", outcome_unknown=writing)
+        if opening:
+            text = f"no PostgreSQL answers at {self.url} ({text}); start it, or check host and port"
+        else:
+            text = f"lost the connection to PostgreSQL at {self.url}: {text}"
+        return StoreUnavailable(text, outcome_unknown=writing)
 
-    def _explain_answer(self, driver: Any, error: Any, *, writing: bool, opening: bool) -> OutliveError:
-        state: str = error.sqlstate or ""
-        if state[:2] in ("08", "57") and state != "57014":
-            return self._explain_loss(error, writing=writing)
-        if isinstance(error, driver.InsufficientPrivilegeError):
-            return self._explain_permission(error) if opening else StoreReadOnly(str(self._explain_permission(error)))
-        if isinstance(error, driver.ReadOnlySQLTransactionError):
-            return StoreReadOnly(f"PostgreSQL at {self.url} is read-only: {error}; connect to the primary server")
-        if state in ("42P01", "42703", "42883", "3F000"):
-            return SchemaMismatch(f"{self.url} lacks the schema of this Outlive: {error}; run `outlive db migrate`")
-        if state[:2] in ("22", "23", "54") or state == "21000":
-            return WriteRefused(f"PostgreSQL refused the data: {error}")
-        # what is left was rolled back by the server: deadlock, lock or statement timeout, no disk, no memory
-        return StoreUnavailable(f"PostgreSQL at {self.url} could not do it now: {error}")
+
+async def hang_up(connection: Connection) -> None:
+    """Close a connection, at once if the server does not answer."""
+    driver = load_driver()
+    try:
+        await connection.close(timeout=CLOSE_TIMEOUT_S)
+    except (OSError, driver.PostgresError, driver.InterfaceError):
+        connection.terminate()

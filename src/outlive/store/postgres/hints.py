@@ -39,8 +39,7 @@ class Hints:
         self._pool = pool
         self._clock = clock
         self._token = token
-        self._kept = False
-        self._waiting: set[asyncio.Future[bool]] = set()
+        self._told = asyncio.Event()
         self._tried = asyncio.Event()
         self._sent_steady = float("-inf")
         self._due = False
@@ -68,8 +67,7 @@ class Hints:
     async def _send_now(self) -> None:
         self._sent_steady = self._clock.steady()
         try:
-            async with self._pool.lend(writing=False) as connection:
-                await connection.execute(statement("send_hint").text, self._token)
+            await self._pool.fetch(statement("send_hint").text, [self._token])
         except OutliveError as error:
             log.debug("a hint was not sent: %s", error)
 
@@ -80,47 +78,36 @@ class Hints:
             with contextlib.suppress(TimeoutError):  # a wait counts from when it can hear something
                 async with asyncio.timeout(FIRST_LISTEN_S):
                     await self._tried.wait()
-        if self._kept:
-            self._kept = False
-            return True
-        told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.add(told)
         try:
             async with asyncio.timeout(timeout_s):  # wait_for of Python 3.11 swallows a cancellation that comes late
-                return await told
+                await self._told.wait()
         except TimeoutError:
             return False
-        finally:
-            self._waiting.discard(told)
-
-    def _tell(self) -> None:
-        self._kept = not self._waiting
-        for told in self._waiting:
-            if not told.done():
-                told.set_result(True)
+        self._told.clear()
+        return True
 
     async def _listen(self) -> None:
-        pause_s, again = RECONNECT_S[0], False
+        pause_s = RECONNECT_S[0]
         while True:
             try:
-                await self._listen_once(again=again)
+                with self._address.explaining():
+                    await self._listen_once()
                 pause_s = RECONNECT_S[0]
             except OutliveError as error:
                 log.debug("listening for hints failed, polling goes on: %s", error)
-                self._tried.set()
-            again = True
+            self._tried.set()
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, RECONNECT_S[1])
 
-    async def _listen_once(self, *, again: bool) -> None:
+    async def _listen_once(self) -> None:
         """Listen until the connection is lost."""
         connection = await self._address.connect()
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
         try:
             await connection.add_listener(CHANNEL, self._receive)
-            if again:
-                self._tell()  # hints may have passed while nobody listened
+            if self._tried.is_set():
+                self._told.set()  # hints may have passed while nobody listened
             self._tried.set()
             while not lost.is_set():
                 try:
@@ -128,17 +115,12 @@ class Hints:
                         await lost.wait()
                 except TimeoutError:
                     await connection.execute("select 1", timeout=KEEPALIVE_S / 4)
-        except Exception as error:
-            explained = self._address.explain(error, writing=False)
-            if explained is None:
-                raise
-            raise explained from error
         finally:
             connection.terminate()
 
     def _receive(self, _connection: Any, _pid: int, _channel: str, payload: Any) -> None:
         if payload != self._token:
-            self._tell()
+            self._told.set()
 
     async def close(self) -> None:
         """Stop listening and sending."""

@@ -1,4 +1,4 @@
-"""A few connections, lent for one statement or one transaction.
+"""A few connections, for one statement or one transaction at a time.
 
 The last one used is lent first, so that its prepared statements are warm. A
 connection that is not at rest when it comes back is closed. Invariant: users'
@@ -9,16 +9,14 @@ batches of its run.
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from outlive.errors import StoreUnavailable, UsageError
-from outlive.store.postgres.connect import load_driver
+from outlive.store.postgres.connect import hang_up
 
 if TYPE_CHECKING:
     from outlive.store.postgres.connect import Address, Connection
-
-CLOSE_TIMEOUT_S = 2.0  # a server that does not answer a goodbye gets none
 
 
 class Pool:
@@ -32,9 +30,9 @@ class Pool:
         self._transactions = asyncio.Semaphore(size - 2)
         self._closed = False
 
-    async def open(self) -> None:
-        """Open the first connection, so that a wrong URL is told at once."""
-        self._free.append(await self._address.connect())
+    def open(self, connection: Connection) -> None:
+        """Begin to lend, with the first connection."""
+        self._free.append(connection)
         self._closed = False
 
     async def take(self) -> Connection:
@@ -77,46 +75,25 @@ class Pool:
         self.give(connection)
         self._transactions.release()
 
-    def lend(self, *, writing: bool, opening: bool = False) -> Loan:
-        """Lend a connection for some statements and explain their errors."""
-        return Loan(self, self._address, writing, opening)
+    async def fetch(self, text: str, arguments: Iterable[Any] = (), *, writing: bool = False) -> list[Any]:
+        """Send one statement and give its rows; with `writing` its outcome is unknown if the reply is lost."""
+        connection = await self.take()
+        try:
+            rows: list[Any] = await connection.fetch(text, *arguments)
+            return rows
+        except Exception as error:
+            explained = self._address.explain(error, writing=writing)
+            if isinstance(explained, StoreUnavailable):
+                connection.terminate()
+            if explained is None:
+                raise
+            raise explained from error
+        finally:
+            self.give(connection)
 
     async def close(self) -> None:
         """Close what is free; what is in use is closed when it comes back."""
         self._closed = True
-        driver = load_driver()
         free, self._free = self._free, []
         for connection in free:
-            try:
-                await connection.close(timeout=CLOSE_TIMEOUT_S)
-            except (OSError, driver.PostgresError, driver.InterfaceError):
-                connection.terminate()
-
-
-class Loan:
-    """One use of a connection; written out, because it is on the path of every commit."""
-
-    __slots__ = ("_address", "_connection", "_opening", "_pool", "_writing")
-
-    def __init__(self, pool: Pool, address: Address, writing: bool, opening: bool) -> None:
-        self._pool = pool
-        self._address = address
-        self._writing = writing
-        self._opening = opening
-
-    async def __aenter__(self) -> Connection:
-        self._connection = await self._pool.take()
-        return self._connection
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            if error is not None:
-                explained = self._address.explain(error, writing=self._writing, opening=self._opening)
-                if isinstance(explained, StoreUnavailable):
-                    self._connection.terminate()
-                if explained is not None:
-                    raise explained from error
-        finally:
-            self._pool.give(self._connection)
+            await hang_up(connection)

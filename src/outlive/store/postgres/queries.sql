@@ -15,15 +15,17 @@ fence as (select)
 
 -- name: insert_entries
 -- Inserts entries, settles started ones; one already stored exactly as given is this batch's own earlier send.
+given_entries as materialized (
+  select g.* from json_to_recordset(cast(:entry as json)) as g (
+    row bigint, key text, seq integer, kind text, name text, digest text, outcome text, value text, error text,
+    attempts integer, noted_version text, started_at float8, finished_at float8)
+),
 written as (
   insert into outlive.entries as e (
     row, key, seq, kind, name, digest, outcome, value, error, attempts, noted_version, started_at, finished_at)
   select g.row, g.key, g.seq, g.kind, g.name, g.digest, g.outcome, g.value, g.error, g.attempts, g.noted_version,
     to_timestamp(g.started_at), to_timestamp(g.finished_at)
-  from json_to_recordset(cast(:entry as json)) as g (
-    row bigint, key text, seq integer, kind text, name text, digest text, outcome text, value text, error text,
-    attempts integer, noted_version text, started_at float8, finished_at float8),
-  fence
+  from given_entries g, fence
   on conflict (row, key) do update set
     seq = excluded.seq, kind = excluded.kind, name = excluded.name, digest = excluded.digest,
     outcome = excluded.outcome, value = excluded.value, error = excluded.error, attempts = excluded.attempts,
@@ -34,9 +36,9 @@ written as (
   returning e.row, e.key, e.xmax = 0 as is_new  -- an updated row has the updater there
 ),
 refused as materialized (
-  select distinct g.row
-  from json_to_recordset(cast(:entry as json)) as g (row bigint, key text)
-  where (select count(*) from written) <> :entry_count and (g.row, g.key) not in (select w.row, w.key from written w)
+  select distinct g.row from given_entries g
+  where (select count(*) from written) <> (select count(*) from given_entries)
+    and (g.row, g.key) not in (select w.row, w.key from written w)
 )
 
 -- name: skip_entries
@@ -92,22 +94,21 @@ stored as (
 
 -- name: finish_run
 -- Ends runs that the worker still owns under this claim: deletes their live rows and requests, sets status and value.
+finishes as materialized (
+  select g.* from json_to_recordset(cast(:finish as json)) as g (
+    row bigint, claim integer, status text, output text, error text, started_at float8, close_reason text)
+),
 ended as (
   delete from outlive.live l
-  where l.row = any (cast(:finish_row as bigint[])) and l.owner = cast(:worker as bigint)
+  where l.row = any (array(select g.row from finishes g)) and l.owner = cast(:worker as bigint)
     and exists (select from fence) and l.row <> all (array(select r.row from refused r))
-    and ((l.row, l.claim) in (
-      select g.row, g.claim
-      from unnest(cast(:finish_row as bigint[]), cast(:finish_claim as integer[])) as g (row, claim))) is true
+    and ((l.row, l.claim) in (select g.row, g.claim from finishes g)) is true
   returning l.row
 ),
 closed as (
   update outlive.runs r set status = g.status, output = g.output, error = g.error,
     started_at = to_timestamp(g.started_at), finished_at = greatest(now(), to_timestamp(g.started_at))
-  from unnest(
-    cast(:finish_row as bigint[]), cast(:finish_status as text[]), cast(:finish_output as text[]),
-    cast(:finish_error as text[]), cast(:finish_started_at as float8[])
-  ) as g (row, status, output, error, started_at)
+  from finishes g
   where r.row = any (array(select x.row from ended x)) and r.row = g.row
 ),
 forgotten as (
@@ -118,10 +119,9 @@ forgotten as (
 -- Asks the children that were to end with these runs to cancel; a second send of the batch finds no such end.
 asked as (
   insert into outlive.requests (row, kind, payload, created_at)
-  select c.row, 'cancel', g.reason, now()
-  from outlive.runs c
-  join unnest(cast(:close_row as bigint[]), cast(:close_reason as text[])) as g (row, reason) on g.row = c.parent
-  where c.parent = any (cast(:close_row as bigint[])) and c.parent = any (array(select x.row from ended x))
+  select c.row, 'cancel', g.close_reason, now()
+  from outlive.runs c join finishes g on g.row = c.parent and g.close_reason is not null
+  where c.parent = any (array(select x.row from ended x))
     and c.parent_close = 'cancel' and c.status is null and c.row <> all (array(select x.row from ended x))
   on conflict (row, kind) do nothing
 )
@@ -141,28 +141,30 @@ select (select count(*) from fence) as stands, (select count(*) from strayed) as
 
 -- name: release_run
 -- Lets go of runs that the worker still owns under this claim; a held one is not claimable.
+releases as materialized (
+  select g.* from json_to_recordset(cast(:release as json)) as g (
+    row bigint, claim integer, wake_at float8, hold text, hold_reason text)
+),
 released as (
   update outlive.live l set owner = null, hold = g.hold, hold_reason = g.hold_reason,
     wake_at = case when g.hold is null then to_timestamp(g.wake_at) end, in_user_code = false, alone = false
-  from unnest(
-    cast(:release_row as bigint[]), cast(:release_claim as integer[]), cast(:release_wake_at as float8[]),
-    cast(:release_hold as text[]), cast(:release_hold_reason as text[])
-  ) as g (row, claim, wake_at, hold, hold_reason)
-  where l.row = any (cast(:release_row as bigint[])) and l.owner = cast(:worker as bigint)
+  from releases g
+  where l.row = any (array(select x.row from releases x)) and l.owner = cast(:worker as bigint)
     and l.row = g.row and l.claim = g.claim
     and exists (select from fence) and l.row <> all (array(select r.row from refused r))
 )
 
 -- name: mark_run
 -- Notes whether runs are in user code, and progress that clears their crashes.
+marks as materialized (
+  select g.* from json_to_recordset(cast(:mark as json)) as g (
+    row bigint, claim integer, in_user_code boolean, clear_crashes boolean)
+),
 marked as (
   update outlive.live l set in_user_code = g.in_user_code, alone = l.alone and not g.clear_crashes,
     crashes = case when g.clear_crashes then 0 else l.crashes end
-  from unnest(
-    cast(:mark_row as bigint[]), cast(:mark_claim as integer[]), cast(:mark_in_user_code as boolean[]),
-    cast(:mark_clear_crashes as boolean[])
-  ) as g (row, claim, in_user_code, clear_crashes)
-  where l.row = any (cast(:mark_row as bigint[])) and l.owner = cast(:worker as bigint)
+  from marks g
+  where l.row = any (array(select x.row from marks x)) and l.owner = cast(:worker as bigint)
     and l.row = g.row and l.claim = g.claim and exists (select from fence)
 )
 
@@ -176,39 +178,6 @@ handled as (
 -- Reads, after a batch, who has the ids and row numbers of its starts; needs a snapshot after that of the batch.
 select r.row, r.id, r.workflow from outlive.runs r
 where r.id = any (cast(:run_id as text[])) or r.row = any (cast(:run_row as bigint[]))
-
--- name: start_run
--- Inserts one run, not owned, in the transaction of a user's connection; empty if id or row number is taken.
-with given as (
-  select g.* from json_to_record(cast(:run as json)) as g (
-    row bigint, id text, workflow text, version text, codec text, queue text, priority integer, key text,
-    attributes text, input text, parent bigint, parent_key text, parent_close text, deadline_at float8, delay_s float8,
-    blob text)
-),
-started as (
-  insert into outlive.runs (
-    row, id, workflow, version, codec, queue, priority, key, attributes, input, parent, parent_key, parent_close,
-    deadline_at, created_at)
-  select g.row, g.id, g.workflow, g.version, g.codec, g.queue, g.priority, g.key, g.attributes, g.input, g.parent,
-    g.parent_key, g.parent_close, to_timestamp(g.deadline_at), now()
-  from given g
-  on conflict do nothing
-  returning row
-),
-placed as (
-  insert into outlive.live (row, workflow, queue, priority, wake_at)
-  select g.row, g.workflow, g.queue, g.priority, now() + make_interval(secs => g.delay_s)
-  from given g join started s on s.row = g.row
-),
-stored as (
-  insert into outlive.blobs (row, name, text)
-  select g.row, g.input, g.blob from given g join started s on s.row = g.row where g.blob is not null
-)
-select s.row from started s
-
--- name: find_started
--- Reads who has the id of a start that was not inserted.
-select r.row, r.id, r.workflow from outlive.runs r where r.id = cast(:id as text)
 
 -- name: settle_entry
 -- Writes a transaction's entry as its last statement; tells whether transaction and fence still stand.
@@ -292,15 +261,7 @@ select t.workers, t.released, t.quarantined from outlive.take_over(cast(:dead as
 -- Takes due runs by priority, then due time, past those that a peer is taking; before them held runs that somebody has
 -- asked to cancel. One index descent per priority, so that sleeping runs cost nothing. The fence is locked only if there
 -- is something to take: an idle poll writes nothing.
-with recursive lines as (
-  (select l.priority from outlive.live l where l.owner is null and l.wake_at is not null order by l.priority limit 1)
-  union all
-  select (
-    select l.priority from outlive.live l
-    where l.owner is null and l.wake_at is not null and l.priority > p.priority order by l.priority limit 1)
-  from lines p where p.priority is not null
-),
-held as materialized (
+with held as materialized (
   select l.row from outlive.live l
   where l.row = any (array(select q.row from outlive.requests q where q.kind = 'cancel'))
     and l.owner is null and l.hold is not null
@@ -316,7 +277,7 @@ due as materialized (
   union all
   select g.row, g.due_at from (
     select d.row, d.wake_at as due_at, d.crashes, first_value(d.crashes) over w as first, row_number() over w as place
-    from lines p cross join lateral (
+    from outlive.live_lines p cross join lateral (
       select l.row, l.wake_at, l.crashes from outlive.live l
       where l.owner is null and l.wake_at is not null and l.priority = p.priority and l.wake_at <= now()
         and l.workflow = any (cast(:workflows as text[]))
@@ -326,7 +287,6 @@ due as materialized (
       limit cast(:limit as integer)
       for update of l skip locked
     ) d
-    where p.priority is not null
     window w as (order by p.priority, d.wake_at)
   ) g
   -- Of suspects those that have crashed as often as the first of them: the oftener, the fewer.
@@ -351,9 +311,7 @@ stands as (
     else exists (select from outlive.workers w where w.worker = :worker and w.epoch = :epoch) end as stands
 )
 select s.stands, t.row, r.id, r.workflow, r.version,
-  case when octet_length(r.input) = 38 then coalesce(
-    (select b.text from outlive.blobs b where b.row = r.row and b.name = r.input), r.input)
-    else r.input end as input,
+  outlive.read_payload(r.row, r.input) as input,
   r.codec, t.claim, t.crashes, t.claim = 1 as fresh, t.alone,
   extract(epoch from t.started_at)::float8 as started_at, extract(epoch from r.deadline_at)::float8 as deadline_at,
   r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes,
@@ -369,44 +327,23 @@ select exists (
 
 -- name: next_due
 -- Reads when the next run that nobody owns is due; one index descent per priority.
-with recursive lines as (
-  (select l.priority from outlive.live l where l.owner is null and l.wake_at is not null order by l.priority limit 1)
-  union all
-  select (
-    select l.priority from outlive.live l
-    where l.owner is null and l.wake_at is not null and l.priority > p.priority order by l.priority limit 1)
-  from lines p where p.priority is not null
-)
 select extract(epoch from min(d.wake_at))::float8
-from lines p cross join lateral (
+from outlive.live_lines p cross join lateral (
   select l.wake_at from outlive.live l
   where l.owner is null and l.wake_at is not null and l.priority = p.priority
   order by l.wake_at limit 1
 ) d
 
 -- name: load_entries
--- Reads all entries of some runs, started ones last.
+-- Reads all entries of some runs, by row or public id, started ones last.
 select e.row, e.key, e.seq, e.kind, e.name, e.digest, e.outcome,
-  case when octet_length(e.value) = 38 then coalesce(
-    (select b.text from outlive.blobs b where b.row = e.row and b.name = e.value), e.value)
-    else e.value end as value,
+  outlive.read_payload(e.row, e.value) as value,
   e.error, e.attempts,
   extract(epoch from e.started_at)::float8 as started_at, extract(epoch from e.finished_at)::float8 as finished_at,
   e.noted_version
-from outlive.entries e where e.row = any (cast(:rows as bigint[]))
+from outlive.entries e
+where e.row = any (cast(:rows as bigint[]) || array(select r.row from outlive.runs r where r.id = cast(:id as text)))
 order by e.row, e.seq nulls last, e.started_at, e.key
-
--- name: list_entries
--- Reads the entries of one run by its public id, started ones last.
-select e.row, e.key, e.seq, e.kind, e.name, e.digest, e.outcome,
-  case when octet_length(e.value) = 38 then coalesce(
-    (select b.text from outlive.blobs b where b.row = e.row and b.name = e.value), e.value)
-    else e.value end as value,
-  e.error, e.attempts,
-  extract(epoch from e.started_at)::float8 as started_at, extract(epoch from e.finished_at)::float8 as finished_at,
-  e.noted_version
-from outlive.entries e where e.row = (select r.row from outlive.runs r where r.id = :id)
-order by e.seq nulls last, e.started_at, e.key
 
 -- name: insert_request
 -- Records a request for an unfinished run, once of a kind; empty if there is no such run.
@@ -478,21 +415,10 @@ update outlive.live l set wake_at = now() where l.row = any (array(select s.row 
 select v.* from (
   select
     r.row, r.id, r.workflow, r.version,
-    case
-      when r.status is not null then r.status
-      when l.hold is not null then l.hold
-      when l.owner is not null then 'running'
-      when l.started_at is not null then 'suspended'
-      when l.wake_at > now() then 'scheduled'
-      else 'queued'
-    end as status,
+    outlive.run_status(r.status, l.hold, l.owner, l.started_at, l.wake_at) as status,
     r.queue, r.priority, r.key, r.attributes,
-    case when octet_length(r.input) = 38 then coalesce(
-      (select b.text from outlive.blobs b where b.row = r.row and b.name = r.input), r.input)
-      else r.input end as input,
-    case when octet_length(r.output) = 38 then coalesce(
-      (select b.text from outlive.blobs b where b.row = r.row and b.name = r.output), r.output)
-      else r.output end as output,
+    outlive.read_payload(r.row, r.input) as input,
+    outlive.read_payload(r.row, r.output) as output,
     r.error, r.codec,
     (select p.id from outlive.runs p where p.row = r.parent) as parent_id, r.parent_close,
     extract(epoch from r.created_at)::float8 as created_at,
@@ -505,9 +431,7 @@ select v.* from (
 -- name: list_ended
 -- Reads those of some runs that have ended or are held.
 select r.row, r.id, r.workflow, coalesce(r.status, l.hold) as status,
-  case when octet_length(r.output) = 38 then coalesce(
-    (select b.text from outlive.blobs b where b.row = r.row and b.name = r.output), r.output)
-    else r.output end as output,
+  outlive.read_payload(r.row, r.output) as output,
   coalesce(r.error, l.hold_reason) as error,
   r.codec
 from outlive.runs r
@@ -527,10 +451,10 @@ select cast(substr(key, 11) as integer) from outlive.meta where key like 'migrat
 -- Tells whether the schema and its table of versions exist. Reads the catalogue itself: what to_regclass remembers of it
 -- may be from before a wait for lock_schema.
 select
-  exists (select from pg_catalog.pg_namespace n where n.nspname = 'outlive'),
+  exists (select from pg_catalog.pg_namespace n where n.nspname = 'outlive') as has_schema,
   exists (
     select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-    where n.nspname = 'outlive' and c.relname = 'meta')
+    where n.nspname = 'outlive' and c.relname = 'meta') as has_meta
 
 -- name: lock_schema
 -- Makes the processes that start at once migrate one after the other; held until the end of the transaction.

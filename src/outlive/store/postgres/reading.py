@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from outlive.model.reads import Claimed, EntryRow, RunQuery, RunRow
+from outlive.model.reads import Claimed, EntryRow, RunQuery
 from outlive.model.status import Status
 from outlive.store.postgres.statements import named_block
 
@@ -20,6 +20,16 @@ _LIVE = {
     Status.SUSPENDED: "l.owner is null and l.started_at is not null",
     Status.SCHEDULED: "l.owner is null and l.started_at is null and l.wake_at > now()",
     Status.QUEUED: "l.owner is null and l.started_at is null",
+}
+_FILTERS = {
+    "id": "r.id = {}",
+    "parent": "r.parent = {}",
+    "workflow": "r.workflow = {}",
+    "queue": "r.queue = {}",
+    "id_prefix": "starts_with(r.id, {})",
+    "created_after": "r.created_at >= to_timestamp({}::float8)",
+    "created_before": "r.created_at < to_timestamp({}::float8)",
+    "after": "r.row < {}",
 }
 _UNSUCCESSFUL = {Status.FAILED, Status.CANCELLED}
 
@@ -33,31 +43,15 @@ def compose_list(
     """
     conditions: list[str] = []
     arguments: list[Any] = []
-
-    def add(condition: str, value: Any) -> None:
-        arguments.append(value)
-        conditions.append(condition.format(f"${len(arguments)}"))
-
-    if run_id is not None:
-        add("r.id = {}", run_id)
-    if parent_row is not None:
-        add("r.parent = {}", parent_row)
+    for name, condition in _FILTERS.items():
+        value = {"id": run_id, "parent": parent_row}.get(name, getattr(query, name, None))
+        if value is not None:
+            arguments.append(value)
+            conditions.append(condition.format(f"${len(arguments)}"))
     if unfinished:
         conditions.append("r.status is null")
     if narrower := _narrow(query.statuses):
         conditions.append(narrower)
-    if query.workflow is not None:
-        add("r.workflow = {}", query.workflow)
-    if query.queue is not None:
-        add("r.queue = {}", query.queue)
-    if query.id_prefix:
-        add("starts_with(r.id, {})", query.id_prefix)
-    if query.created_after is not None:
-        add("r.created_at >= to_timestamp({}::float8)", query.created_after)
-    if query.created_before is not None:
-        add("r.created_at < to_timestamp({}::float8)", query.created_before)
-    if query.after is not None:
-        add("r.row < {}", query.after)
     head = named_block("select_runs") + (f" where {' and '.join(conditions)}" if conditions else "") + ") v"
     if query.statuses:
         arguments.append(list(query.statuses))
@@ -77,11 +71,6 @@ def _narrow(statuses: tuple[str, ...]) -> str | None:
     if wanted and wanted <= _UNSUCCESSFUL:
         return "r.status in ('failed', 'cancelled')"
     return None
-
-
-def to_run(row: Any) -> RunRow:
-    """Give a row of `select_runs`."""
-    return RunRow(**row)
 
 
 def to_claimed(row: Any) -> Claimed:

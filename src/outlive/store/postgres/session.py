@@ -18,12 +18,18 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from outlive import hooks
-from outlive.errors import StoreUnavailable, UsageError
+from outlive.errors import UsageError
 from outlive.model.writes import EntryWrite, Fence
-from outlive.store.interface import RolledBack
-from outlive.store.postgres import transaction
-from outlive.store.postgres.statements import named_block, statement
-from outlive.store.postgres.transaction import check_settled, describe_swallowed, ends_transaction
+from outlive.store.postgres.endings import (
+    IDLE,
+    check_settled,
+    ends_transaction,
+    explain_statement,
+    explaining_commit,
+    sqlstate,
+    values_to_settle,
+)
+from outlive.store.postgres.statements import named_block
 from outlive.store.sessions import GuardedSession
 
 if TYPE_CHECKING:
@@ -36,7 +42,6 @@ T = TypeVar("T")
 log = logging.getLogger("outlive.store")
 
 _SITE = hooks.declare_site("session")
-_IDLE = "25P03"  # the server hung up, because this process stood still within the transaction
 
 
 class Room:
@@ -62,23 +67,16 @@ class PostgresSession:
         self._is_async = self._guarded.face is not self._guarded.session
         self._connection: Any = None
         self._ended = False
+        self.place: str | None = None
 
-    async def open(self) -> str:
-        """Begin; give the place that the connection leads to."""
+    async def open(self) -> None:
+        """Begin; `place` is then where the connection leads to."""
         hooks.point("session.before")
         self._check_engine()
         await self._room.free.acquire()
-        try:
-            place = await self._do(self._open)
-        except BaseException as error:
-            await self.rollback()
-            explained = self._explain_ours(error)
-            if explained is None:
-                raise
-            raise explained from error
+        await self._do_ours(self._open)
         hooks.point("session.begun")
         self._deadline = self._loop.time() + self._timeout_s
-        return place
 
     def _check_engine(self) -> None:
         from sqlalchemy.engine import Engine
@@ -90,15 +88,14 @@ class PostgresSession:
                 f"({self._address.url})"
             )
 
-    def _open(self) -> str:
+    def _open(self) -> None:
         self._connection = self._guarded.connect(self._guarded.bind)
         millis = max(1, int(self._timeout_s * 1000))
         limits = {"millis": str(millis), "lock_millis": str(max(1, millis // 2)), "token": self._token}
         self._connection.execute(_text("mark_session"), limits)
-        token, place = self._connection.execute(_text("find_place")).one()
+        token, self.place = self._connection.execute(_text("find_place")).one()
         if token != self._token:
             raise UsageError("the session's engine is in AUTOCOMMIT, so nothing of a transaction would be one")
-        return str(place)
 
     async def _do(self, work: Callable[[], T]) -> T:
         """Execute what speaks to the database: on the loop if the driver can, else in a thread."""
@@ -118,32 +115,19 @@ class PostgresSession:
     # -- the end ----------------------------------------------------------------
     async def commit(self, fence: Fence, entry: EntryWrite) -> None:
         """Write the fence check and the entry as the last statement, then COMMIT."""
-        try:
-            await self._do(partial(self._settle, fence, entry))
-        except BaseException as error:
-            await self.rollback()
-            explained = self._explain_ours(error)
-            if explained is None:
-                raise
-            raise explained from error
+        await self._do_ours(partial(self._settle, fence, entry))
         hooks.point("session.entry_written")
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._do(partial(self._guarded.commit, self._connection))
-        except Exception as error:
-            meaning = self._explain_commit(error)
-            if meaning is None:
-                raise
-            raise meaning from error
+            with explaining_commit(self._address):
+                async with asyncio.timeout(self._timeout_s):
+                    await self._do(partial(self._guarded.commit, self._connection))
         finally:
             await self.rollback()
         hooks.point("session.after")
 
     def _settle(self, fence: Fence, entry: EntryWrite) -> None:
         self._guarded.check()
-        query = statement("settle_entry")
-        values = {name: getattr(entry, name, None) for name in query.names}
-        values |= {"token": self._token, "worker": fence.worker, "epoch": fence.epoch}
+        values = values_to_settle(entry, fence, self._token)
         check_settled(self._connection.execute(_text("settle_entry"), values).mappings().one(), fence)
 
     async def rollback(self) -> None:
@@ -164,49 +148,32 @@ class PostgresSession:
             log.debug("a session could not be closed, the server will roll it back: %r", closing.exception())
 
     # -- what errors mean ---------------------------------------------------------
-    def _explain(self, error: BaseException, *losses: type[Exception]) -> Exception | None:
-        """Give what an error means for the transaction, None if it is the user's own; `losses` are none of his."""
-        state = _sqlstate(error)
-        is_lost = state == _IDLE or getattr(error, "connection_invalidated", False) or isinstance(error, losses)
-        is_late = self._loop.time() > self._deadline - 0.05
-        if is_late and (is_lost or state == transaction.CANCELLED):
-            return UsageError(
-                f"this transaction was open for longer than its timeout of {self._timeout_s:g} s and was rolled back; "
-                "do slow work before it begins"
-            )
-        if state in transaction.RETRY:
-            return RolledBack(str(error))
-        if state == transaction.LOCKED and self._loop.time() > self._deadline - 0.6 * self._timeout_s:
-            return StoreUnavailable(f"another session of {self._address.url} holds a lock that is needed: {error}")
-        if is_lost:
-            return self._lost(error)
-        if state == transaction.ABORTED:
-            return describe_swallowed()
-        return None
-
-    def _explain_ours(self, error: BaseException) -> Exception | None:
-        """The same for what was none of the user's statements."""
+    async def _do_ours(self, work: Callable[[], None]) -> None:
+        """Execute what is none of the user's statements; an error ends the transaction."""
         from sqlalchemy import exc
 
-        if _sqlstate(error)[:2] in ("28", "3D", "42"):
-            return UsageError(
-                f"the session's engine cannot write the journal in {self._address.url}: {error}; let it connect as the "
-                "app's user, or as one who has its rights on schema outlive"
-            )
-        # no server answers, or the engine's pool has no connection left
-        return self._explain(error, OSError, exc.OperationalError, exc.TimeoutError)
+        try:
+            await self._do(work)
+        except BaseException as error:
+            await self.rollback()
+            if sqlstate(error)[:2] in ("28", "3D", "42"):
+                raise UsageError(
+                    f"the session's engine cannot write the journal in {self._address.url}: {error}; let it connect as "
+                    "the app's user, or as one who has its rights on schema outlive"
+                ) from error
+            # no server answers, or the engine's pool has no connection left
+            meaning = self._explain(error, OSError, exc.OperationalError, exc.TimeoutError)
+            if meaning is None:
+                raise
+            raise meaning from error
 
-    def _explain_commit(self, error: Exception) -> Exception | None:
-        state = _sqlstate(error)
-        if state in transaction.RETRY:
-            return RolledBack(str(error))
-        if state and state[:2] not in ("08", "57") and state != _IDLE:
-            return None  # a deferred constraint, or a trigger, of the user's own
-        return self._lost(error, outcome_unknown=True)
-
-    def _lost(self, error: BaseException, *, outcome_unknown: bool = False) -> StoreUnavailable:
-        text = str(error) or type(error).__name__
-        return StoreUnavailable(f"lost {self._address.url} in a session: {text}", outcome_unknown=outcome_unknown)
+    def _explain(self, error: BaseException, *losses: type[Exception]) -> Exception | None:
+        """Give what an error means for the transaction, None if it is the user's own; `losses` are none of his."""
+        is_lost = (
+            sqlstate(error) == IDLE or getattr(error, "connection_invalidated", False) or isinstance(error, losses)
+        )
+        open_s = self._loop.time() - self._deadline + self._timeout_s
+        return explain_statement(self._address, error, is_lost=is_lost, open_s=open_s, timeout_s=self._timeout_s)
 
 
 @cache
@@ -214,9 +181,3 @@ def _text(name: str) -> TextClause:
     from sqlalchemy import text
 
     return text(named_block(name))
-
-
-def _sqlstate(error: BaseException) -> str:
-    """Give the server's code for an error, as every driver has it somewhere."""
-    origin = getattr(error, "orig", None)
-    return getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None) or ""

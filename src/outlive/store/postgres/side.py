@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from outlive import hooks
 from outlive.model.writes import Fence
 from outlive.store.interface import FenceLost
-from outlive.store.postgres.connect import load_driver
+from outlive.store.postgres.connect import hang_up
 from outlive.store.postgres.statements import statement
 
 if TYPE_CHECKING:
@@ -41,21 +41,15 @@ class PostgresSideChannel:
         query = statement("put_beat")
         values = {"worker": fence.worker, "epoch": fence.epoch, "lease_s": lease_s}
         try:
-            now = await self._connection.fetchval(query.text, *query.arguments(values), timeout=timeout_s)
-        except BaseException as error:
+            with self._address.explaining(writing=True):
+                now = await self._connection.fetchval(query.text, *query.arguments(values), timeout=timeout_s)
+        except BaseException:
             self._connection.terminate()
-            explained = self._address.explain(error, writing=True)
-            if explained is None:
-                raise
-            raise explained from error
+            raise
         if now is None:
             raise FenceLost(fence)
         return float(now)
 
     async def close(self) -> None:
-        """Close the connection, at once if the server does not answer."""
-        driver = load_driver()
-        try:
-            await self._connection.close(timeout=1.0)
-        except (OSError, driver.PostgresError, driver.InterfaceError):
-            self._connection.terminate()
+        """Close the connection."""
+        await hang_up(self._connection)

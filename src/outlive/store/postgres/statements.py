@@ -14,7 +14,7 @@ from typing import Any
 
 from outlive.store.sqlfile import load_sql
 
-_PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
+PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 
 
 @dataclass(slots=True, frozen=True)
@@ -34,6 +34,7 @@ def named_block(name: str) -> str:
     return load_sql("outlive.store.postgres", "queries.sql")[name]
 
 
+@cache
 def number_parameters(sql: str) -> Statement:
     """Turn `:name` into `$n`."""
     names: dict[str, int] = {}
@@ -41,7 +42,7 @@ def number_parameters(sql: str) -> Statement:
     def position(match: re.Match[str]) -> str:
         return f"${names.setdefault(match[1], len(names) + 1)}"
 
-    return Statement(_PARAMETER.sub(position, sql), tuple(names))
+    return Statement(PARAMETER.sub(position, sql), tuple(names))
 
 
 @cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from outlive import hooks
@@ -24,7 +25,7 @@ from outlive.store.postgres.commit import compose, find_collisions
 from outlive.store.postgres.connect import Address, load_driver
 from outlive.store.postgres.hints import Hints
 from outlive.store.postgres.pool import Pool
-from outlive.store.postgres.reading import compose_list, to_claimed, to_entry, to_run
+from outlive.store.postgres.reading import compose_list, to_claimed, to_entry
 from outlive.store.postgres.session import PostgresSession, Room
 from outlive.store.postgres.side import PostgresSideChannel
 from outlive.store.postgres.statements import Statement, statement
@@ -51,22 +52,17 @@ class PostgresStore:
 
     # -- life ---------------------------------------------------------------
     async def open(self, *, migrate: bool) -> float:
-        await self._pool.open()
-        self._room = Room(self._room.size)
+        connection = await self._address.connect()
         try:
-            async with self._pool.lend(writing=True, opening=True) as connection:
-                current = await schema.is_current(connection, self.url)
-            if not current:
-                await self._migrate(apply=migrate)
-            return await self.now()
+            with self._address.explaining(writing=True, opening=True):
+                await schema.bring_up(connection, self.url, apply=migrate)
+                now = float(await connection.fetchval(statement("read_now").text))
         except BaseException:
-            await self._pool.close()
+            connection.terminate()
             raise
-
-    @hooks.commit_site("migrate")
-    async def _migrate(self, *, apply: bool) -> None:
-        async with self._pool.lend(writing=True, opening=True) as connection:
-            await schema.bring_up(connection, self.url, apply=apply)
+        self._pool.open(connection)
+        self._room = Room(self._room.size)
+        return now
 
     async def close(self) -> None:
         await self._hints.close()
@@ -74,23 +70,19 @@ class PostgresStore:
         await self._pool.close()
 
     async def now(self) -> float:
-        async with self._pool.lend(writing=False) as connection:
-            return float(await connection.fetchval(statement("read_now").text))
+        ((now,),) = await self._read("read_now")
+        return float(now)
 
     async def side_channel(self) -> PostgresSideChannel:
         return await PostgresSideChannel.open(self._address)
 
     async def _read(self, name: str, /, **values: Any) -> list[Any]:
         query = statement(name)
-        async with self._pool.lend(writing=False) as connection:
-            rows: list[Any] = await connection.fetch(query.text, *query.arguments(values))
-            return rows
+        return await self._pool.fetch(query.text, query.arguments(values))
 
     async def _write(self, name: str, /, **values: Any) -> list[Any]:
         query = statement(name)
-        async with self._pool.lend(writing=True) as connection:
-            rows: list[Any] = await connection.fetch(query.text, *query.arguments(values))
-            return rows
+        return await self._pool.fetch(query.text, query.arguments(values), writing=True)
 
     # -- writing ------------------------------------------------------------
     async def commit(self, batch: Batch, fence: Fence | None) -> Committed:
@@ -110,8 +102,8 @@ class PostgresStore:
         driver = load_driver()
         while True:
             try:
-                async with self._pool.lend(writing=True) as connection:
-                    return await connection.fetchrow(made.text, *arguments)
+                (row,) = await self._pool.fetch(made.text, arguments, writing=True)
+                return row
             except WriteRefused as error:
                 violated = error.__cause__
                 if not isinstance(violated, driver.UniqueViolationError) or violated.constraint_name != "runs_pkey":
@@ -133,24 +125,24 @@ class PostgresStore:
             raise StoreUnavailable(f"run {missing[0]!r} was deleted while it was started", outcome_unknown=True)
         return {run.row: by_id[run.id] for run in asked if run.id in by_id and by_id[run.id].row != run.row}
 
-    async def begin(self, timeout_s: float, isolation: str | None = None) -> PostgresTransaction:
-        return await PostgresTransaction.begin(self._address, self._pool, timeout_s, isolation)
+    async def begin(self, timeout_s: float) -> PostgresTransaction:
+        return await PostgresTransaction.begin(self._address, self._pool, timeout_s)
 
     async def begin_session(self, maker: Any, timeout_s: float) -> PostgresSession:
         session = PostgresSession(self._address, self._room, maker, timeout_s)
-        place = await session.open()
-        if place != self._place:
-            try:
+        await session.open()
+        try:
+            if session.place != self._place:
                 self._place = (await self._read("find_place"))[0]["place"]
-            except BaseException:
-                await session.rollback()
-                raise
-        if place != self._place:
+            if session.place != self._place:
+                raise UsageError(
+                    f"the session leads to another database than {self.url}, where the journal is: what is written to "
+                    "two databases cannot be committed together; bind the sessionmaker to an engine of the app's own "
+                    "database"
+                )
+        except BaseException:
             await session.rollback()
-            raise UsageError(
-                f"the session leads to another database than {self.url}, where the journal is: what is written to two "
-                "databases cannot be committed together; bind the sessionmaker to an engine of the app's own database"
-            )
+            raise
         return session
 
     @hooks.commit_site("start_in")
@@ -160,16 +152,7 @@ class PostgresStore:
     # -- ownership ----------------------------------------------------------
     @hooks.commit_site("register")
     async def register(self, worker: WorkerRow, lease_s: float) -> Fence:
-        registered = await self._write(
-            "insert_worker",
-            worker=worker.worker,
-            epoch=worker.epoch,
-            host=worker.host,
-            pid=worker.pid,
-            name=worker.name,
-            lock_path=worker.lock_path,
-            lease_s=lease_s,
-        )
+        registered = await self._write("insert_worker", **asdict(worker), lease_s=lease_s)
         if not registered:
             raise WriteRefused(f"worker number {worker.worker} is taken by another process; draw another")
         return Fence(worker.worker, worker.epoch)
@@ -224,7 +207,7 @@ class PostgresStore:
 
     async def load_entries(self, rows: Sequence[int]) -> Mapping[int, list[EntryRow]]:
         entries: dict[int, list[EntryRow]] = {row: [] for row in rows}
-        for record in await self._read("load_entries", rows=list(rows)):
+        for record in await self._read("load_entries", rows=list(rows), id=None):
             entries[record[0]].append(to_entry(record))
         return entries
 
@@ -270,11 +253,10 @@ class PostgresStore:
         return await self._list(*compose_list(query))
 
     async def _list(self, text: str, arguments: list[Any]) -> list[RunRow]:
-        async with self._pool.lend(writing=False) as connection:
-            return [to_run(row) for row in await connection.fetch(text, *arguments)]
+        return [RunRow(**row) for row in await self._pool.fetch(text, arguments)]
 
     async def list_entries(self, run_id: str) -> list[EntryRow]:
-        return [to_entry(record) for record in await self._read("list_entries", id=run_id)]
+        return [to_entry(record) for record in await self._read("load_entries", rows=[], id=run_id)]
 
     async def list_ended(self, rows: Sequence[int]) -> list[EndedRun]:
         return [EndedRun(**row) for row in await self._read("list_ended", rows=list(rows))]

@@ -8,16 +8,23 @@ statement before COMMIT, so the user's writes and the entry stand or fall togeth
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from outlive import hooks
-from outlive.errors import StoreUnavailable, UsageError
+from outlive.errors import OutliveError, UsageError
 from outlive.model.writes import EntryWrite, Fence
-from outlive.store.interface import EntrySettled, FenceLost, RolledBack, Row
-from outlive.store.postgres.connect import PLANNER, SESSION_SQL, load_driver
+from outlive.store.interface import Row
+from outlive.store.postgres.connect import PLANNER, SESSION_SQL
+from outlive.store.postgres.endings import (
+    check_settled,
+    describe_overdue,
+    ends_transaction,
+    explain_statement,
+    explaining_commit,
+    values_to_settle,
+)
 from outlive.store.postgres.statements import statement
 
 if TYPE_CHECKING:
@@ -26,22 +33,12 @@ if TYPE_CHECKING:
 
 _SITE = hooks.declare_site("transaction")
 
-_LEVELS = ("read committed", "repeatable read", "serializable")
-_SKIPPED = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|;)+")
-_ENDS = re.compile(
-    r"(?:begin|start|commit|end|abort|prepare\s+transaction|rollback(?!\s+(?:(?:work|transaction)\s+)?to\b))\b",
-    re.IGNORECASE,
-)
-
 # What a user may have left in the session, undone in the message that ends his transaction; none of it can fail.
 _RESET = (
     "; close all; set session authorization default; reset all; unlisten *; select pg_advisory_unlock_all(); "
     + SESSION_SQL
 )
 _PLANNER_BACK = "".join(f"; set local {name} to default" for name in PLANNER)
-RETRY = ("40001", "40P01")  # serialization failure, deadlock
-LOCKED = "55P03"  # a lock was not available in time, perhaps because its holder stands still
-CANCELLED, ABORTED = "57014", "25P02"
 
 
 class PostgresTransaction:
@@ -59,28 +56,21 @@ class PostgresTransaction:
         self._expiry = loop.call_at(self._deadline, self._expire)
 
     @classmethod
-    async def begin(
-        cls, address: Address, pool: Pool, timeout_s: float, isolation: str | None = None
-    ) -> PostgresTransaction:
+    async def begin(cls, address: Address, pool: Pool, timeout_s: float) -> PostgresTransaction:
         """Open a transaction; by SET statements only, so that the user's first one may still choose the isolation."""
-        if isolation is not None and isolation not in _LEVELS:
-            raise UsageError(f"an isolation level is one of {', '.join(_LEVELS)}, not {isolation!r}")
         hooks.point("transaction.before")
         transaction = cls(address, pool, await pool.take_for_transaction(), timeout_s)
         millis = max(1, int(timeout_s * 1000))
         try:
-            await transaction._connection.execute(
-                f"begin isolation level {isolation or 'read committed'}; set local statement_timeout = {millis}; "
-                f"set local lock_timeout = {max(1, millis // 2)}; "
-                f"set local idle_in_transaction_session_timeout = {millis}; "
-                f"set local outlive.transaction = '{transaction._token}'" + _PLANNER_BACK
-            )
-        except BaseException as error:
+            with address.explaining():
+                await transaction._connection.execute(
+                    f"begin; set local statement_timeout = {millis}; set local lock_timeout = {max(1, millis // 2)}; "
+                    f"set local idle_in_transaction_session_timeout = {millis}; "
+                    f"set local outlive.transaction = '{transaction._token}'" + _PLANNER_BACK
+                )
+        except BaseException:
             transaction._abandon("it never began")
-            explained = address.explain(error, writing=False)
-            if explained is None:
-                raise
-            raise explained from error
+            raise
         hooks.point("transaction.begun")
         return transaction
 
@@ -99,10 +89,7 @@ class PostgresTransaction:
             self._end(how)
 
     def _expire(self) -> None:
-        self._abandon(
-            f"it was open for longer than its timeout of {self._timeout_s:g} s and was rolled back; "
-            "do slow work before it begins"
-        )
+        self._abandon(str(describe_overdue(self._timeout_s)))
 
     def _check_open(self) -> None:
         if self._ended is not None:
@@ -162,136 +149,57 @@ class PostgresTransaction:
 
     async def _run(self, work: Awaitable[Any]) -> Any:
         """Await the driver; its errors are the user's, but for those that say what became of the transaction."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         try:
             return await work
         except Exception as error:
-            meaning = self._judge(error, loop.time() - began)
+            meaning = self._explain(error)
             if meaning is None:
                 raise
             raise meaning from error
 
-    def _judge(self, error: Exception, waited_s: float) -> Exception | None:
-        """Give what the end of the transaction by an error is called, None if it has not ended."""
-        state = getattr(error, "sqlstate", None)
-        if state == CANCELLED and asyncio.get_running_loop().time() > self._deadline - 0.05:
-            self._expire()  # the server's timeout was a little faster than ours
+    def _explain(self, error: Exception) -> Exception | None:
         if self._ended is not None:
             return UsageError(f"this transaction has ended: {self._ended}")
-        if state in RETRY:
-            return RolledBack(str(error))
-        if state == LOCKED and waited_s > 0.4 * self._timeout_s:  # our own limit; NOWAIT is the user's, and at once
-            return StoreUnavailable(f"another session of {self._address.url} holds a lock that is needed: {error}")
-        if self._connection.is_closed():
+        is_lost = self._connection.is_closed()
+        if is_lost:
             self._end("its connection was lost, so it was rolled back")
-            return StoreUnavailable(f"lost {self._address.url} within a transaction, which is undone: {error}")
-        return None
+        open_s = asyncio.get_running_loop().time() - self._deadline + self._timeout_s
+        return explain_statement(self._address, error, is_lost=is_lost, open_s=open_s, timeout_s=self._timeout_s)
 
     # -- the end ----------------------------------------------------------------
     async def commit(self, fence: Fence, entry: EntryWrite) -> None:
         """Write the fence check and the entry as the last statement, then COMMIT."""
         self._check_open()
+        query = statement("settle_entry")
         try:
-            await self._settle(fence, entry)
+            arguments = query.arguments(values_to_settle(entry, fence, self._token))
+            with self._address.explaining():
+                check_settled(await self._run(self._connection.fetchrow(query.text, *arguments)), fence)
         except BaseException:
             await self.rollback()
             raise
         hooks.point("transaction.entry_written")
         self._expiry.cancel()  # from here on the server decides: nothing may cut off the reply
         try:
-            await self._connection.execute("commit" + _RESET, timeout=self._timeout_s)
-        except BaseException as error:
+            with explaining_commit(self._address):
+                await self._connection.execute("commit" + _RESET, timeout=self._timeout_s)
+        except BaseException:
             self._abandon("its COMMIT failed")
-            meaning = self._explain_commit(error)
-            if meaning is None:
-                raise
-            raise meaning from error
+            raise
         self._end("it was committed")
         hooks.point("transaction.after")
-
-    async def _settle(self, fence: Fence, entry: EntryWrite) -> None:
-        query = statement("settle_entry")
-        values = {name: getattr(entry, name, None) for name in query.names}
-        values |= {"token": self._token, "worker": fence.worker, "epoch": fence.epoch}
-        try:
-            row = await self._run(self._connection.fetchrow(query.text, *query.arguments(values)))
-        except load_driver().PostgresError as error:
-            if error.sqlstate == ABORTED:
-                raise describe_swallowed() from error
-            explained = self._address.explain(error, writing=False)
-            if explained is None:
-                raise
-            raise explained from error
-        check_settled(row, fence)
-
-    def _explain_commit(self, error: BaseException) -> Exception | None:
-        state = getattr(error, "sqlstate", None)
-        if state in RETRY:
-            return RolledBack(str(error))
-        if state is not None and state[:2] not in ("08", "57"):
-            return None  # a deferred constraint, or a trigger, of the user's own
-        return self._address.explain(error, writing=True)
 
     async def rollback(self) -> None:
         """Undo everything; does nothing if the transaction has ended."""
         if self._ended is not None:
             return
         self._expiry.cancel()
-        driver = load_driver()
         try:
-            await self._connection.execute("rollback" + _RESET, timeout=self._timeout_s)
-        except (OSError, driver.PostgresError, driver.InterfaceError, driver.InternalClientError):
+            with self._address.explaining():
+                await self._connection.execute("rollback" + _RESET, timeout=self._timeout_s)
+        except OutliveError:
             self._abandon("it was rolled back")  # the server does so without being asked
         except BaseException:
             self._abandon("it was rolled back")
             raise
         self._end("it was rolled back")
-
-
-def check_settled(row: Any, fence: Fence) -> None:
-    """Raise if `settle_entry` has written nothing, and say why."""
-    if not row["same"]:
-        raise UsageError(
-            "the transaction was ended through tx.raw or the session's own connection, so its writes and its result "
-            "cannot be committed together; leave COMMIT and ROLLBACK to the transaction step"
-        )
-    if not row["fenced"]:
-        raise FenceLost(fence)
-    if not row["written"]:
-        raise EntrySettled
-
-
-def describe_swallowed() -> UsageError:
-    """Give the error of a transaction that the server has aborted and the body wanted to commit."""
-    return UsageError(
-        "a statement of this transaction failed and its error was swallowed, so nothing can be committed; put such "
-        "a statement between a savepoint and ROLLBACK TO"
-    )
-
-
-def ends_transaction(sql: str) -> bool:
-    """Say whether a statement would end the transaction."""
-    return _ENDS.match(_first_words(sql)) is not None
-
-
-def _first_words(sql: str) -> str:
-    """Give the statement without the comments and blanks before it."""
-    at = 0
-    while True:
-        if blank := _SKIPPED.match(sql, at):
-            at = blank.end()
-        elif sql.startswith("/*", at):
-            at = _skip_comment(sql, at)
-        else:
-            return sql[at:]
-
-
-def _skip_comment(sql: str, at: int) -> int:
-    """Give the place after a block comment; PostgreSQL nests them."""
-    depth = 0
-    for mark in re.finditer(r"/\*|\*/", sql[at:]):
-        depth += 1 if mark[0] == "/*" else -1
-        if depth == 0:
-            return at + mark.end()
-    return len(sql)

@@ -56,6 +56,18 @@ create index live_claim on outlive.live (priority, wake_at) where owner is null 
 create index live_suspects on outlive.live (wake_at) where owner is null and hold is null and crashes >= 2;
 create index live_owner on outlive.live (owner) where owner is not null;
 
+-- The priorities of runs that may be due, for the store alone: one index descent for each.
+create view outlive.live_lines as
+with recursive lines as (
+  (select l.priority from outlive.live l where l.owner is null and l.wake_at is not null order by l.priority limit 1)
+  union all
+  select (
+    select l.priority from outlive.live l
+    where l.owner is null and l.wake_at is not null and l.priority > p.priority order by l.priority limit 1)
+  from lines p where p.priority is not null
+)
+select p.priority from lines p where p.priority is not null;
+
 create table outlive.entries (
   row bigint not null,
   key text collate "C" not null,
@@ -85,6 +97,15 @@ create table outlive.blobs (
   text text not null,
   primary key (row, name)
 );
+
+create function outlive.read_blob(of bigint, reference text) returns text stable language sql as $$
+  select coalesce((select b.text from outlive.blobs b where b.row = $1 and b.name = $2), $2)
+$$;
+
+-- Gives a payload where a reference to it may stand. Planned as a part of the query that calls it.
+create function outlive.read_payload(of bigint, stored text) returns text stable language sql as $$
+  select case when octet_length($2) = 38 then outlive.read_blob($1, $2) else $2 end
+$$;
 
 -- The fence. A batch locks its worker's row FOR KEY SHARE; the unique pair makes the takeover's bump conflict with that.
 create table outlive.workers (
@@ -193,26 +214,29 @@ create table outlive.meta (
   value text not null
 );
 
+-- What a run is called by its final status and its live row. Planned as a part of the query that calls it.
+create function outlive.run_status(
+  final text, hold text, owner bigint, started_at timestamptz, wake_at timestamptz
+) returns text stable language sql as $$
+  select case
+    when $1 is not null then $1
+    when $2 is not null then $2
+    when $3 is not null then 'running'
+    when $4 is not null then 'suspended'
+    when $5 > now() then 'scheduled'
+    else 'queued'
+  end
+$$;
+
 -- Documented views: a part of the public interface, columns are only ever added.
 
 create view outlive.outlive_runs as
 select
   r.row, r.id, r.workflow, r.version,
-  case
-    when r.status is not null then r.status
-    when l.hold is not null then l.hold
-    when l.owner is not null then 'running'
-    when l.started_at is not null then 'suspended'
-    when l.wake_at > now() then 'scheduled'
-    else 'queued'
-  end as status,
+  outlive.run_status(r.status, l.hold, l.owner, l.started_at, l.wake_at) as status,
   r.queue, r.priority, r.key, r.attributes,
-  case when octet_length(r.input) = 38 then coalesce(
-    (select b.text from outlive.blobs b where b.row = r.row and b.name = r.input), r.input)
-    else r.input end as input,
-  case when octet_length(r.output) = 38 then coalesce(
-    (select b.text from outlive.blobs b where b.row = r.row and b.name = r.output), r.output)
-    else r.output end as output,
+  outlive.read_payload(r.row, r.input) as input,
+  outlive.read_payload(r.row, r.output) as output,
   r.error, r.codec,
   p.id as parent, r.parent as parent_row, r.parent_key, r.parent_close, r.generation,
   r.created_at, coalesce(r.started_at, l.started_at) as started_at, r.finished_at, r.deadline_at,
@@ -224,9 +248,7 @@ left join outlive.runs p on p.row = r.parent;
 create view outlive.outlive_entries as
 select
   r.id as run, e.seq, e.key, e.kind, e.name, e.outcome,
-  case when octet_length(e.value) = 38 then coalesce(
-    (select b.text from outlive.blobs b where b.row = e.row and b.name = e.value), e.value)
-    else e.value end as value,
+  outlive.read_payload(e.row, e.value) as value,
   e.error, e.attempts, e.digest, e.noted_version,
   e.generation, e.started_at, e.finished_at, e.row
 from outlive.entries e
