@@ -15,13 +15,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar, cast
 
 from outlive.clock import Duration, seconds, to_datetime, to_instant
-from outlive.definitions import current_execution
+from outlive.definitions import current_execution, spec_of
 from outlive.engine.bodies import current_step, describe
 from outlive.engine.engine import Engine
 from outlive.engine.execution import Execution
 from outlive.errors import UsageError
 from outlive.ids import check_id
-from outlive.model.definition import StepInfo, WorkflowInfo, WorkflowSpec
+from outlive.model.definition import StepInfo, WorkflowInfo
 from outlive.model.options import check_key, check_priority, check_wait
 from outlive.run import Run
 
@@ -53,17 +53,9 @@ _seconds = seconds
 
 async def sleep_until(at: datetime) -> None:
     """Wait durably until an aware datetime on the database's clock; at once if that is past."""
-    instant = to_instant(at)
     execution = current_execution()
-    if execution is None:
-        await asyncio.sleep(max(0.0, instant - time.time()))
-        return
-    done = execution.loop.create_future()
-    timer = execution.loop.call_at(instant, asyncio.futures._set_result_unless_cancelled, done, None)  # type: ignore[attr-defined]
-    try:
-        await done
-    finally:
-        timer.cancel()
+    now = time.time() if execution is None else execution.loop.time()
+    await asyncio.sleep(to_instant(at) - now)  # of two near floats: exact, so a run's timer is due at `at` itself
 
 
 def now() -> datetime:
@@ -121,11 +113,9 @@ async def race(*aws: Awaitable[Any]) -> tuple[int, Any]:
     tasks = [asyncio.ensure_future(aw) for aw in aws]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    except BaseException:
+        winner = next(index for index, task in enumerate(tasks) if task.done())
+    finally:
         await _end(tasks)
-        raise
-    winner = next(index for index, task in enumerate(tasks) if task.done())
-    await _end(tasks)
     return winner, tasks[winner].result()
 
 
@@ -182,9 +172,7 @@ async def start(
     becomes of it when this run ends first.
     """
     execution = _in_workflow("start")
-    spec = getattr(workflow, "__outlive_workflow__", None)
-    if not isinstance(spec, WorkflowSpec):
-        raise UsageError(f"{workflow!r} is no workflow; decorate it with @workflow")
+    spec = spec_of(workflow)
     if parent_close not in ("cancel", "abandon"):
         raise UsageError(f"parent_close=… is 'cancel' or 'abandon', not {parent_close!r}")
     options: dict[str, Any] = {

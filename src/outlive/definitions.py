@@ -108,6 +108,15 @@ class Workflow(Definition[P, R]):
 declared: dict[str, weakref.WeakValueDictionary[str, Workflow[..., Any]]] = {}
 
 
+def spec_of(workflow: Any) -> WorkflowSpec:
+    """Give the spec of what is to be started."""
+    spec = getattr(workflow, "__outlive_workflow__", None)
+    if not isinstance(spec, WorkflowSpec):
+        name = getattr(workflow, "__qualname__", repr(workflow))
+        raise UsageError(f"{name} is no workflow; decorate it with @workflow")
+    return spec
+
+
 @overload
 def step(function: Callable[P, R], /) -> Step[P, R]: ...
 @overload
