@@ -6,7 +6,6 @@ and fewer faults; the error tells the seed and the shortest list that still fail
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -63,7 +62,24 @@ def simulate(
     `prepare(world)` may make the program's tables.
     *Raises* SimulationFailed with the smallest list of faults found.
     """
-    play = functools.partial(_once, drive, include, seed, workers, lease_s, limit_s, prepare, check)
+
+    def play(faults: list[Fault]) -> Simulation:
+        world = SimWorld(seed, faults, lease_s=lease_s)
+        simulation = Simulation(seed, faults, world.trace)
+        finish(world.store.open(migrate=True))
+        prepare(world)
+        try:
+            _play(world, drive, list(include), workers, limit_s)
+            _collect(world, simulation)
+            _check_ends(simulation)
+            check(world, simulation)
+        except AssertionError as problem:
+            raise SimulationFailed(str(problem), simulation) from problem
+        finally:
+            world.end()
+            finish(world.store.close())
+        return simulation
+
     if faults is None:
         faults = draw_faults(random.Random(seed ^ 0x5EED), calls=150 * workers, most=most_faults, lease_s=lease_s)
     try:
@@ -87,34 +103,6 @@ def _shrink(play: Callable[[list[Fault]], Simulation], failed: SimulationFailed)
     return failed
 
 
-def _once(
-    drive: Drive,
-    include: Sequence[Any],
-    seed: int,
-    workers: int,
-    lease_s: float,
-    limit_s: float,
-    prepare: Callable[[SimWorld], None],
-    check: Callable[[SimWorld, Simulation], None],
-    faults: list[Fault],
-) -> Simulation:
-    world = SimWorld(seed, faults, lease_s=lease_s)
-    simulation = Simulation(seed, faults, world.trace)
-    finish(world.store.open(migrate=True))
-    prepare(world)
-    try:
-        _play(world, drive, list(include), workers, limit_s)
-        _collect(world, simulation)
-        _check_ends(simulation)
-        check(world, simulation)
-    except (Violation, AssertionError) as problem:
-        raise SimulationFailed(str(problem), simulation) from problem
-    finally:
-        world.end()
-        finish(world.store.close())
-    return simulation
-
-
 def _play(world: SimWorld, drive: Drive, include: list[Any], workers: int, limit_s: float) -> None:
     driven = False
 
@@ -126,29 +114,20 @@ def _play(world: SimWorld, drive: Drive, include: list[Any], workers: int, limit
     async def serve(_app: Outlive) -> None:
         return
 
-    places: list[SimProcess] = []
-    again_at: dict[int, float] = {}
-
     def start(place: int) -> SimProcess:
         return world.start_process(f"p{place}", include, drive_on if place == 0 and not driven else serve)
 
-    places.extend(start(place) for place in range(workers))
-
-    def done() -> bool:
-        for place, process in enumerate(places):
-            if process.loop.dead:
-                due = again_at.setdefault(place, world.now() + world.chance.uniform(0, 2) * world.lease_s)
-                if world.now() >= due:
-                    del again_at[place]
-                    places[place] = start(place)
-        if not driven or world.lock_owner is not None:
-            return False
-        return not finish(world.store.list_runs(UNFINISHED))
-
+    places = [start(place) for place in range(workers)]
+    again_at: dict[SimProcess, float] = {}  # when who has died is started again
     end = world.now() + limit_s
     while world.now() < end:
         world.run_for(0.25)
-        if done():
+        for place, process in enumerate(places):
+            if process.loop.dead:
+                due = again_at.setdefault(process, world.now() + world.chance.uniform(0, 2) * world.lease_s)
+                if world.now() >= due:
+                    places[place] = start(place)
+        if driven and world.lock_owner is None and not finish(world.store.list_runs(UNFINISHED)):
             return
     raise Violation(f"not finished after {limit_s:g} s: {_unfinished(world)}")
 

@@ -158,7 +158,7 @@ class SimWorld:
         self.log(f"kill {process.name}")
         process.loop.die()
         owner = self.lock_owner
-        if owner is not None and owner._process is process:
+        if owner is not None and owner.process is process:
             finish(owner.tx.rollback())
             self.lock_owner = None
 
