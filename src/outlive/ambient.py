@@ -25,6 +25,9 @@ from outlive.model.definition import StepInfo, WorkflowInfo
 from outlive.model.options import check_key, check_priority, check_wait
 from outlive.run import Run
 
+__all__ = ["durable", "info", "now", "random", "sleep", "sleep_until", "start", "uuid"]
+__all__ += ["gather", "group", "map", "race"]  # branches
+
 T = TypeVar("T")
 
 
@@ -70,17 +73,13 @@ def now() -> datetime:
 def random() -> float:
     """Give a random number in [0, 1); recorded, so replay sees the same."""
     execution = current_execution()
-    if execution is None:
-        return _random.random()
-    return execution.answer("random", execution.engine.chance.random, float)  # type: ignore[no-any-return]
+    return _random.random() if execution is None else execution.answer("random", execution.engine.chance.random, float)
 
 
 def uuid() -> _uuid.UUID:
     """Give a random UUID; recorded, so replay sees the same."""
     execution = current_execution()
-    if execution is None:
-        return _uuid.uuid4()
-    return execution.answer("uuid", execution.engine.ids.uuid, _uuid.UUID)  # type: ignore[no-any-return]
+    return _uuid.uuid4() if execution is None else execution.answer("uuid", execution.engine.ids.uuid, _uuid.UUID)
 
 
 def info() -> StepInfo | WorkflowInfo:

@@ -63,8 +63,8 @@ class Definition(Generic[P, R]):
         return spec.function(*args, **kwargs)  # type: ignore[no-any-return]
 
     def _begin(self, execution: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make the durable call, in a run."""
-        raise NotImplementedError
+        call = execution.call_step if isinstance(self.spec, StepSpec) else execution.call_child
+        return call(self.spec, args, kwargs)
 
     def __repr__(self) -> str:
         return f"<{self.spec.kind} {self.spec.name}>"
@@ -74,9 +74,6 @@ class Step(Definition[P, R]):
     """A decorated step or transaction."""
 
     spec: StepSpec
-
-    def _begin(self, execution: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return execution.call_step(self.spec, args, kwargs)
 
 
 class Workflow(Definition[P, R]):
@@ -99,9 +96,6 @@ class Workflow(Definition[P, R]):
                 "workflow from a workflow, or start it with app.start(…, id=…)"
             )
         return super().__call__(*args, **kwargs)
-
-    def _begin(self, execution: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return execution.call_child(self.spec, args, kwargs)
 
 
 # The workflows of this process by name and place, as long as somebody else holds them.

@@ -26,6 +26,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+__all__ = [
+    "OutliveError",
+    "UsageError",
+    "RunError",
+    "RunNotFound",
+    "RunExists",
+    "RunFailed",
+    "RunCancelled",
+    "RunTimedOut",
+    "RunOnHold",
+    "LeaseLost",
+    "StepFailed",
+    "OutcomeUnknown",
+    "ReplayError",
+    "JournalMismatch",
+    "VersionMissing",
+    "JournalCorrupt",
+    "StoreError",
+    "StoreUnavailable",
+    "StoreReadOnly",
+    "SchemaMismatch",
+    "PayloadError",
+    "EncodeFailed",
+    "DecodeFailed",
+    "PayloadTooLarge",
+    "LimitError",
+    "Permanent",
+    "RetryAfter",
+]
+
 
 class OutliveError(Exception):
     """Root of every error that Outlive raises."""

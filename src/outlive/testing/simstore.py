@@ -90,7 +90,7 @@ class SimStore:
 
         async def run() -> None:
             opened.tx = await self._world.store.begin(timeout_s)
-            self._world.lock(self._process, opened)
+            self._world.lock_owner = opened
 
         await opened.call("begin", run)
         return opened
@@ -148,7 +148,7 @@ class SimTransaction:
             try:
                 await self.tx.commit(fence, entry)
             finally:
-                self._world.unlock(self)
+                self._unlock()
             self._world.committed(self.process, Batch(entries=[entry]), Committed())
 
         await self.call("transaction", run)
@@ -159,4 +159,8 @@ class SimTransaction:
             if self.tx is not None:
                 await self.tx.rollback()
         finally:
-            self._world.unlock(self)
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._world.lock_owner is self:
+            self._world.lock_owner = None

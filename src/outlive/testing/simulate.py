@@ -17,6 +17,7 @@ from outlive.model.status import Status
 from outlive.testing.faultplan import Fault, draw_faults
 from outlive.testing.world import SimProcess, SimWorld, Violation, finish
 
+UNFINISHED = RunQuery(statuses=("scheduled", "queued", "running", "suspended"), limit=50)
 Drive = Callable[[Outlive, SimWorld], Awaitable[None]]
 
 
@@ -69,9 +70,8 @@ def simulate(
         finish(world.store.open(migrate=True))
         prepare(world)
         try:
-            _play(world, drive, list(include), workers, limit_s)
+            _play(world, drive, include, workers, limit_s)
             _collect(world, simulation)
-            _check_ends(simulation)
             check(world, simulation)
         except AssertionError as problem:
             raise SimulationFailed(str(problem), simulation) from problem
@@ -103,7 +103,7 @@ def _shrink(play: Callable[[list[Fault]], Simulation], failed: SimulationFailed)
     return failed
 
 
-def _play(world: SimWorld, drive: Drive, include: list[Any], workers: int, limit_s: float) -> None:
+def _play(world: SimWorld, drive: Drive, include: Sequence[Any], workers: int, limit_s: float) -> None:
     driven = False
 
     async def drive_on(app: Outlive) -> None:
@@ -111,11 +111,8 @@ def _play(world: SimWorld, drive: Drive, include: list[Any], workers: int, limit
         await drive(app, world)
         driven = True
 
-    async def serve(_app: Outlive) -> None:
-        return
-
     def start(place: int) -> SimProcess:
-        return world.start_process(f"p{place}", include, drive_on if place == 0 and not driven else serve)
+        return world.start_process(f"p{place}", include, drive_on if place == 0 and not driven else None)
 
     places = [start(place) for place in range(workers)]
     again_at: dict[SimProcess, float] = {}  # when who has died is started again
@@ -129,24 +126,15 @@ def _play(world: SimWorld, drive: Drive, include: list[Any], workers: int, limit
                     places[place] = start(place)
         if driven and world.lock_owner is None and not finish(world.store.list_runs(UNFINISHED)):
             return
-    raise Violation(f"not finished after {limit_s:g} s: {_unfinished(world)}")
-
-
-UNFINISHED = RunQuery(statuses=("scheduled", "queued", "running", "suspended"), limit=50)
-
-
-def _unfinished(world: SimWorld) -> str:
-    rows = finish(world.store.list_runs(UNFINISHED))
-    return ", ".join(f"{row.id} is {row.status}" for row in rows) or "the driving program"
+    left = [f"{row.id} is {row.status}" for row in finish(world.store.list_runs(UNFINISHED))]
+    raise Violation(f"not finished after {limit_s:g} s: {', '.join(left) or 'the driving program'}")
 
 
 def _collect(world: SimWorld, simulation: Simulation) -> None:
-    for row in finish(world.store.list_runs(RunQuery(limit=10_000))):
-        simulation.runs[row.id] = row
-        simulation.entries[row.id] = finish(world.store.list_entries(row.id))
-
-
-def _check_ends(simulation: Simulation) -> None:
+    """Read all runs and entries as they are at the end, and check what holds of every run."""
+    for run in finish(world.store.list_runs(RunQuery(limit=10_000))):
+        simulation.runs[run.id] = run
+        simulation.entries[run.id] = finish(world.store.list_entries(run.id))
     for run in simulation.runs.values():
         if not Status(run.status).final:
             raise Violation(f"run {run.id} is {run.status}: {run.hold_reason}")

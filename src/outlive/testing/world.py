@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from outlive.app import Outlive
@@ -37,28 +38,16 @@ class SimLocks:
     def __init__(self, process: SimProcess) -> None:
         self._process = process
 
-    def hold(self, worker: int) -> SimLock:
+    def hold(self, worker: int) -> Any:
         """Hold the lock of an incarnation."""
-        lock = SimLock(self._process, f"{worker:x}")
-        self._process.world.held[lock.path] = self._process
-        return lock
+        held, path = self._process.world.held, f"{worker:x}"
+        held[path] = self._process
+        return SimpleNamespace(path=path, release=lambda: held.pop(path, None))
 
     def is_released(self, path: str | None) -> bool:
         """Whether the process that held it is dead; half of the worlds have no such locks."""
         world = self._process.world
         return world.locks_work and path is not None and path in world.held and world.held[path].loop.dead
-
-
-class SimLock:
-    """One held lock."""
-
-    def __init__(self, process: SimProcess, path: str) -> None:
-        self._process = process
-        self.path = path
-
-    def release(self) -> None:
-        """Let go."""
-        self._process.world.held.pop(self.path, None)
 
 
 class SimProcess:
@@ -69,7 +58,7 @@ class SimProcess:
     def __init__(self, world: SimWorld, name: str) -> None:
         self.world = world
         self.name = name
-        self.loop = SimLoop(name, world.now, world.problem)  # type: ignore[abstract]
+        self.loop = SimLoop(name, world.now, world.problem)
         self.clock = world
         self.chance = random.Random(world.chance.getrandbits(64))
         self.locks = SimLocks(self)
@@ -86,10 +75,6 @@ class SimProcess:
     async def nothing(self) -> None:
         """Wait for ever: the process is dead."""
         await self.loop.create_future()
-
-    def run(self, work: Awaitable[Any]) -> asyncio.Task[Any]:
-        """Begin a coroutine in this process."""
-        return self.loop.create_task(work)  # type: ignore[arg-type]
 
 
 class SimWorld:
@@ -111,7 +96,6 @@ class SimWorld:
         self.ids: dict[int, str] = {}  # run ids by row
         self.begun: set[tuple[str, str, int, str, int]] = set()  # bodies, by process, run, claim, key, attempt
         self.durable: set[tuple[str, str]] = set()  # settled entries: run id and key
-        self.events = 0
         self.calls = 0
         self._faults = {fault.at: fault for fault in faults}
         self._time = 0.0
@@ -130,8 +114,10 @@ class SimWorld:
         return START_S + self._time + self._clock_shift
 
     # -- processes ----------------------------------------------------------
-    def start_process(self, name: str, include: list[Any], main: Callable[[Outlive], Awaitable[None]]) -> SimProcess:
-        """Start a process that opens the app and runs `main(app)`."""
+    def start_process(
+        self, name: str, include: Sequence[Any], main: Callable[[Outlive], Awaitable[None]] | None
+    ) -> SimProcess:
+        """Start a process that opens the app and runs `main(app)`, if it has one."""
         process = SimProcess(self, f"{name}.{len(self.processes)}")
         self.processes.append(process)
         self.log(f"start {process.name}")
@@ -143,45 +129,31 @@ class SimWorld:
             while True:
                 try:
                     await app.open()
+                    break
                 except ConnectionError:
                     await asyncio.sleep(0.5)
-                else:
-                    break
             app._engine().residency.limit = self.resident_runs
-            await main(app)
+            if main is not None:
+                await main(app)
 
-        process.run(life())
+        process.loop.create_task(life())
         return process
 
     def kill(self, process: SimProcess) -> None:
         """Kill a process: it runs nothing any more, and its open transaction is rolled back."""
         self.log(f"kill {process.name}")
-        process.loop.die()
-        owner = self.lock_owner
-        if owner is not None and owner.process is process:
-            finish(owner.tx.rollback())
-            self.lock_owner = None
+        process.loop.dead = True
+        if self.lock_owner is not None and self.lock_owner.process is process:
+            finish(self.lock_owner.rollback())
 
     def end(self) -> None:
         """End every process, quietly."""
         for process in self.processes:
-            process.loop.die()
+            process.loop.dead = True
             if process.app is not None and process.app._entered is not None:
                 for execution in process.app._entered.executions.values():
                     execution.loop.unwind()
             process.loop.clear()
-
-    def lock(self, process: SimProcess, tx: SimTransaction) -> None:
-        """A transaction of the user is open: others wait."""
-        if process.loop.dead:
-            finish(tx.tx.rollback())
-            return
-        self.lock_owner = tx
-
-    def unlock(self, tx: SimTransaction) -> None:
-        """It has ended."""
-        if self.lock_owner is tx:
-            self.lock_owner = None
 
     def notify(self, sender: SimProcess) -> None:
         """Hint to the others: sometimes lost, sometimes late."""
@@ -221,7 +193,6 @@ class SimWorld:
             able = [p for p in self.processes if not p.loop.dead and p.frozen_until <= self._time]
             ready = [process for process in able if process.loop.has_work()]
             if ready:
-                self.events += 1
                 self._time += EVENT_S
                 self.chance.choice(ready).loop.run_one()
                 continue
