@@ -11,21 +11,7 @@ from outlive.run import Entry, Run, RunInfo
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Entry",
-    "Outlive",
-    "Retry",
-    "Run",
-    "RunInfo",
-    "RunPage",
-    "Status",
-    "StepInfo",
-    "WorkflowInfo",
-    "__version__",
-    "step",
-    "sync",
-    "transaction",
-    "workflow",
-]
+__all__ = ["Outlive", "Retry", "step", "sync", "transaction", "workflow", "__version__"]
+__all__ += ["Entry", "Run", "RunInfo", "RunPage", "Status", "StepInfo", "WorkflowInfo"]
 __all__ += ambient.__all__
 __all__ += errors.__all__

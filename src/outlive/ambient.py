@@ -14,7 +14,8 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequen
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar, cast
 
-from outlive.clock import Duration, seconds, to_datetime, to_instant
+from outlive.clock import Duration, to_datetime, to_instant
+from outlive.clock import seconds as to_seconds
 from outlive.definitions import current_execution, spec_of
 from outlive.engine.bodies import current_step, describe
 from outlive.engine.engine import Engine
@@ -46,12 +47,9 @@ async def sleep(
     *Durable*: the wait ends at the time of the last delivered outcome plus the
     delay, whatever dies meanwhile; its end is an entry. A run that waits holds no memory in the long run.
     """
-    total_s = _seconds(delay) if delay is not None else 0.0
-    total_s += _seconds(timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
+    total_s = to_seconds(delay) if delay is not None else 0.0
+    total_s += to_seconds(timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
     await asyncio.sleep(total_s)
-
-
-_seconds = seconds
 
 
 async def sleep_until(at: datetime) -> None:

@@ -7,7 +7,7 @@ import functools
 import os
 import random
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -282,21 +282,22 @@ class Page:
         self._query = query
 
     def __await__(self) -> Generator[Any, None, RunPage]:
-        return self._read().__await__()
+        return self._read(self._query).__await__()
 
-    async def _read(self) -> RunPage:
-        rows = await self._engine.store.list_runs(self._query)
+    async def _read(self, query: RunQuery) -> RunPage:
+        rows = await self._engine.store.list_runs(query)
         items = [make_info(row, self._engine.codec) for row in rows]
-        return RunPage(items, rows[-1].row if len(rows) == self._query.limit else None)
+        return RunPage(items, rows[-1].row if len(rows) == query.limit else None)
 
     async def __aiter__(self) -> AsyncIterator[RunInfo]:
+        query = self._query
         while True:
-            page = await self._read()
+            page = await self._read(query)
             for item in page.items:
                 yield item
             if page.next is None:
                 return
-            self._query.after = page.next
+            query = replace(query, after=page.next)
 
 
 def _result_of(spec: WorkflowSpec | None) -> Any:

@@ -26,35 +26,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = [
-    "OutliveError",
-    "UsageError",
-    "RunError",
-    "RunNotFound",
-    "RunExists",
-    "RunFailed",
-    "RunCancelled",
-    "RunTimedOut",
-    "RunOnHold",
-    "LeaseLost",
-    "StepFailed",
-    "OutcomeUnknown",
-    "ReplayError",
-    "JournalMismatch",
-    "VersionMissing",
-    "JournalCorrupt",
-    "StoreError",
-    "StoreUnavailable",
-    "StoreReadOnly",
-    "SchemaMismatch",
-    "PayloadError",
-    "EncodeFailed",
-    "DecodeFailed",
-    "PayloadTooLarge",
-    "LimitError",
-    "Permanent",
-    "RetryAfter",
-]
+__all__ = ["OutliveError", "UsageError", "StepFailed", "OutcomeUnknown", "LimitError", "Permanent", "RetryAfter"]
+__all__ += ["RunError", "RunFailed", "RunCancelled", "RunTimedOut", "RunOnHold"]
+__all__ += ["RunNotFound", "RunExists", "LeaseLost"]
+__all__ += ["ReplayError", "JournalMismatch", "VersionMissing", "JournalCorrupt"]
+__all__ += ["StoreError", "StoreUnavailable", "SchemaMismatch", "StoreReadOnly"]
+__all__ += ["PayloadError", "EncodeFailed", "DecodeFailed", "PayloadTooLarge"]
 
 
 class OutliveError(Exception):

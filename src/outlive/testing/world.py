@@ -1,8 +1,8 @@
 """A simulated world: several processes of one application on one database, on virtual time, from one seed.
 
 The world decides which process runs next and what fails; engine, run loop,
-codec and store are the production ones. It watches what becomes durable and
-which step bodies run, and knows at once when a guarantee is broken.
+codec and store are the production ones. It watches what becomes durable; whoever
+sees that a guarantee is broken tells it, and it stops.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from outlive.app import Outlive
-from outlive.engine.bodies import current_step, describe
 from outlive.model.writes import Batch, Committed
 from outlive.store.interface import Store
 from outlive.store.sqlite.store import SqliteStore
@@ -94,7 +93,6 @@ class SimWorld:
             "sqlite://", clock=self, chance=random.Random(seed), inline=True, wall=self.database_now
         )
         self.ids: dict[int, str] = {}  # run ids by row
-        self.begun: set[tuple[str, str, int, str, int]] = set()  # bodies, by process, run, claim, key, attempt
         self.durable: set[tuple[str, str]] = set()  # settled entries: run id and key
         self.calls = 0
         self._faults = {fault.at: fault for fault in faults}
@@ -188,13 +186,13 @@ class SimWorld:
         """Run processes in an order of chance for some virtual time."""
         end = self._time + duration_s
         while self._time < end:
-            if self._problems:
-                raise Violation(self._problems[0])
             able = [p for p in self.processes if not p.loop.dead and p.frozen_until <= self._time]
             ready = [process for process in able if process.loop.has_work()]
             if ready:
                 self._time += EVENT_S
                 self.chance.choice(ready).loop.run_one()
+                if self._problems:
+                    raise Violation(self._problems[0])
                 continue
             moments = [due for process in able if (due := process.loop.next_due()) is not None]
             moments += [p.frozen_until for p in self.processes if not p.loop.dead and p.frozen_until > self._time]
@@ -220,27 +218,6 @@ class SimWorld:
             if place not in self.durable:
                 self.log(f"durable {place[0]} {entry.key} seq {entry.seq} by {process.name}")
                 self.durable.add(place)
-
-    def body_begins(self, before: list[str], *, repeatable: bool = False) -> None:
-        """A step body calls this first: its own entry may not be durable yet, the keys `before` it have to be.
-
-        `repeatable`: a transaction, whose body runs again after a rollback.
-        """
-        call = current_step.get()
-        assert call is not None
-        info = describe(call)
-        self.log(f"body {info.run_id} {info.key} attempt {info.attempt}")
-        loop = asyncio.get_running_loop()
-        process = next(process for process in self.processes if process.loop is loop)
-        begun = (process.name, info.run_id, info.fencing_token, info.key, info.attempt)
-        if begun in self.begun and not repeatable:
-            self.problem(f"double dispatch: {info.run_id} {info.key} begins twice under one claim")
-        self.begun.add(begun)
-        if (info.run_id, info.key) in self.durable and not process.outrun:
-            self.problem(f"G2: {info.run_id} {info.key} executes although its outcome is on disk")
-        for earlier in before:
-            if (info.run_id, earlier) not in self.durable:
-                self.problem(f"barrier: {info.run_id} {info.key} begins before {earlier} is on disk")
 
 
 def finish(work: Awaitable[Any]) -> Any:
