@@ -20,6 +20,7 @@ from outlive.definitions import current_execution, spec_of
 from outlive.engine.bodies import current_step, describe
 from outlive.engine.engine import Engine
 from outlive.engine.execution import Execution
+from outlive.engine.invoke import start_child, wait_durable
 from outlive.errors import UsageError
 from outlive.ids import check_id
 from outlive.model.definition import StepInfo, WorkflowInfo
@@ -124,7 +125,7 @@ async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:
 
 async def durable() -> None:
     """Wait until everything recorded so far is on disk: before this body's code talks to the outside by other means."""
-    await _in_workflow("durable").durable()
+    await wait_durable(_in_workflow("durable"))
 
 
 def group() -> asyncio.TaskGroup:
@@ -183,7 +184,7 @@ async def start(
     def make_handle(run_id: str, row: int) -> Run:
         return Run(lambda: _outside(cast(Engine, execution.engine)), run_id, row, spec.shape.result, created=True)
 
-    return await execution.start_child_run(spec, args, kwargs or {}, options, parent_close, make_handle)  # type: ignore[no-any-return]
+    return await start_child(execution, spec, args, kwargs or {}, options, parent_close, make_handle)  # type: ignore[no-any-return]
 
 
 def _outside(engine: Engine) -> Engine:

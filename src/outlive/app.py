@@ -118,7 +118,7 @@ class Outlive:
         try:
             await engine.open(migrate=self._migrate)
         except BaseException:
-            await engine.discard()
+            await engine.close()
             raise
         self._entered = engine
         return self

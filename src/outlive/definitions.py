@@ -20,6 +20,8 @@ from outlive.clock import Duration, seconds
 from outlive.codec.payload import CallShape
 from outlive.engine.bodies import current_step
 from outlive.engine.execution import Execution
+from outlive.engine.invoke import call_child, call_step
+from outlive.engine.roles import LiveRun
 from outlive.engine.runloop import RunLoop
 from outlive.engine.threads import current_body
 from outlive.errors import UsageError
@@ -62,9 +64,10 @@ class Definition(Generic[P, R]):
             return body.call(lambda: self._begin(body.execution, args, kwargs))  # type: ignore[no-any-return]
         return spec.function(*args, **kwargs)  # type: ignore[no-any-return]
 
-    def _begin(self, execution: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = execution.call_step if isinstance(self.spec, StepSpec) else execution.call_child
-        return call(self.spec, args, kwargs)
+    def _begin(self, run: LiveRun, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if isinstance(self.spec, StepSpec):
+            return call_step(run, self.spec, args, kwargs)
+        return call_child(run, self.spec, args, kwargs)
 
     def __repr__(self) -> str:
         return f"<{self.spec.kind} {self.spec.name}>"

@@ -132,7 +132,7 @@ class Run:
                 done.set_exception(lost)
 
         engine.watcher.watch(self._row, on_ended)
-        engine.on_lease_lost(self._row, on_lost)
+        engine.roster.on_lease_lost(self._row, on_lost)
         try:
             async with asyncio.timeout(timeout_s):
                 return await done

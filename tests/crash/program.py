@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from outlive import LeaseLost, Outlive, OutliveError, Run, RunCancelled, Status, StoreUnavailable
-from outlive.engine import residency
+from outlive.engine import roster
 from tests.crash import bank, databases, scenario
 from tests.crash.scenario import (
     books_in_sessions,
@@ -271,7 +271,7 @@ def main() -> None:
     """Run a role."""
     role, url, ledger, lease_s, linger_s = sys.argv[1:6]
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
-    residency.RESIDENT_IDLE_RUNS = 0  # waiting runs leave memory at once
+    roster.RESIDENT_IDLE_RUNS = 0  # waiting runs leave memory at once
     scenario.ledger = bank.ledger = Path(ledger)
     scenario.bind_sessions(url)
     faulthandler.register(signal.SIGUSR1)  # the parent asks where a child hangs

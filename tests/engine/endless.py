@@ -80,14 +80,14 @@ async def measure(app: Outlive, runs: int) -> dict[str, Any]:
     """Give what is held, once everything has come to rest."""
     engine = app._engine()
     async with asyncio.timeout(30):
-        while engine.executions or engine._loose:
+        while engine.roster.executions or engine._loose:
             await asyncio.sleep(0.01)
     gc.collect()
     return {
         "runs": runs,
         "rss_kb": psutil.Process().memory_info().rss // 1024,
         "blocks": sys.getallocatedblocks(),
-        "waits": len(engine.watcher._waits) + len(engine._lost_waits),
+        "waits": len(engine.watcher._waits) + len(engine.roster._lost_waits),
         "tasks": len(asyncio.all_tasks()),
     }
 

@@ -202,7 +202,7 @@ async def test_cancel_of_a_plain_workflow(url: str) -> None:
     async with Outlive(url) as app:
         run = await app.start(plain_sleeper)
         async with asyncio.timeout(LIMIT_S):
-            while not app._engine().residency._idle:
+            while not app._engine().roster.idle:
                 await asyncio.sleep(0.001)
         assert await run.cancel("get up")
         with pytest.raises(RunCancelled, match="get up"):
@@ -218,7 +218,7 @@ async def test_pause_and_resume(url: str) -> None:
         await until(run, Status.PAUSED)
         with pytest.raises(outlive.RunTimedOut):  # a held run keeps its caller waiting
             await run.result(timeout=0.1)
-        assert not app._engine().executions
+        assert not app._engine().roster.executions
         gates["gate"].set()
         assert await run.resume()
         assert await run.result(timeout=LIMIT_S) == "ended"

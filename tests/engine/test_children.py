@@ -305,7 +305,7 @@ async def test_a_handle_is_not_asked_in_a_workflow_body(url: str) -> None:
 
 async def test_a_parent_that_left_memory_hears_of_its_child(url: str) -> None:
     async with Outlive(url) as app:
-        app._engine().residency.limit = 0  # whoever waits leaves at once
+        app._engine().roster.idle_limit = 0  # whoever waits leaves at once
         run = await app.start(waits_for_child, "c", id="p")
         await entered("c")
         async with asyncio.timeout(LIMIT_S):

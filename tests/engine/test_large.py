@@ -177,7 +177,7 @@ async def test_what_is_held_back_follows(url: str) -> None:
         await gate.closed_before(1)
         assert await run.pause("for a while")
         async with asyncio.timeout(LIMIT_S):
-            while app._engine().executions[run._row].closed is False:
+            while app._engine().roster.executions[run._row].closed is False:
                 await asyncio.sleep(0.001)
         assert await run.status() == Status.RUNNING
         gate.open.set()

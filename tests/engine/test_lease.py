@@ -37,14 +37,14 @@ async def test_news_of_a_loss_that_comes_twice_costs_one_incarnation(url: str) -
         engine = app._engine()
         lost = engine.fence()
         engine.lease_lost(lost)
-        assert not engine.executions
+        assert not engine.roster.executions
         asked.clear()
         async with asyncio.timeout(10):
             await asked.wait()  # registered again, and claimed what the lost incarnation had
         regained = engine.fence()
         engine.lease_lost(lost)
         assert engine.fence() == regained != lost
-        assert len(engine.executions) == 1
+        assert len(engine.roster.executions) == 1
         assert await (await app.get(run.id)).result(timeout=10) == "answer"
 
 

@@ -154,7 +154,7 @@ async def test_sleeping_runs_leave_memory_and_come_back(url: str, evidence: Evid
     delay_s = 3.0
     async with Outlive(url, max_running=sleepers) as app:
         engine = app._engine()
-        engine.residency.limit = resident
+        engine.roster.idle_limit = resident
         runs = await start_many(app, sleeper, ((number, delay_s) for number in range(sleepers)))
         async with asyncio.timeout(LIMIT_S):  # all asleep, or some are awake again already
             while not await count(app, status=Status.SUSPENDED):
@@ -175,7 +175,7 @@ async def test_long_sleepers_cost_rows_not_memory(url: str) -> None:
         engine = app._engine()
         runs = await start_many(app, sleeper, ((number, 100_000.0) for number in range(sleepers)))
         async with asyncio.timeout(LIMIT_S):
-            while engine.executions or await count(app, status=Status.SUSPENDED) < sleepers:
+            while engine.roster.executions or await count(app, status=Status.SUSPENDED) < sleepers:
                 await asyncio.sleep(0.1)
         assert await runs[0].cancel()  # one is woken, the others stay where they are
         with pytest.raises(outlive.RunCancelled):
@@ -262,9 +262,9 @@ async def test_runs_leave_nothing_behind(url: str) -> None:
                 await some(app, per_half)
                 gc.collect()
                 sizes.append(tracemalloc.get_traced_memory()[0])
-            assert not engine.executions
+            assert not engine.roster.executions
             assert not engine.watcher._waits
-            assert not engine._lost_waits
+            assert not engine.roster._lost_waits
             assert not engine._loose or len(engine._loose) < 10
         finally:
             tracemalloc.stop()
@@ -281,7 +281,7 @@ async def test_an_app_leaves_nothing_behind(url: str) -> None:
             sleeping = await start_many(app, sleeper, ((number, 1_000.0) for number in range(50)))
             await start_many(app, sync_parent, ((number,) for number in range(20)))
             await results(runs)
-        assert not engine.executions
+        assert not engine.roster.executions
         assert asyncio.all_tasks() == tasks
         # threads of the loop itself are not ours to end: asyncio.run does
         left = [each for each in set(threading.enumerate()) - threads if not each.name.startswith("asyncio_")]

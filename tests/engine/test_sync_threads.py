@@ -32,11 +32,11 @@ async def test_a_call_that_has_arrived_when_its_run_leaves_ends_its_thread(
         arrived(self, make, reply)
         calls += 1
         if calls == 2:
-            self.execution.engine.release(self.execution)  # type: ignore[attr-defined]
+            self.execution.engine.roster.release(self.execution)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(ThreadBody, "_arrived", arrive_and_leave)
     async with Outlive(url) as app:
         assert await (await app.start(looks)).result(timeout=10) == 14
         async with asyncio.timeout(5):
-            while app._engine().threads._taken:
+            while app._engine().roster.threads._taken:
                 await asyncio.sleep(0.01)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from outlive.engine import calls, claimer, committer, engine, execution, journal, load, transactions
+from outlive.engine import calls, claimer, committer, engine, execution, journal, load, roster, transactions
 from outlive.store.sqlite import batch
 from outlive.testing import SimulationFailed
 from tests.sim.test_simulation import play
@@ -18,11 +18,11 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 
 def _missing_barrier(patch: pytest.MonkeyPatch) -> None:
-    def _await(self: Any, call: Any) -> None:
+    def ask(self: Any, call: Any) -> None:
         self._waiting[call.key] = call
         self._unbegun.append((0, call))
 
-    patch.setattr(execution.Execution, "_await", _await)
+    patch.setattr(execution.Execution, "ask", ask)
 
 
 def _double_dispatch(patch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def _commit_reply_taken_for_failure(patch: pytest.MonkeyPatch) -> None:
 
 
 def _steps_begin_without_lease(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(engine.Engine, "may_begin", lambda self, run: True)
+    patch.setattr(roster.Roster, "may_begin", lambda self, run: True)
 
 
 def _strays_kept(patch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ def _strays_kept(patch: pytest.MonkeyPatch) -> None:
 
 
 def _innocent_quarantined(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(engine.Engine, "mark", lambda self, run: None)
+    patch.setattr(roster.Roster, "mark", lambda self, run: None)
     patch.setattr("outlive.store.sqlite.ownership.SUSPECT_CRASHES", 1)
 
 

@@ -69,7 +69,6 @@ class Played:
     error: BaseException | None = None
     entries: list[EntryRow] = field(default_factory=list)
     begun: list[Begun] = field(default_factory=list)
-    warned: list[str] = field(default_factory=list)
     handled: list[int] = field(default_factory=list)
     children: dict[str, ChildRun] = field(default_factory=dict)
     took_s: float = 0.0
@@ -204,7 +203,7 @@ class _Bodies(Bodies):
         super().begin(call, **options)
 
 
-class _Residency:
+class _Roster:
     """Lets an idle run stay, or leave at once if the play says so."""
 
     def __init__(self, solo: Solo) -> None:
@@ -221,6 +220,25 @@ class _Residency:
 
     def stirred(self, execution: Execution) -> None:
         self.resting.pop(execution, None)
+
+    def may_begin(self, execution: Execution) -> bool:
+        return self._solo.may_begin(execution)
+
+    def mark(self, execution: Execution) -> None: ...
+
+    def clear_suspicion(self, execution: Execution) -> None:
+        execution.alone = False
+
+    def abandon(self, execution: Execution, error: BaseException | None) -> None:
+        solo = self._solo
+        if execution.closed:
+            return
+        kept = solo.kept(execution)
+        if kept.played is not None:
+            kept.played.error = error
+        execution.unwind()
+        hold = "paused" if error is not None else None
+        solo.committer.add_release(execution, Release(execution.row, execution.claim, None, hold, "{}"))  # type: ignore[arg-type]
 
 
 class _Watcher:
@@ -372,7 +390,7 @@ class Solo:
         self.clock = _Clock(self.main)
         self.store = _Store(self)
         self.committer = _Committer(self)
-        self.residency = _Residency(self)
+        self.roster = _Roster(self)
         self.threads = WorkflowThreads(lambda: None)
         self.watcher = _Watcher(self)
         self.chance = random.Random(0)
@@ -528,7 +546,7 @@ class Solo:
             body = ThreadBody(spec.function, args, kwargs, self.threads, self.context.copy()).drive()
         entries = [copy.copy(entry) for entry in _by_seq(kept.entries.values())]
         kept.execution = Execution(self, claimed, spec, entries, body)  # type: ignore[arg-type]
-        self.main.call_soon(kept.execution.begin)
+        kept.execution.wake()
         for number in kept.cancels:
             kept.execution.request_cancel(number, f"request {number}")
 
@@ -670,29 +688,11 @@ class Solo:
 
     def use_definition(self, spec: Any) -> None: ...
 
-    def mark(self, execution: Execution) -> None: ...
-
-    def suspect_cleared(self) -> None: ...
-
     def lease_lost(self) -> None:
         raise AssertionError("a lone run has no rival")
 
     def new_run(self, spec: WorkflowSpec, run_id: str, text: str) -> NewRun:
         return NewRun(self.ids.row_id(self.clock.now()), run_id, spec.name, text, version=spec.version)
-
-    def abandon(self, execution: Execution, error: BaseException | None) -> None:
-        if execution.closed:
-            return
-        kept = self.kept(execution)
-        if kept.played is not None:
-            kept.played.error = error
-        execution.unwind()
-        hold = "paused" if error is not None else None
-        self.committer.add_release(execution, Release(execution.row, execution.claim, None, hold, "{}"))  # type: ignore[arg-type]
-
-    def warn_leftovers(self, execution: Execution, names: str) -> None:
-        assert self.played is not None
-        self.played.warned.append(names)
 
     def request_cancel_of_child(self, run_id: str) -> None:
         for run in self.runs.values():

@@ -759,7 +759,7 @@ def test_a_loop_that_never_waits_is_stopped(solo: Solo, kind: str, monkeypatch: 
     assert "durable call" in str(played.error)
 
 
-def test_what_is_left_running_is_cancelled_recorded_and_named(solo: Solo) -> None:
+def test_what_is_left_running_is_cancelled_recorded_and_named(solo: Solo, caplog: pytest.LogCaptureFixture) -> None:
     @workflow
     async def leaves() -> str:
         asyncio.create_task(fetch("one"), name="the first")
@@ -769,7 +769,9 @@ def test_what_is_left_running_is_cancelled_recorded_and_named(solo: Solo) -> Non
     durations = {"1/fetch#1": 100.0}
     played = solo.play(leaves, step_delay=durations)
     assert (played.status, played.value) == ("succeeded", "done")
-    assert played.warned == ["the first, the second"]
+    assert caplog.messages == [
+        "run 'solo' returned while it had tasks running, which are cancelled: the first, the second"
+    ]
     assert [(entry.key, entry.outcome) for entry in played.entries] == [("fetch#1", "ok"), ("1/fetch#1", "error")]
     assert played.took_s < 1
     for cut in range(3):

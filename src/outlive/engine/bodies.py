@@ -71,7 +71,7 @@ class Bodies:
         """Try until an attempt succeeds or none is left; None if a transaction delivered by itself."""
         spec, execution = call.spec, call.execution
         while True:
-            while not execution.engine.may_begin(execution):  # the process may have stood still since begin()
+            while not execution.engine.roster.may_begin(execution):  # the process may have stood still since begin()
                 await self.rest(_NOT_NOW_S)
             current_step.set(call)
             try:
@@ -79,7 +79,7 @@ class Bodies:
                     await self._transactions.execute(call, self.run)
                     return None
                 if spec.on_unknown != "retry" and not verify:
-                    await execution.record_start(call)
+                    await execution.recorder.start(call)
                 if spec.is_async and spec.timeout_s is None and not verify:
                     value = await spec.function(*call.args, **call.kwargs)
                 else:
@@ -104,7 +104,7 @@ class Bodies:
             if isinstance(failure, RetryAfter):
                 delay_s = max(delay_s, seconds(failure.delay))
             del failure
-            execution.record_attempt(call, record)
+            execution.recorder.attempt(call, record)
             await self.rest(delay_s)
             call.attempts += 1
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from outlive.codec.failure import rebuild_error
-from outlive.codec.payload import codec_for
+from outlive.codec.payload import codec_for, digest
 from outlive.engine.roles import LiveRun
 from outlive.engine.runloop import RunFuture
 from outlive.errors import DecodeFailed, OutcomeUnknown, RunExists
@@ -57,6 +57,14 @@ class Call(RunFuture):
     def decode(self, text: str) -> Any:
         """Read the value of an `ok` entry."""
         raise NotImplementedError
+
+    def succeed(self, text: str) -> None:
+        """Hand in a value as the outcome."""
+        self.execution.settle(self, "ok", text, self.decode(text), None)
+
+    def fail(self, record: str | None) -> None:
+        """Hand in a recorded error as the outcome."""
+        self.execution.settle(self, "error", None, None, record)
 
     def deliver(self, outcome: Outcome, value: Any, error: str | None) -> None:
         """Hand the outcome to whoever awaits this call."""
@@ -133,10 +141,9 @@ class StepCall(Call):
                 raise OutcomeUnknown(self.execution.id, self.key)
             bodies.begin(self, verify=True)
         elif "value" in resolution:
-            text = json.dumps(resolution["value"])
-            self.execution.settle(self, "ok", text, self.decode(text), None)
+            self.succeed(json.dumps(resolution["value"]))
         elif "error" in resolution:
-            self.execution.settle(self, "error", None, None, failure_record("Resolved", resolution["error"]))
+            self.fail(failure_record("Resolved", resolution["error"]))
         else:
             bodies.begin(self)
 
@@ -150,7 +157,7 @@ class BarrierCall(Call):
     kind = "durable"
 
     def begin(self) -> None:
-        self.execution.settle(self, "ok", "null", None, None)
+        self.succeed("null")
 
     def decode(self, text: str) -> Any:
         return None
@@ -169,7 +176,7 @@ class ChildCall(Call):
 
     def begin(self) -> None:
         self.execution.looking += 1  # it may have ended long ago: a run that has not looked yet does not rest
-        self.execution.start_child(self, self.run)
+        self.execution.recorder.start_child(self, self.run)
 
     def on_started(self, existing: ExistingRun | None, *, again: bool) -> None:
         """The child's run is on disk: wait for its end."""
@@ -182,7 +189,7 @@ class ChildCall(Call):
             self.on_disk = True
             self.stop()
         else:
-            self.execution.settle(self, "error", None, None, _taken(existing, self.run))
+            self.fail(_taken(existing, self.run))
         self.execution.looked()
 
     def forget(self) -> None:
@@ -199,13 +206,13 @@ class ChildCall(Call):
                 value = self.decode(text)
             except DecodeFailed as error:  # code that reads it may be deployed yet: nothing is lost
                 engine = self.execution.engine
-                engine.main.call_soon(engine.abandon, self.execution, error)
+                engine.main.call_soon(engine.roster.abandon, self.execution, error)
                 return
             self.execution.settle(self, "ok", text, value, None)
         elif ended.status == Status.CANCELLED:
-            self.execution.settle(self, "error", None, None, _cancelled_child(ended))
+            self.fail(_cancelled_child(ended))
         elif ended.status == Status.FAILED:
-            self.execution.settle(self, "error", None, None, ended.error)
+            self.fail(ended.error)
 
     def stop(self) -> None:
         """Ask the child to cancel, then end the wait; as soon as there is a child that can be asked."""
@@ -213,7 +220,7 @@ class ChildCall(Call):
             return
         self.forget()
         self.execution.engine.request_cancel_of_child(self.run.id)
-        self.execution.settle(self, "error", None, None, CANCELLED)
+        self.fail(CANCELLED)
 
     def decode(self, text: str) -> Any:
         return self.execution.codec.decode(text, self.result_hint, where=f"result of workflow {self.name}")
@@ -233,17 +240,16 @@ class StartCall(Call):
 
     def begin(self) -> None:
         self.execution.looking += 1  # a run that left memory now would never hear of it, and be claimed for it again
-        self.execution.start_child(self, self.run)
+        self.execution.recorder.start_child(self, self.run)
 
     def on_started(self, existing: ExistingRun | None, *, again: bool) -> None:
         """The child's run is on disk: that is all. The same id of the same workflow is the same run."""
         if existing is not None and existing.workflow != self.run.workflow:
-            self.execution.settle(self, "error", None, None, _taken(existing, self.run))
+            self.fail(_taken(existing, self.run))
         else:
             if existing is not None:
                 self.run.row = existing.row
-            text = child_reference(self.run)
-            self.execution.settle(self, "ok", text, self.decode(text), None)
+            self.succeed(child_reference(self.run))
         self.execution.looked()
 
     def decode(self, text: str) -> Any:
@@ -256,7 +262,7 @@ def child_reference(run: NewRun) -> str:
     return json.dumps({"run": run.id, "row": run.row})
 
 
-def child_id(parent_id: str, key: str, digest: Callable[[str], str]) -> str:
+def child_id(parent_id: str, key: str) -> str:
     """Give the id of the child that a parent starts at a key: the same on every replay."""
     plain = f"{parent_id}/{key}"
     return plain if len(plain) <= ID_MAX_CHARS else f"{plain[: ID_MAX_CHARS - 17]}~{digest(plain)}"

@@ -5,6 +5,7 @@ Each duty is one looper; truth is polling, hints only shorten the wait.
 
 from __future__ import annotations
 
+import logging
 import random
 
 from outlive.engine.looper import Backoff, Looper
@@ -19,6 +20,8 @@ from outlive.limits import (
     SWEEP_S,
 )
 from outlive.model.reads import WorkerRow
+
+log = logging.getLogger("outlive.engine")
 
 
 class Claimer:
@@ -39,16 +42,16 @@ class Claimer:
         if not names or not engine.lease.alive():
             return self._backoff.after(False)
         await self._make_quiet()
-        free = min(engine.free_slots(), CLAIM_MAX_RUNS)
+        free = min(engine.roster.free_slots(), CLAIM_MAX_RUNS)
         self.full = free <= 0
-        if self.full and not engine.hushed:
+        if self.full and not engine.roster.hushed:
             return POLL_BUSY_S  # a run that only waits makes room without a word
         fence = engine.fence()
         if self._strays:
             await engine.committer.between(self._release_strays)
         self._strays = True  # until all that is claimed is in memory
         claimed = await store.claim(fence, names, None, free) if free > 0 else []
-        if not claimed and engine.quiet():
+        if not claimed and engine.roster.quiet():
             claimed = await store.claim(fence, names, None, max(SUSPECT_GROUPS.values()), suspect=True)
         if claimed:
             recovered = [run.row for run in claimed if not run.fresh]
@@ -57,13 +60,13 @@ class Claimer:
             if engine.lease.fence is not fence:
                 return 0.0  # the lease was lost meanwhile: peers have these runs
             for run in claimed:
-                engine.execute(run, entries.get(run.row, []))
-            engine.hear(requests)
+                engine.roster.enter(run, entries.get(run.row, []))
+            engine.roster.hear(requests)
         self._strays = False
         if claimed:
             self._backoff.after(True)
             return 0.0
-        if engine.hushed:
+        if engine.roster.hushed:
             return POLL_BUSY_S
         delay_s = self._backoff.after(False)
         due_at = await store.next_due()
@@ -74,16 +77,16 @@ class Claimer:
     async def _make_quiet(self) -> None:
         """Hold up the steps of other runs for a moment, now and then, so that a suspect finds this process quiet."""
         engine, now = self._engine, self._engine.clock.steady()
-        if engine.hushed and now - self._hushed_at >= SUSPECT_QUIET_S:
-            engine.hush(False)
-        if not engine.quiet() and now - self._hushed_at >= SUSPECT_EVERY_S:
+        if engine.roster.hushed and now - self._hushed_at >= SUSPECT_QUIET_S:
+            engine.roster.hush(False)
+        if not engine.roster.quiet() and now - self._hushed_at >= SUSPECT_EVERY_S:
             self._hushed_at = now
             if await engine.store.has_suspects():
-                engine.hush(True)
+                engine.roster.hush(True)
 
     async def _release_strays(self) -> None:
         """Let go of what a claim may have given to this process while its reply was lost."""
-        await self._engine.store.release_strays(self._engine.fence(), list(self._engine.executions))
+        await self._engine.store.release_strays(self._engine.fence(), list(self._engine.roster.executions))
         self._strays = False
 
 
@@ -97,10 +100,10 @@ class Requests:
 
     async def turn(self) -> float:
         """Read the open requests once."""
-        if not self._engine.executions or not self._engine.lease.alive():
+        if not self._engine.roster.executions or not self._engine.lease.alive():
             return self._backoff.after(False)
         requests = await self._engine.store.list_requests(self._engine.fence())
-        return self._backoff.after(self._engine.hear(requests))
+        return self._backoff.after(self._engine.roster.hear(requests))
 
 
 class Takeover:
@@ -132,7 +135,10 @@ class Takeover:
             taken = await engine.store.take_over(released)
             self._read_at = float("-inf")
             if taken.workers:
-                engine.took_over(taken)
+                log.warning("took over %d runs of %d dead workers", taken.released, len(taken.workers))
+                engine.claimer.looper.wake()
+            for run_id in taken.quarantined:
+                log.error("run %r is quarantined: it killed its worker while it ran alone", run_id)
         expiries = [peer.expires_at - now for peer in self._peers]
         soonest_s = max(0.0, min(expiries, default=POLL_IDLE_S))
         return min(soonest_s, POLL_IDLE_S / 4) + 0.05 * self._chance.random()

@@ -1,8 +1,7 @@
-"""One process's part in a store: puts the duties together and knows which runs are in memory.
+"""One process's part in a store: puts the duties together, and starts, ends and asks for runs.
 
-It decides nothing about a single run (`Execution` does) and speaks no SQL
-(`Store` does). Invariant: an execution in `executions` is owned by this process
-under its fence, until its end or release is committed or the lease is lost.
+It decides nothing about a single run (`Execution` does), knows no reason for
+which one is in memory (`Roster` does) and speaks no SQL (`Store` does).
 """
 
 from __future__ import annotations
@@ -17,8 +16,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from outlive.clock import Clock, DatabaseClock
-from outlive.codec.failure import record_error
-from outlive.codec.payload import codec_for, decode_arguments
 from outlive.engine.bodies import Bodies
 from outlive.engine.claimer import Claimer, Requests, Sweep, Takeover
 from outlive.engine.committer import Committer
@@ -26,18 +23,16 @@ from outlive.engine.execution import Execution
 from outlive.engine.filelock import FileLocks, ProcessLock
 from outlive.engine.lease import Lease
 from outlive.engine.looper import Backoff, Looper
-from outlive.engine.residency import Residency
-from outlive.engine.threads import ThreadBody, WorkflowThreads
+from outlive.engine.roster import Roster
 from outlive.engine.transactions import Transactions
 from outlive.engine.watcher import Watcher
-from outlive.errors import LeaseLost, PayloadError, RunExists, RunOnHold, StoreError, StoreUnavailable
+from outlive.errors import RunExists, StoreError, StoreUnavailable
 from outlive.ids import Ids
-from outlive.limits import BEATS_PER_LEASE, LEASE_MIN_S, POLL_BUSY_S, POLL_IDLE_S, QUARANTINE_CRASHES
+from outlive.limits import BEATS_PER_LEASE, LEASE_MIN_S, POLL_BUSY_S, POLL_IDLE_S
 from outlive.model.definition import StepSpec, WorkflowSpec
-from outlive.model.reads import Claimed, EndedRun, EntryRow, RequestRow, TakenOver, WorkerRow
-from outlive.model.status import Status
-from outlive.model.writes import ExistingRun, Fence, Finish, Mark, NewRun, Release
-from outlive.store.interface import Store
+from outlive.model.reads import Claimed, EndedRun, WorkerRow
+from outlive.model.writes import ExistingRun, Fence, Finish, NewRun, Release
+from outlive.store.interface import FenceLost, Store
 
 log = logging.getLogger("outlive.engine")
 
@@ -77,33 +72,26 @@ class Engine:
         self.is_worker = worker
         self.lease_s = max(lease_s, LEASE_MIN_S)
         self._grace_s = grace_s
-        self._max_running = max_running
         self.locks = locks
-        self._stopping = False
-        self._suspects = 0
-        self.hushed = False  # no step begins, so that a suspect may run alone
-        self._arriving = 0  # runs whose start is being written and that will be executed here
         self._lock: ProcessLock | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._loose: set[asyncio.Task[Any]] = set()
-        self.executions: dict[int, Execution] = {}
-        self._lost_waits: dict[int, list[Callable[[LeaseLost], None]]] = {}
-        self.lease = Lease(store, self.clock, self.main, self.lease_s, self.lease_lost, self._go_on, threaded=threaded)
+        self.roster = Roster(self, max_running)
+        self.lease = Lease(
+            store, self.clock, self.main, self.lease_s, self.lease_lost, self.roster.go_on, threaded=threaded
+        )
         self.committer = Committer(
             store,
             self.main,
             self._fence_or_none,
             self.lease_lost,
-            self._write_failed,
+            self.roster.write_failed,
             self._started,
             self._left,
             lambda: self.ids.row_id(self.clock.now()),
         )
         self.bodies = Bodies(self.main, Transactions(self), chance, self.context)
-        self.residency = Residency(self.clock, self.suspend)
-        self.threads = WorkflowThreads(self.residency.free_thread)
-        self.residency.threads = self.threads
-        self.watcher = Watcher(store, self.executions, Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random))
+        self.watcher = Watcher(store, self.roster.executions, Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random))
         self.claimer = Claimer(self, chance)
         self._requests = Requests(self, chance)
         self._takeover = Takeover(self, chance)
@@ -132,8 +120,11 @@ class Engine:
             yield self._marks
 
     async def close(self) -> None:
-        """Stop claiming, let steps in flight finish within the grace, release every run, leave."""
-        self._stopping = True
+        """Stop claiming, let steps in flight finish within the grace, release every run, leave.
+
+        Also after an `open` that failed.
+        """
+        self.roster.closing = True
         for looper in self._loopers():
             await looper.stop()
         if self._renewal is not None:
@@ -143,9 +134,7 @@ class Engine:
             await asyncio.sleep(0.005)
         self.committer.close()
         await self.committer.drain()
-        for execution in list(self.executions.values()):
-            if not execution.closed:
-                self.release(execution)
+        self.roster.release_all()
         await self.committer.drain()
         while self._loose:  # one may spawn another
             await asyncio.gather(*self._loose, return_exceptions=True)
@@ -154,24 +143,12 @@ class Engine:
         if fence is not None:
             try:
                 await self.store.unregister(fence)
-            except (StoreError, Exception) as error:
+            except (StoreError, FenceLost) as error:
                 log.warning("leaving without a word to the store: %s", error)
         if self._lock is not None:
             self._lock.release()
         self.bodies.close()
-        self.threads.close()
-        await self.store.close()
-
-    async def discard(self) -> None:
-        """Let go of everything after an `open` that failed."""
-        self._stopping = True
-        for looper in self._loopers():
-            await looper.stop()
-        await self.lease.close()
-        if self._lock is not None:
-            self._lock.release()
-        self.bodies.close()
-        self.threads.close()
+        self.roster.threads.close()
         await self.store.close()
 
     async def _register(self) -> None:
@@ -191,6 +168,10 @@ class Engine:
             self.watcher.looper.wake()
         return 0.0
 
+    async def _mark_all(self) -> float:
+        self.roster.mark_all()
+        return self.lease_s / BEATS_PER_LEASE
+
     # -- the fence ----------------------------------------------------------
     def fence(self) -> Fence:
         """Give the fence of this incarnation."""
@@ -205,25 +186,17 @@ class Engine:
         """A peer has taken over: forget every run without a trace, then register as a new incarnation."""
         if fence != self.lease.fence:
             return  # heard twice: by a write and by the beat for example
-        log.error("lease lost: %d runs continue on other workers", len(self.executions))
-        lost, waits = list(self.executions.values()), self._lost_waits
-        self.executions.clear()
-        self._lost_waits = {}
-        for execution in lost:
-            execution.disowned = True
-            execution.unwind()
-            for tell in waits.pop(execution.row, ()):
-                tell(LeaseLost(execution.id))
-        self._lost_waits.update(waits)
+        log.error("lease lost: %d runs continue on other workers", len(self.roster.executions))
+        self.roster.disown()
         self.lease.fence = None
-        if not self._stopping:
+        if not self.roster.closing:
             self._renewal = self.main.create_task(self._register_again(), name="outlive-register")
 
     async def _register_again(self) -> None:
         await self.lease.close()
         if self._lock is not None:
             self._lock.release()
-        while not self._stopping:
+        while not self.roster.closing:
             try:
                 await self._register()
             except StoreError as error:
@@ -251,22 +224,22 @@ class Engine:
         """Whether a run that this process starts may begin here at once."""
         return (
             self.is_worker
-            and not self._stopping
+            and not self.roster.closing
             and run.delay_s == 0
             and run.queue == ""
             and self.lease.alive()
-            and self.free_slots() > 0
+            and self.roster.free_slots() > 0
             and self.find_workflow(run.workflow) is not None
         )
 
     async def start(self, run: NewRun) -> ExistingRun | None:
         """Write a run; give the run that already has its id, or None. RunExists if that is of another workflow."""
         run.started_at = self.clock.now() if self.may_own(run) else None
-        self._arriving += run.owned
+        self.roster.arriving += run.owned
         try:
             existing = await self.committer.start(run)
         finally:
-            self._arriving -= run.owned
+            self.roster.arriving -= run.owned
         if existing is not None and existing.workflow != run.workflow:
             raise RunExists(run.id, existing.workflow, run.workflow)
         if existing is None and not run.owned:
@@ -288,7 +261,7 @@ class Engine:
         """A run is on disk, written under a fence: execute it, if it is ours and the lease was not lost meanwhile."""
         if not run.owned or fence is None or fence is not self.lease.fence:
             return
-        self.execute(
+        self.roster.enter(
             Claimed(
                 row=run.row,
                 id=run.id,
@@ -308,168 +281,10 @@ class Engine:
             [],
         )
 
-    # -- executing ----------------------------------------------------------
-    def free_slots(self) -> int:
-        """Give how many more runs may be active here."""
-        if self._stopping or self._suspects or self.hushed:
-            return 0
-        return self._max_running - (len(self.executions) - len(self.residency)) - self._arriving
-
-    def quiet(self) -> bool:
-        """Whether no user code runs here, so that a suspect may run alone."""
-        return len(self.executions) == len(self.residency) or (self.hushed and not self.bodies.in_flight)
-
-    def hush(self, hushed: bool) -> None:
-        """Let no step begin for the moment, or let them begin again."""
-        self.hushed = hushed
-        if not hushed:
-            self._go_on()
-
-    def may_begin(self, execution: Execution) -> bool:
-        """Whether a step of this run may start now."""
-        if (self._suspects or self.hushed) and not execution.alone:
-            return False
-        return not self._stopping and self.lease.alive()
-
-    def suspect_cleared(self) -> None:
-        """The suspect has made progress, waits or has left: the other runs go on."""
-        self._suspects -= 1
-        if not self._suspects:
-            self._go_on()
-
-    def _go_on(self) -> None:
-        """What had to wait before it began a step looks again."""
-        for execution in self.executions.values():
-            execution.wake()
-
-    def mark(self, execution: Execution, *, progressed: bool = False) -> None:
-        """Write whether a run is in user code, if that is not what was written last, and whether it has progressed."""
-        in_user_code = not execution.idle
-        if (progressed or in_user_code != execution.marked_in_user_code) and not execution.closed:
-            execution.marked_in_user_code = in_user_code
-            mark = Mark(execution.row, execution.claim, in_user_code, clear_crashes=progressed)
-            self.committer.add_mark(execution, mark)
-
-    async def _mark_all(self) -> float:
-        for execution in list(self.executions.values()):
-            self.mark(execution)
-        return self.lease_s / BEATS_PER_LEASE
-
-    def execute(self, claimed: Claimed, entries: list[EntryRow]) -> None:
-        """Take a run that this process owns into memory and let it run."""
-        spec = self.find_workflow(claimed.workflow)
-        assert spec is not None, claimed.workflow
-        refused: Exception | None = None
-        try:
-            if claimed.crashes >= QUARANTINE_CRASHES:
-                raise RunOnHold(claimed.id, "quarantined", "it killed its worker while it ran alone")
-            codec = codec_for(claimed.codec, [self.codec], what=f"run {claimed.id!r}")
-            args, kwargs = decode_arguments(
-                codec, spec.shape, claimed.input, where=f"arguments of workflow {spec.name}"
-            )
-            if spec.is_async:
-                body = spec.function(*args, **kwargs)
-            else:
-                body = ThreadBody(spec.function, args, kwargs, self.threads, self.context.copy()).drive()
-        except (PayloadError, RunOnHold) as error:
-            refused, body = error, _fail(error)
-        except Exception as error:
-            body = _fail(error)
-        execution = Execution(self, claimed, spec, entries, body)
-        self._suspects += claimed.alone
-        self.hushed = False
-        self.executions[claimed.row] = execution
-        if refused is not None:  # code that reads it may be deployed yet; or it is to be cancelled unentered
-            self.main.call_soon(self.abandon, execution, refused)  # after it has heard its requests
-        else:
-            self.main.call_soon(execution.begin)
-
-    def hear(self, requests: list[RequestRow]) -> bool:
-        """Hand requests to the runs they are for; True if there was one."""
-        for request in requests:
-            execution = self.executions.get(request.row)
-            if execution is None or execution.closed or request.request in execution.heard:
-                continue
-            execution.heard.add(request.request)
-            reason: Any = json.loads(request.payload) if request.payload else None
-            if request.kind == "resolve":
-                execution.resolutions[reason["key"]] = reason
-                self.committer.add_handled(execution, request.request)
-            elif request.kind == "cancel":
-                execution.request_cancel(request.request, reason)
-            elif request.kind == "pause":
-                self._hold(
-                    execution, json.dumps({"type": "Paused", "text": reason or "by an operator"}), request.request
-                )
-        return bool(requests)
-
-    def took_over(self, taken: TakenOver) -> None:
-        """Peers have died: claim what they had."""
-        log.warning("took over %d runs of %d dead workers", taken.released, len(taken.workers))
-        for run_id in taken.quarantined:
-            log.error("run %r is quarantined: it killed its worker while it ran alone", run_id)
-        self.claimer.looper.wake()
-
-    # -- leaving memory -----------------------------------------------------
-    def suspend(self, execution: Execution) -> None:
-        """Let an idle run leave memory."""
-        self.committer.add_release(execution, execution.suspend())
-
-    def release(self, execution: Execution) -> None:
-        """Let go of a run, for a peer to continue now, or when it is due if it only waits."""
-        if execution.idle:
-            self.suspend(execution)
-            return
-        execution.unwind()
-        self.committer.add_release(execution, Release(execution.row, execution.claim, wake_at=self.clock.now()))
-
-    def abandon(self, execution: Execution, error: BaseException | None) -> None:
-        """Stop a run that the engine cannot continue: held for a person with the reason, or released without one."""
-        if execution.closed:
-            return
-        if error is None:
-            self.release(execution)
-            return
-        if execution.cancels:
-            self._end_cancelled(execution)
-            return
-        log.error("run %r is paused: %s", execution.id, error)
-        self._hold(execution, record_error(error, self.codec))
-
-    def _end_cancelled(self, execution: Execution) -> None:
-        """Cancel a run that cannot go on: its code gets no chance to tidy up, since nobody knows where it stands."""
-        execution.unwind()
-        reason = next(iter(execution.cancels.values())) or ""
-        for request in execution.cancels:
-            self.committer.add_handled(execution, request)
-        error = record_error(asyncio.CancelledError(reason), self.codec)
-        started_at = execution.claimed.started_at
-        finish = Finish(execution.row, execution.claim, Status.CANCELLED, None, error, started_at)
-        finish.close_reason = execution.close_reason()
-        self.committer.add_finish(execution, finish)
-
-    def _hold(self, execution: Execution, reason: str, request: int | None = None) -> None:
-        execution.unwind()
-        if request is not None:
-            self.committer.add_handled(execution, request)
-        release = Release(execution.row, execution.claim, wake_at=None, hold="paused", hold_reason=reason)
-        self.committer.add_release(execution, release)
-
-    def _write_failed(self, execution: Execution, error: BaseException) -> None:
-        """The database refused what a run had to write: hold the run as the journal has it."""
-        log.error("run %r cannot be written: %s", execution.id, error)
-        execution.unwind()
-        if execution.write_failed:
-            self.executions.pop(execution.row, None)
-            return
-        execution.write_failed = True
-        execution.disowned = False
-        self._hold(execution, record_error(error, self.codec))
-
+    # -- ends ---------------------------------------------------------------
     def _left(self, execution: Execution, end: Finish | Release) -> None:
         """A run's end or release is on disk."""
-        self.executions.pop(execution.row, None)
-        self._lost_waits.pop(execution.row, None)
+        self.roster.left(execution.row)
         if self.claimer.full:
             self.claimer.looper.wake()
         if isinstance(end, Finish):
@@ -487,7 +302,7 @@ class Engine:
         self.watcher.ended(
             EndedRun(end.row, claimed.id, claimed.workflow, end.status, end.output, end.error, claimed.codec)
         )
-        if claimed.parent is not None and claimed.parent not in self.executions:
+        if claimed.parent is not None and claimed.parent not in self.roster.executions:
             self.spawn(self._wake_parent(claimed.parent))
         elif not watched:
             self.spawn(self.store.notify())
@@ -511,19 +326,6 @@ class Engine:
     def request_cancel_of_child(self, run_id: str) -> None:
         """Cancel a child whose awaiting call was cancelled."""
         self.spawn(self.request(run_id, "cancel", "its parent no longer waits for it"))
-
-    def on_lease_lost(self, row: int, tell: Callable[[LeaseLost], None]) -> None:
-        """Tell a handle if this process loses the run."""
-        if row in self.executions:
-            self._lost_waits.setdefault(row, []).append(tell)
-
-    def warn_leftovers(self, execution: Execution, names: str) -> None:
-        """Say that a workflow has returned while tasks of it were running."""
-        log.warning("run %r returned while it had tasks running, which are cancelled: %s", execution.id, names)
-
-
-async def _fail(error: BaseException) -> Any:
-    raise error
 
 
 async def _quietly(work: Any) -> None:

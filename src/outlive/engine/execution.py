@@ -15,26 +15,29 @@ nothing is written for it but what the committer already has.
 from __future__ import annotations
 
 import asyncio
-import copy
 import functools
 import heapq
 import json
-import math
+import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Literal
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from outlive.codec.failure import record_error
-from outlive.codec.payload import digest, digest_arguments, encode, encode_arguments, is_atomic
-from outlive.engine.calls import CANCELLED, BarrierCall, Call, ChildCall, StartCall, StepCall, child_id, child_reference
+from outlive.codec.payload import encode
+from outlive.engine.calls import CANCELLED, Call, ChildCall, StepCall
+from outlive.engine.invoke import call_in_thread
 from outlive.engine.journal import Divergence, Journal, compare, describe, version_behind
+from outlive.engine.recorder import Recorder, microseconds
 from outlive.engine.roles import Host
 from outlive.engine.runloop import RunLoop, RunTimer, Unwound
 from outlive.errors import JournalMismatch, UsageError
-from outlive.model.definition import StepSpec, WorkflowSpec
+from outlive.model.definition import WorkflowSpec
 from outlive.model.reads import Claimed, EntryRow
 from outlive.model.status import Status
-from outlive.model.writes import Committed, EntryWrite, Finish, NewRun, Outcome, Release
+from outlive.model.writes import EntryWrite, Finish, Outcome, Release
+
+log = logging.getLogger("outlive.run")
 
 Waiting = Call | RunTimer
 
@@ -58,9 +61,10 @@ class Execution:
         self.claimed = claimed
         self.spec = spec
         self.version = version_behind(entries, claimed.version, spec.version)
-        self.noted_version = None if claimed.version == spec.version else spec.version
         self.journal = Journal(entries, same_version=self.version == spec.version)
         self.loop = RunLoop(self, claimed.row, claimed.started_at)  # type: ignore[abstract]
+        noted_version = None if claimed.version == spec.version else spec.version
+        self.recorder = Recorder(self, self.journal.last_seq, noted_version)
         self.closed = False  # out of memory: nothing runs on
         self.disowned = False  # not ours any more: what was not written yet is dropped
         self.write_failed = False
@@ -74,15 +78,11 @@ class Execution:
         self.thread_busy = False  # a sync body executes: its next call is not known yet
         self.has_children = any(entry.kind in ("start", "child") for entry in entries)
         self.clear_crashes = claimed.crashes > 0
-        self._crashes = claimed.crashes  # used up attempts of the calls that begin first
         self._waiting: dict[str, Waiting] = {}
         self._inbox: deque[Callable[[], bool]] = deque()
         self._unbegun: deque[tuple[int, Call]] = deque()
         self._in_flight = 0
         self._committing: Call | None = None  # a transaction's outcome is being committed: nothing else is delivered
-        self._seq = self.journal.last_seq
-        self._appended = 0
-        self._durable = 0
         self._timers: list[tuple[float, int, RunTimer]] = []  # a heap; dropped ones stay until they come up
         self._timers_made = 0
         self._armed: asyncio.TimerHandle | None = None
@@ -93,90 +93,11 @@ class Execution:
         self._cancel_reason: str | None = None
         self._task = self.loop.create_root_task(body, f"{spec.name}:{claimed.id}", engine.context.copy())
 
-    # -- entering -----------------------------------------------------------
-    def begin(self) -> None:
-        """Run the workflow for the first time in this process; called once, from a plain callback."""
-        self._pump()
-
     def wake(self) -> None:
-        """Pump soon, from a plain callback."""
+        """Go on, or begin, from a plain callback."""
         self.engine.main.call_soon(self._pump)
 
-    # -- durable calls, from the workflow's body ----------------------------
-    def call_step(self, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
-        """Journal one call of a step or transaction, once it is awaited."""
-        return self.loop.create_future() if self.loop.unwinding else self._run_step(spec, args, kwargs)
-
-    async def _run_step(self, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return await self._step_call(spec, args, kwargs)
-
-    def _step_call(self, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepCall:
-        self.check_alive()
-        self.engine.use_definition(spec)
-        key = self.loop.branch().key(spec.name)
-        checked = None
-        if spec.check_arguments:
-            checked = digest_arguments(spec.shape, args, kwargs, where=spec.arguments)
-            if not is_atomic(args, kwargs):
-                args, kwargs = copy.deepcopy((args, kwargs))  # what a body does to them must not reach the workflow
-        call = StepCall(self, key, checked, spec, args, kwargs)
-        self._await(call)
-        return call
-
-    def call_child(self, spec: WorkflowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
-        """Start a child run and wait for its result, once this is awaited."""
-        return self.loop.create_future() if self.loop.unwinding else self._run_child(spec, args, kwargs)
-
-    async def _run_child(self, spec: WorkflowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return await self._child_call(spec, args, kwargs)
-
-    def _child_call(self, spec: WorkflowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ChildCall:
-        self.check_alive()
-        run, args_digest = self._new_child(spec, args, kwargs, "cancel")
-        call = ChildCall(self, run.parent_key or "", run, spec.shape.result, args_digest)
-        self._await(call)
-        return call
-
-    async def start_child_run(
-        self,
-        spec: WorkflowSpec,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: dict[str, Any],
-        parent_close: Literal["cancel", "abandon"],
-        make_handle: Callable[[str, int], Any],
-    ) -> Any:
-        """Start a child run without waiting for its result."""
-        if self.loop.unwinding:
-            return await self.loop.create_future()
-        run, args_digest = self._new_child(spec, args, kwargs, parent_close)
-        for name, value in options.items():
-            setattr(run, name, value)
-        call = StartCall(self, run.parent_key or "", run, args_digest, make_handle)
-        self._await(call)
-        return await call
-
-    def _new_child(
-        self,
-        spec: WorkflowSpec,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        parent_close: Literal["cancel", "abandon"],
-    ) -> tuple[NewRun, str]:
-        key = self.loop.branch().key(spec.name)
-        text = encode_arguments(self.codec, spec.shape, args, kwargs, where=f"arguments of workflow {spec.name}")
-        run = self.engine.new_run(spec, child_id(self.id, key, digest), text)
-        run.parent, run.parent_key, run.parent_close = self.row, key, parent_close
-        return run, digest(text)
-
-    async def durable(self) -> None:
-        """Wait until all that was recorded so far is on disk."""
-        if self.loop.unwinding:
-            await self.loop.create_future()
-        call = BarrierCall(self, self.loop.branch().key("durable"), "durable", None)
-        self._await(call)
-        await call
-
+    # -- what the workflow's body asks ----------------------------------------
     def answer(self, kind: str, make: Callable[[], Any], hint: Any) -> Any:
         """Journal a value that is made at once: `now`, `random`, `uuid`, `patched`."""
         self.check_alive()
@@ -190,33 +111,25 @@ class Execution:
             return self.codec.decode(entry.value or "null", hint, where=f"recorded {kind}")
         text = self.codec.encode(make(), where=kind, hint=hint)
         at = self.loop.time()
-        self._append(self._entry_at_once(key, kind, kind, text, at, at))
+        self.recorder.append_at_once(key, kind, kind, text, at, at)
         return self.codec.decode(text, hint, where=kind)
 
     def call_in_thread(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> asyncio.Future[Any]:
-        """Serve `asyncio.to_thread(definition, …)` in a workflow body."""
-        spec = getattr(target, "spec", None)
-        if isinstance(spec, StepSpec):
-            return self._step_call(spec, args, kwargs)
-        if isinstance(spec, WorkflowSpec):
-            return self._child_call(spec, args, kwargs)
-        name = getattr(target, "__qualname__", repr(target))
-        raise UsageError(
-            f"a workflow body may not run {name} in a thread: replay could not repeat it; "
-            f"decorate {name} with @step, then asyncio.to_thread({name}, …) is durable"
-        )
+        """Serve `asyncio.to_thread`, for the run loop."""
+        return call_in_thread(self, target, args, kwargs)
 
     def check_alive(self) -> None:
         """Raise Unwound where the run leaves memory."""
         if self.closed or self.loop.unwinding:
             raise Unwound
 
-    def _await(self, call: Call) -> None:
+    def ask(self, call: Call) -> None:
+        """Let a branch wait for a call: the journal answers it, or it begins after what was recorded before it."""
         started = self.journal.ask(call.key)
         if started is not None:
             self._compare(started, call.kind, call.name, call.digest)
         self._waiting[call.key] = call
-        self._unbegun.append((self._appended, call))
+        self._unbegun.append((self.recorder.appended, call))
 
     # -- timers, for the run loop -------------------------------------------
     def add_timer(self, timer: RunTimer) -> None:
@@ -257,13 +170,13 @@ class Execution:
                 if not self._deliver_next() and not self._begin_calls():
                     break
         except Unwound:
-            self.engine.abandon(self, self._doom)
+            self.engine.roster.abandon(self, self._doom)
             return
         except Exception as error:  # of the engine, a codec, a record: it stops this run only
-            self.engine.abandon(self, error)
+            self.engine.roster.abandon(self, error)
             return
         except KeyboardInterrupt:
-            self.engine.abandon(self, None)
+            self.engine.roster.abandon(self, None)
             raise
         finally:
             self._pumping = False
@@ -315,9 +228,9 @@ class Execution:
 
     def _fire(self, timer: RunTimer) -> None:
         del self._waiting[timer.key]
-        at = _microseconds(max(self.engine.clock.now(), timer.when()))
+        at = microseconds(max(self.engine.clock.now(), timer.when()))
         self.loop.advance(at)
-        self._append(self._entry_at_once(timer.key, "timer", timer.name, "null", timer.began_at, at))
+        self.recorder.append_at_once(timer.key, "timer", timer.name, "null", timer.began_at, at)
         timer.fire()
 
     # -- outcomes, from the work --------------------------------------------
@@ -338,15 +251,10 @@ class Execution:
             return False
         if call.begun and isinstance(call, StepCall):
             self._in_flight -= 1
-        entry = self._entry_of(call, outcome, text, error)
-        self._append(entry)
+        entry = self.recorder.entry_of(call, outcome, text, error)
+        self.recorder.append(entry)
         self._deliver(call, entry, value)
         return True
-
-    def record_attempt(self, call: Call, error: str) -> None:
-        """Journal that an attempt failed and another will follow; nobody waits for it."""
-        if not self.closed:
-            self._append_started(self._entry_of(call, "started", None, error))
 
     def take_turn(self, call: Call, value: str) -> asyncio.Future[EntryWrite]:
         """Ask, for a transaction about to commit, for the entry it has to write with its place in the order.
@@ -360,9 +268,8 @@ class Execution:
             if granted.done() or call.done():
                 return False
             self._committing = call
-            self._seq += 1
-            entry = self._entry_of(call, "ok", value)
-            entry.seq = self._seq
+            entry = self.recorder.entry_of(call, "ok", value)
+            self.recorder.number(entry)
             granted.set_result(entry)
             return False
 
@@ -378,7 +285,7 @@ class Execution:
             return
         if entry is not None and self.clear_crashes:
             self.clear_crashes = False
-            self.engine.mark(self, progressed=True)
+            self.engine.roster.mark(self, progressed=True)
         if entry is not None and not call.done():
             self._in_flight -= 1
             self._inbox.appendleft(functools.partial(self._deliver_committed, call, entry, value))
@@ -393,11 +300,10 @@ class Execution:
 
         def deliver() -> bool:
             del self.cancels[request]
-            at = self._now()
+            at = self.recorder.now()
             self.loop.advance(at)
             value = self.codec.encode(reason, where="reason of cancel")
-            entry = self._entry_at_once(self.loop.root.key("cancel"), "cancel", "cancel", value, at, at)
-            self._append(entry)
+            self.recorder.append_at_once(self.loop.root.key("cancel"), "cancel", "cancel", value, at, at)
             self.engine.committer.add_handled(self, request)
             self._cancel_reason = reason
             self._task.cancel()
@@ -408,63 +314,6 @@ class Execution:
             self._inbox.append(deliver)
             self._busy_again()
             self.wake()
-
-    # -- entries ------------------------------------------------------------
-    def _entry_of(self, call: Call, outcome: Outcome, value: str | None, error: str | None = None) -> EntryWrite:
-        """Make the entry of a call, without its place in the order."""
-        return EntryWrite(
-            self.row, call.key, None, call.kind, call.name, call.digest, outcome, value, error, call.attempts,
-            call.began_at, self._now(), self.noted_version,
-        )  # fmt: skip
-
-    def _entry_at_once(self, key: str, kind: str, name: str, value: str, began_at: float, at: float) -> EntryWrite:
-        """Make the entry of what has its outcome without any work."""
-        return EntryWrite(self.row, key, None, kind, name, None, "ok", value, None, 1, began_at, at, self.noted_version)
-
-    def _now(self) -> float:
-        """Give the time of a delivery that is due now."""
-        return max(_microseconds(self.engine.clock.now()), self.loop.time())
-
-    def _append(self, entry: EntryWrite) -> None:
-        self._seq += 1
-        entry.seq = self._seq
-        self._appended += 1
-        self._crashes = 0
-        self.engine.committer.add_entry(self, entry)
-
-    def start_child(self, call: ChildCall | StartCall, run: NewRun) -> None:
-        """Write the child's run together with the entry that says it was started.
-
-        If that entry is there already, only the run is sent: a database that has the entry
-        inserts nothing, but says so if the id was another run's, which no other entry may say yet.
-        """
-        self.has_children = True
-        recorded = self.journal.started(call.key)
-
-        def on_durable(committed: Committed) -> None:
-            if not self.closed:
-                call.on_started(committed.existing.get(run.row), again=recorded is not None)
-
-        if recorded is not None:
-            run.row, run.started_at = json.loads(recorded.value or "{}")["row"], None
-            self.engine.committer.add_child(self, run, on_durable)
-            return
-        run.started_at = self.engine.clock.now() if self.engine.may_own(run) else None
-        self._append_started(self._entry_of(call, "started", child_reference(run)), run, on_durable)
-
-    def record_start(self, call: Call) -> asyncio.Future[None]:
-        """Journal that an attempt begins, for a step that may not be repeated blindly; give when that is on disk."""
-        durable: asyncio.Future[None] = self.engine.main.create_future()
-        entry = self._entry_of(call, "started", None)
-        self._append_started(entry, None, lambda _: None if durable.done() else durable.set_result(None))
-        return durable
-
-    def _append_started(
-        self, entry: EntryWrite, child: NewRun | None = None, on_durable: Callable[[Any], Any] | None = None
-    ) -> None:
-        entry.finished_at = None
-        self._appended += 1
-        self.engine.committer.add_entry(self, entry, child, on_durable)
 
     def _compare(self, entry: EntryRow, kind: str, name: str, digest: str | None) -> None:
         difference = compare(entry, kind, name, digest)
@@ -487,10 +336,11 @@ class Execution:
     # -- beginning work -----------------------------------------------------
     def written(self, count: int) -> None:
         """Take note that `count` more entries are on disk: what waited for them may begin."""
-        self._durable += count
+        recorder = self.recorder
+        recorder.durable += count
         if self.alone:
-            self._clear_suspicion()
-        if self._unbegun or self._durable == self._appended:
+            self.engine.roster.clear_suspicion(self)
+        if self._unbegun or recorder.durable == recorder.appended:
             self._pump()
 
     def _begin_calls(self) -> bool:
@@ -506,16 +356,17 @@ class Execution:
                 self.settle(call, "error", None, None, CANCELLED)
                 settled = True
                 continue
-            if barrier > self._durable or not self.engine.may_begin(self):
+            if barrier > self.recorder.durable or not self.engine.roster.may_begin(self):
                 break
             self._unbegun.popleft()
             call.begun = True
             if isinstance(call, StepCall):
                 self._in_flight += 1
                 started = self.journal.started(call.key)
-                call.attempts = 1 + self._crashes
+                crashes = 0 if self.recorder.outcomes else self.claimed.crashes
+                call.attempts = 1 + crashes
                 if started is not None:  # an attempt that only began is the one that the crash used up
-                    call.attempts += started.attempts - (started.error is None and self._crashes > 0)
+                    call.attempts += started.attempts - (started.error is None and crashes > 0)
             outcomes = len(self._inbox)
             call.begin()
             settled = settled or len(self._inbox) > outcomes
@@ -540,37 +391,27 @@ class Execution:
             self._armed = self.engine.main.call_later(delay, self._pump)
         idle = (
             not (self._in_flight or self._unbegun or self._inbox or self._committing or self.looking)
-            and self._appended == self._durable
+            and self.recorder.appended == self.recorder.durable
         )
         if idle and not self.idle:
             self.idle = True
             if self.alone:
-                self.engine.mark(self)  # at once: it may wait long, and is no suspect of what happens meanwhile
-            self._clear_suspicion()
-            self.engine.residency.rested(self, timer.when() if timer is not None else None)
+                self.engine.roster.mark(self)  # at once: it may wait long, and is no suspect of what happens meanwhile
+                self.engine.roster.clear_suspicion(self)
+            self.engine.roster.rested(self, timer.when() if timer is not None else None)
         elif not idle:
             self._busy_again()
 
     def looked(self) -> None:
         """Take note that the store has been asked for the end of one child."""
         self.looking -= 1
-        self.rest_again()
-
-    def _clear_suspicion(self) -> None:
-        """A run that executed alone has shown that it does not kill its process: others may go on."""
-        if self.alone:
-            self.alone = False
-            self.engine.suspect_cleared()
-
-    def rest_again(self) -> None:
-        """Look again whether the run is idle."""
         if not self.closed and not self._pumping:
             self._rest()
 
     def _busy_again(self) -> None:
         if self.idle:
             self.idle = False
-            self.engine.residency.stirred(self)
+            self.engine.roster.stirred(self)
 
     # -- the end ------------------------------------------------------------
     def _ended(self) -> bool:
@@ -582,7 +423,7 @@ class Execution:
             if not self._leftovers_cancelled:
                 self._leftovers_cancelled = True
                 names = ", ".join(task.get_name() for task in left)
-                self.engine.warn_leftovers(self, names)
+                log.warning("run %r returned while it had tasks running, which are cancelled: %s", self.id, names)
                 for task in left:
                     task.cancel()
                 self.loop.turn()
@@ -609,19 +450,19 @@ class Execution:
         except BaseException as failure:
             status, error = Status.FAILED, record_error(_explain(failure), self.codec)
         self._close()
-        reason = self.close_reason()
-        finish = Finish(self.row, self.claim, status, output, error, self.claimed.started_at, close_reason=reason)
-        self.engine.committer.add_finish(self, finish)
+        self.engine.committer.add_finish(self, self.finish(status, output, error))
 
-    def close_reason(self) -> str | None:
-        """Why the children that are to end with this run do so, if it has any."""
-        return json.dumps(f"its parent {self.id!r} has ended") if self.has_children else None
+    def finish(self, status: Status, output: str | None, error: str | None) -> Finish:
+        """Make the record of the run's end, with the reason for which its children are to end with it."""
+        reason = json.dumps(f"its parent {self.id!r} has ended") if self.has_children else None
+        return Finish(self.row, self.claim, status, output, error, self.claimed.started_at, close_reason=reason)
 
     def _close(self) -> None:
         if self._armed is not None:
             self._armed.cancel()
         self._busy_again()
-        self._clear_suspicion()
+        if self.alone:
+            self.engine.roster.clear_suspicion(self)
         self._waiting.clear()
         self._inbox.clear()
         self._unbegun.clear()
@@ -645,11 +486,6 @@ class Execution:
         timer = self._next_timer()
         self.unwind()
         return Release(self.row, self.claim, wake_at=timer.when() if timer is not None else None)
-
-
-def _microseconds(at: float) -> float:
-    """Round up to what both databases keep: what the run sees as its time has to be what its replay will see."""
-    return math.ceil(at * 1e6) / 1e6
 
 
 def _explain(failure: BaseException) -> BaseException:

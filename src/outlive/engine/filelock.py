@@ -22,7 +22,7 @@ class FileLocks:
     """Where this process keeps its lock, and how it looks at those of its peers; the simulator brings its own."""
 
     def __init__(self) -> None:
-        self.host = host_name()
+        self.host = _host_name()
 
     def hold(self, worker: int) -> ProcessLock:
         """Make and hold the lock of an incarnation."""
@@ -30,10 +30,23 @@ class FileLocks:
 
     def is_released(self, path: str | None) -> bool:
         """Whether the process that made this lock file has certainly ended."""
-        return is_released(path)
+        if path is None or fcntl is None:
+            return False
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        else:
+            return True
+        finally:
+            os.close(descriptor)
 
 
-def host_name() -> str:
+def _host_name() -> str:
     """Name this host and its boot: a worker of an earlier boot is surely dead, but its lock file may be gone."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
@@ -59,21 +72,3 @@ class ProcessLock:
             Path(self.path).unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = None
-
-
-def is_released(path: str | None) -> bool:
-    """Whether the process that made this lock file has certainly ended."""
-    if path is None or fcntl is None:
-        return False
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,6 @@ deadline counts from before the beat was sent.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import sys
 import threading
@@ -18,6 +17,7 @@ import traceback
 from collections.abc import Callable
 
 from outlive.clock import DatabaseClock
+from outlive.engine.looper import pause, post
 from outlive.errors import StoreError, UsageError
 from outlive.limits import BEATS_PER_LEASE, LEASE_MARGIN, LOOP_LAG_WARN_S
 from outlive.model.reads import WorkerRow
@@ -98,7 +98,7 @@ class Lease:
         was_alive = self.alive()
         self._deadline = sent + self._lease_s * (1 - LEASE_MARGIN)
         if not was_alive:
-            _post(self._main, self._on_regained)
+            post(self._main, self._on_regained)
 
     def _mark_turn(self) -> None:
         self._turned_at = self._clock.steady()
@@ -108,14 +108,14 @@ class Lease:
         """Renew until stopped or lost; runs on the thread's own loop."""
         woken = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._stop = lambda: _post(loop, woken.set)
+        self._stop = lambda: post(loop, woken.set)
         channel: SideChannel | None = None
         interval_s = self._lease_s / BEATS_PER_LEASE
         due = self._clock.steady() + interval_s
         reported = 0.0
         try:
             while not self._stopping:
-                await _pause(woken, min(LOOP_LAG_WARN_S, interval_s / 2))
+                await pause(woken, min(LOOP_LAG_WARN_S, interval_s / 2))
                 reported = self._report_lag(reported)
                 if self._clock.steady() < due or self._stopping:
                     continue
@@ -134,7 +134,7 @@ class Lease:
                 self._renewed(sent)
         except FenceLost:
             if not self._stopping:
-                _post(self._main, functools.partial(self._on_lost, fence))
+                post(self._main, self._on_lost, fence)
         finally:
             self._stop = lambda: None
             if channel is not None:
@@ -148,18 +148,3 @@ class Lease:
         stack = "".join(traceback.format_stack(frame)) if frame is not None else "(no stack)"
         log.warning("the event loop has been blocked for %.2f s, here:\n%s", lag_s, stack)
         return self._turned_at
-
-
-async def _pause(woken: asyncio.Event, delay_s: float) -> None:
-    try:
-        async with asyncio.timeout(delay_s):
-            await woken.wait()
-    except TimeoutError:
-        pass
-
-
-def _post(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
-    try:
-        loop.call_soon_threadsafe(callback)
-    except RuntimeError:
-        pass  # that loop is closed: there is nobody to tell

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from outlive.errors import StoreError
 from outlive.limits import POLL_IDLE_S
@@ -66,11 +67,25 @@ class Looper:
                 log.exception("%s failed, trying again", self.name)
                 delay_s = POLL_IDLE_S
             if delay_s > 0 and not self._woken.is_set():
-                try:
-                    async with asyncio.timeout(delay_s):
-                        await self._woken.wait()
-                except TimeoutError:
-                    pass
+                await pause(self._woken, delay_s)
+
+
+async def pause(woken: asyncio.Event, delay_s: float) -> None:
+    """Wait for an event, but not for ever."""
+    try:
+        async with asyncio.timeout(delay_s):
+            await woken.wait()
+    except TimeoutError:
+        pass
+
+
+def post(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> bool:
+    """Call back on a loop of another thread; False if that is closed: there is nobody to tell."""
+    try:
+        loop.call_soon_threadsafe(callback, *args)
+    except RuntimeError:
+        return False
+    return True
 
 
 class Backoff:

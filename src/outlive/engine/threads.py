@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from outlive.engine.looper import post
 from outlive.engine.roles import LiveRun
 from outlive.engine.runloop import RunFuture, Unwound
 from outlive.limits import UNWIND_MAX_THROWS, WORKFLOW_THREADS
@@ -41,7 +42,7 @@ class WorkflowThreads:
         self._taken += 1
         if self.crowded:
             self._make_room()
-        self._pool.submit(work).add_done_callback(lambda _: _post(main, self._returned))
+        self._pool.submit(work).add_done_callback(lambda _: post(main, self._returned))
 
     def _returned(self) -> None:
         self._taken -= 1
@@ -146,9 +147,9 @@ class ThreadBody:
             def fail() -> Any:
                 raise failure
 
-            _post(main, self._arrived, fail, None)
+            post(main, self._arrived, fail, None)
         else:
-            _post(main, self._arrived, lambda: value, None)
+            post(main, self._arrived, lambda: value, None)
 
     def call(self, make: Callable[[], Awaitable[Any]]) -> Any:
         """Make a durable call from the body's thread and wait for its outcome."""
@@ -158,14 +159,6 @@ class ThreadBody:
                 time.sleep(_UNDYING_PAUSE_S)
             raise Unwound
         reply: Future[Any] = Future()
-        if not _post(self._main, self._arrived, make, reply):
+        if not post(self._main, self._arrived, make, reply):
             raise Unwound
         return reply.result()
-
-
-def _post(main: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: Any) -> bool:
-    try:
-        main.call_soon_threadsafe(callback, *args)
-    except RuntimeError:  # the loop is closed: the process is ending
-        return False
-    return True

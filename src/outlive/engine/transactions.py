@@ -72,7 +72,7 @@ class Transactions:
     async def _once(self, call: StepCall, run: Run, limit_s: float) -> None:
         execution, spec = call.execution, call.spec
         tx, body = await self._begin(spec, limit_s)
-        if not self._engine.may_begin(execution):
+        if not self._engine.roster.may_begin(execution):
             await _undisturbed(tx.rollback())
             raise StoreUnavailable("the lease has run out")
         fence = self._engine.fence()

@@ -130,7 +130,7 @@ class SimWorld:
                     break
                 except ConnectionError:
                     await asyncio.sleep(0.5)
-            app._engine().residency.limit = self.resident_runs
+            app._engine().roster.idle_limit = self.resident_runs
             if main is not None:
                 await main(app)
 
@@ -149,7 +149,7 @@ class SimWorld:
         for process in self.processes:
             process.loop.dead = True
             if process.app is not None and process.app._entered is not None:
-                for execution in process.app._entered.executions.values():
+                for execution in process.app._entered.roster.executions.values():
                     execution.loop.unwind()
             process.loop.clear()
 
