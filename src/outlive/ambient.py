@@ -10,7 +10,7 @@ import asyncio
 import random as _random
 import time
 import uuid as _uuid
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar, cast
 
@@ -134,13 +134,9 @@ def group() -> asyncio.TaskGroup:
     return asyncio.TaskGroup()
 
 
-async def map(
-    function: Callable[[T], Awaitable[Any]], items: Iterable[T] | AsyncIterable[T], limit: int | None = None
-) -> list[Any]:
+async def map(function: Callable[[T], Awaitable[Any]], items: Iterable[T], limit: int | None = None) -> list[Any]:
     """Call a function for every item, at most `limit` at a time; results in the order of the items."""
     _in_workflow("map")
-    if isinstance(items, AsyncIterable):
-        items = [item async for item in items]
     if limit is None:
         return await gather(*(function(item) for item in items))
     if limit < 1:
