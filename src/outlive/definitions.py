@@ -187,9 +187,9 @@ def transaction(
     """
 
     def decorate(function: Callable[..., Any]) -> Step[..., Any]:
-        facts = _facts(function, name, skip_first=True) | _policy(retry, timeout)
         if session is not None:
-            check_maker(session, function.__qualname__, is_async=facts["is_async"])
+            check_maker(session, function.__qualname__, is_async=inspect.iscoroutinefunction(function))
+        facts = _facts(function, name, skip_first=True) | _policy(retry, timeout)
         return Step(StepSpec(**facts, check_arguments=check_arguments, transactional=True, session=session))
 
     return decorate(function) if function is not None else decorate
