@@ -1,109 +1,17 @@
 """Outlive: durable workflows as plain functions, in the database you already have."""
 
-from outlive import sync
-from outlive.ambient import (
-    durable,
-    gather,
-    group,
-    info,
-    map,
-    now,
-    race,
-    random,
-    sleep,
-    sleep_until,
-    start,
-    uuid,
-)
+from outlive import ambient, errors, sync
+from outlive.ambient import *
 from outlive.app import Outlive, RunPage
 from outlive.definitions import step, transaction, workflow
-from outlive.errors import (
-    DecodeFailed,
-    EncodeFailed,
-    JournalCorrupt,
-    JournalMismatch,
-    LeaseLost,
-    LimitError,
-    OutcomeUnknown,
-    OutliveError,
-    PayloadError,
-    PayloadTooLarge,
-    Permanent,
-    ReplayError,
-    RetryAfter,
-    RunCancelled,
-    RunError,
-    RunExists,
-    RunFailed,
-    RunNotFound,
-    RunOnHold,
-    RunTimedOut,
-    SchemaMismatch,
-    StepFailed,
-    StoreError,
-    StoreReadOnly,
-    StoreUnavailable,
-    UsageError,
-    VersionMissing,
-)
+from outlive.errors import *
 from outlive.model.definition import Retry, StepInfo, WorkflowInfo
 from outlive.model.status import Status
 from outlive.run import Entry, Run, RunInfo
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "DecodeFailed",
-    "EncodeFailed",
-    "Entry",
-    "JournalCorrupt",
-    "JournalMismatch",
-    "LeaseLost",
-    "LimitError",
-    "Outlive",
-    "OutcomeUnknown",
-    "OutliveError",
-    "PayloadError",
-    "PayloadTooLarge",
-    "Permanent",
-    "ReplayError",
-    "Retry",
-    "RetryAfter",
-    "Run",
-    "RunCancelled",
-    "RunError",
-    "RunExists",
-    "RunFailed",
-    "RunInfo",
-    "RunNotFound",
-    "RunOnHold",
-    "RunPage",
-    "RunTimedOut",
-    "SchemaMismatch",
-    "Status",
-    "StepFailed",
-    "StepInfo",
-    "StoreError",
-    "StoreReadOnly",
-    "StoreUnavailable",
-    "UsageError",
-    "VersionMissing",
-    "WorkflowInfo",
-    "__version__",
-    "durable",
-    "gather",
-    "group",
-    "info",
-    "map",
-    "now",
-    "race",
-    "random",
-    "sleep",
-    "sleep_until",
-    "start",
-    "step",
-    "sync",
-    "transaction",
-    "uuid",
-    "workflow",
-]
+__all__ = ["Outlive", "Retry", "step", "sync", "transaction", "workflow", "__version__"]
+__all__ += ["Entry", "Run", "RunInfo", "RunPage", "Status", "StepInfo", "WorkflowInfo"]
+__all__ += ambient.__all__
+__all__ += errors.__all__

@@ -10,21 +10,25 @@ import asyncio
 import random as _random
 import time
 import uuid as _uuid
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar, cast
 
-from outlive.clock import Duration, seconds, to_datetime, to_instant
-from outlive.definitions import current_execution
+from outlive.clock import Duration, to_datetime, to_instant
+from outlive.clock import seconds as to_seconds
+from outlive.definitions import current_execution, spec_of
 from outlive.engine.bodies import current_step, describe
 from outlive.engine.engine import Engine
 from outlive.engine.execution import Execution
 from outlive.engine.invoke import start_child, wait_durable
 from outlive.errors import UsageError
 from outlive.ids import check_id
-from outlive.model.definition import StepInfo, WorkflowInfo, WorkflowSpec
+from outlive.model.definition import StepInfo, WorkflowInfo
 from outlive.model.options import check_key, check_priority, check_wait
 from outlive.run import Run
+
+__all__ = ["durable", "info", "now", "random", "sleep", "sleep_until", "start", "uuid"]
+__all__ += ["gather", "group", "map", "race"]  # branches
 
 T = TypeVar("T")
 
@@ -44,27 +48,16 @@ async def sleep(
     *Durable*: the wait ends at the time of the last delivered outcome plus the
     delay, whatever dies meanwhile; its end is an entry. A run that waits holds no memory in the long run.
     """
-    total_s = _seconds(delay) if delay is not None else 0.0
-    total_s += _seconds(timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
+    total_s = to_seconds(delay) if delay is not None else 0.0
+    total_s += to_seconds(timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
     await asyncio.sleep(total_s)
-
-
-_seconds = seconds
 
 
 async def sleep_until(at: datetime) -> None:
     """Wait durably until an aware datetime on the database's clock; at once if that is past."""
-    instant = to_instant(at)
     execution = current_execution()
-    if execution is None:
-        await asyncio.sleep(max(0.0, instant - time.time()))
-        return
-    done = execution.loop.create_future()
-    timer = execution.loop.call_at(instant, asyncio.futures._set_result_unless_cancelled, done, None)  # type: ignore[attr-defined]
-    try:
-        await done
-    finally:
-        timer.cancel()
+    now = time.time() if execution is None else execution.loop.time()
+    await asyncio.sleep(to_instant(at) - now)  # of two near floats: exact, so a run's timer is due at `at` itself
 
 
 def now() -> datetime:
@@ -79,17 +72,13 @@ def now() -> datetime:
 def random() -> float:
     """Give a random number in [0, 1); recorded, so replay sees the same."""
     execution = current_execution()
-    if execution is None:
-        return _random.random()
-    return execution.answer("random", execution.engine.chance.random, float)  # type: ignore[no-any-return]
+    return _random.random() if execution is None else execution.answer("random", execution.engine.chance.random, float)
 
 
 def uuid() -> _uuid.UUID:
     """Give a random UUID; recorded, so replay sees the same."""
     execution = current_execution()
-    if execution is None:
-        return _uuid.uuid4()
-    return execution.answer("uuid", execution.engine.ids.uuid, _uuid.UUID)  # type: ignore[no-any-return]
+    return _uuid.uuid4() if execution is None else execution.answer("uuid", execution.engine.ids.uuid, _uuid.UUID)
 
 
 def info() -> StepInfo | WorkflowInfo:
@@ -122,11 +111,9 @@ async def race(*aws: Awaitable[Any]) -> tuple[int, Any]:
     tasks = [asyncio.ensure_future(aw) for aw in aws]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    except BaseException:
+        winner = next(index for index, task in enumerate(tasks) if task.done())
+    finally:
         await _end(tasks)
-        raise
-    winner = next(index for index, task in enumerate(tasks) if task.done())
-    await _end(tasks)
     return winner, tasks[winner].result()
 
 
@@ -147,13 +134,9 @@ def group() -> asyncio.TaskGroup:
     return asyncio.TaskGroup()
 
 
-async def map(
-    function: Callable[[T], Awaitable[Any]], items: Iterable[T] | AsyncIterable[T], limit: int | None = None
-) -> list[Any]:
+async def map(function: Callable[[T], Awaitable[Any]], items: Iterable[T], limit: int | None = None) -> list[Any]:
     """Call a function for every item, at most `limit` at a time; results in the order of the items."""
     _in_workflow("map")
-    if isinstance(items, AsyncIterable):
-        items = [item async for item in items]
     if limit is None:
         return await gather(*(function(item) for item in items))
     if limit < 1:
@@ -183,9 +166,7 @@ async def start(
     becomes of it when this run ends first.
     """
     execution = _in_workflow("start")
-    spec = getattr(workflow, "__outlive_workflow__", None)
-    if not isinstance(spec, WorkflowSpec):
-        raise UsageError(f"{workflow!r} is no workflow; decorate it with @workflow")
+    spec = spec_of(workflow)
     if parent_close not in ("cancel", "abandon"):
         raise UsageError(f"parent_close=… is 'cancel' or 'abandon', not {parent_close!r}")
     options: dict[str, Any] = {

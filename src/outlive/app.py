@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import random
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from outlive.clock import Clock, Duration, SystemClock, seconds, to_instant
 from outlive.codec.jsontext import JsonCodec
 from outlive.codec.payload import Codec, encode_arguments
+from outlive.definitions import spec_of
 from outlive.engine.engine import Engine
 from outlive.engine.filelock import FileLocks
 from outlive.engine.transactions import current_transaction
@@ -23,7 +25,7 @@ from outlive.model.definition import WorkflowSpec
 from outlive.model.options import check_key, check_name, check_priority, check_queue, check_wait
 from outlive.model.reads import RunQuery
 from outlive.model.status import Status
-from outlive.model.writes import ExistingRun, NewRun
+from outlive.model.writes import NewRun
 from outlive.registry import Registry
 from outlive.run import Run, RunInfo, make_info
 from outlive.store.factory import make_store
@@ -72,20 +74,25 @@ class Outlive:
         codec: Codec | None = None,
     ) -> None:
         self.name = name if name is not None else f"outlive-{os.getpid()}"
-        self._url = url
-        self._lease_s = seconds(lease)
-        if self._lease_s < LEASE_MIN_S:
-            raise UsageError(f"lease=… is at least {LEASE_MIN_S} seconds, not {self._lease_s:g}")
+        lease_s = seconds(lease)
+        if lease_s < LEASE_MIN_S:
+            raise UsageError(f"lease=… is at least {LEASE_MIN_S} seconds, not {lease_s:g}")
         if max_running < 1 or pool_size < 2:
             raise UsageError("max_running=… is at least 1 and pool_size=… at least 2")
-        self._grace_s = seconds(grace)
+        self._make_engine = functools.partial(
+            Engine,
+            codec=codec if codec is not None else JsonCodec(),
+            worker=worker,
+            name=self.name,
+            lease_s=lease_s,
+            grace_s=seconds(grace),
+            max_running=max_running,
+        )
+        self._url = url
         self._pool_size = pool_size
-        self._max_running = max_running
         self._worker = worker
         self._migrate = migrate
-        self._codec: Codec = codec if codec is not None else JsonCodec()
         self._include = list(include) if include is not None else None
-        self._registry: Registry | None = None
         self._entered: Engine | None = None
         self._pid = 0
         self._world = World()
@@ -96,23 +103,17 @@ class Outlive:
         """Connect, migrate if asked, and begin to work. The same as entering `async with`."""
         if self._entered is not None:
             raise UsageError("this app is open already; make another Outlive(...) for another loop or block")
-        self._registry = Registry(self._include)
+        registry = Registry(self._include)
         world = self._world
-        engine = Engine(
+        engine = self._make_engine(
             world.make_store(self._url, self._pool_size),
             clock=world.clock,
             chance=world.chance,
-            codec=self._codec,
-            find_workflow=self._registry.find,
-            use_definition=self._registry.use,
-            workflow_names=self._registry.names,
-            worker=self._worker,
-            name=self.name,
-            lease_s=self._lease_s,
-            grace_s=self._grace_s,
-            max_running=self._max_running,
             locks=world.locks,
             threaded=world.threaded,
+            find_workflow=registry.find,
+            use_definition=registry.use,
+            workflow_names=registry.names,
         )
         self._pid = os.getpid()
         try:
@@ -143,11 +144,7 @@ class Outlive:
             raise UsageError("this app is not open: use it inside `async with Outlive(...) as app:`")
         if os.getpid() != self._pid:
             raise UsageError("this app was opened before a fork; open one in each process")
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is not engine.main:
+        if asyncio._get_running_loop() is not engine.main:
             raise UsageError(
                 "this app belongs to another event loop; in a workflow body use outlive.start and the other "
                 "functions of `outlive`, in another thread open an app of its own"
@@ -185,24 +182,47 @@ class Outlive:
         (it carries the run id: starting with the same id again is safe).
         """
         engine = self._engine(joining=tx is not None)
-        spec = _spec_of(workflow)
-        run = self._new_run(engine, spec, workflow, args, kwargs or {}, check_id(id) if id is not None else None)
-        run.queue = check_queue(queue)
-        run.priority = check_priority(priority)
-        run.key = check_key(key)
-        run.delay_s = check_wait(delay, "delay=…")
+        spec = spec_of(workflow) if not isinstance(workflow, str) else self._find(engine, workflow)
+        name = spec.name if spec is not None else workflow
+        shape = spec.shape if spec is not None else None
+        arguments = _check_mapping(kwargs, "kwargs=…")
+        now = engine.clock.now()
+        run = NewRun(
+            row=engine.ids.row_id(now),
+            id=check_id(id) if id is not None else engine.ids.run_id(now),
+            workflow=name,
+            input=encode_arguments(engine.codec, shape, args, arguments, where=f"arguments of workflow {name}"),
+            version=spec.version if spec is not None else None,
+            queue=check_queue(queue),
+            priority=check_priority(priority),
+            key=check_key(key),
+            codec=engine.codec.id,
+            delay_s=check_wait(delay, "delay=…"),
+        )
         if deadline is not None:
             raise UsageError(
                 "deadline=… is not available in this version: cancel() the run, or use asyncio.timeout in it"
             )
         if attributes is not None:
-            if not isinstance(attributes, Mapping):
-                raise UsageError(f"attributes=… is a mapping, not {attributes!r}")
-            run.attributes = self._codec.encode(dict(attributes), where=f"attributes of run {run.id}")
-        existing = await (engine.start(run) if tx is None else self._start_in(engine, tx, run))
+            shown = _check_mapping(attributes, "attributes=…")
+            run.attributes = engine.codec.encode(shown, where=f"attributes of run {run.id}")
+        if spec is not None:
+            engine.use_definition(spec)
+        existing = await (engine.start(run) if tx is None else engine.store.start_in(tx, run))
+        if existing is not None and existing.workflow != name:
+            raise RunExists(run.id, existing.workflow, name)
         row = existing.row if existing is not None else run.row
-        hint = spec.shape.result if spec is not None else Any
-        return Run(self._engine, run.id, row, hint, created=existing is None)
+        return Run(self._engine, run.id, row, _result_of(spec), created=existing is None)
+
+    def _find(self, engine: Engine, name: str) -> WorkflowSpec | None:
+        """Give the workflow of a name; a client may start one that only workers know."""
+        spec = engine.find_workflow(check_name(name))
+        if spec is None and self._worker:
+            raise UsageError(
+                f"no workflow {name!r} is declared in this process; import its module, pass the definition "
+                "itself, or use a client: Outlive(…, worker=False)"
+            )
+        return spec
 
     async def run(self, workflow: Any, *args: Any, **options: Any) -> Any:
         """Start a run and wait for its result; takes the options of `start`."""
@@ -214,8 +234,7 @@ class Outlive:
         row = await engine.store.find_run(check_id(id))
         if row is None:
             raise RunNotFound(id)
-        spec = engine.find_workflow(row.workflow)
-        return Run(self._engine, row.id, row.row, spec.shape.result if spec is not None else Any, created=False)
+        return Run(self._engine, row.id, row.row, _result_of(engine.find_workflow(row.workflow)), created=False)
 
     def runs(
         self,
@@ -231,10 +250,8 @@ class Outlive:
     ) -> Page:
         """List runs, newest first: await it for one page, or iterate over all with `async for`."""
         statuses = (status,) if isinstance(status, str) else tuple(status or ())
-        known = set(Status)
-        for one in statuses:
-            if one not in known:
-                raise UsageError(f"{one!r} is no status; there are {', '.join(Status)}")
+        for one in set(statuses) - set(Status):
+            raise UsageError(f"{one!r} is no status; there are {', '.join(Status)}")
         if limit < 1:
             raise UsageError("limit=… is at least 1")
         query = RunQuery(
@@ -248,40 +265,6 @@ class Outlive:
             after=after,
         )
         return Page(self._engine(), query)
-
-    def _new_run(
-        self,
-        engine: Engine,
-        spec: WorkflowSpec | None,
-        workflow: Any,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        run_id: str | None,
-    ) -> NewRun:
-        if not isinstance(kwargs, Mapping):
-            raise UsageError(f"kwargs=… is a mapping of the workflow's keyword arguments, not {kwargs!r}")
-        if spec is None:
-            served = engine.find_workflow(check_name(workflow))
-            if served is None and self._worker:
-                raise UsageError(
-                    f"no workflow {workflow!r} is declared in this process; import its module, pass the definition "
-                    "itself, or use a client: Outlive(…, worker=False)"
-                )
-            spec = served
-        name = spec.name if spec is not None else workflow
-        text = encode_arguments(
-            self._codec, spec.shape if spec is not None else None, args, kwargs, where=f"arguments of workflow {name}"
-        )
-        if spec is not None:
-            return engine.new_run(spec, run_id, text)
-        now = engine.clock.now()
-        return NewRun(engine.ids.row_id(now), run_id or engine.ids.run_id(now), name, text, codec=self._codec.id)
-
-    async def _start_in(self, engine: Engine, tx: Any, run: NewRun) -> ExistingRun | None:
-        existing = await engine.store.start_in(tx, run)
-        if existing is not None and existing.workflow != run.workflow:
-            raise RunExists(run.id, existing.workflow, run.workflow)
-        return existing
 
 
 @dataclass(frozen=True)
@@ -300,29 +283,30 @@ class Page:
         self._query = query
 
     def __await__(self) -> Generator[Any, None, RunPage]:
-        return self._read().__await__()
+        return self._read(self._query).__await__()
 
-    async def _read(self) -> RunPage:
-        rows = await self._engine.store.list_runs(self._query)
+    async def _read(self, query: RunQuery) -> RunPage:
+        rows = await self._engine.store.list_runs(query)
         items = [make_info(row, self._engine.codec) for row in rows]
-        return RunPage(items, rows[-1].row if len(rows) == self._query.limit else None)
+        return RunPage(items, rows[-1].row if len(rows) == query.limit else None)
 
     async def __aiter__(self) -> AsyncIterator[RunInfo]:
+        query = self._query
         while True:
-            page = await self._read()
+            page = await self._read(query)
             for item in page.items:
                 yield item
             if page.next is None:
                 return
-            self._query.after = page.next
+            query = replace(query, after=page.next)
 
 
-def _spec_of(workflow: Any) -> WorkflowSpec | None:
-    """Give the spec of a definition, None for a name."""
-    if isinstance(workflow, str):
-        return None
-    spec = getattr(workflow, "__outlive_workflow__", None)
-    if isinstance(spec, WorkflowSpec):
-        return spec
-    name = getattr(workflow, "__qualname__", repr(workflow))
-    raise UsageError(f"{name} is no workflow; decorate it with @workflow")
+def _result_of(spec: WorkflowSpec | None) -> Any:
+    """Give the declared result of a workflow, if it is known here."""
+    return spec.shape.result if spec is not None else Any
+
+
+def _check_mapping(value: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping | None):
+        raise UsageError(f"{what} is a mapping, not {value!r}")
+    return dict(value or {})

@@ -3,8 +3,8 @@
 Outside a run, calling a definition calls the function. Inside a run, calling a
 step or transaction journals it, and calling a workflow starts a child run and
 waits for it. Where the call stands is read from the running loop (async) or
-from the thread's context (sync workflows); nothing is stored globally but the
-list of definitions made so far.
+from the thread's context (sync workflows); nothing is stored globally but which
+workflows there are.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from outlive.codec.payload import CallShape
 from outlive.engine.bodies import current_step
 from outlive.engine.execution import Execution
 from outlive.engine.invoke import call_child, call_step
+from outlive.engine.roles import LiveRun
 from outlive.engine.runloop import RunLoop
 from outlive.engine.threads import current_body
 from outlive.errors import UsageError
@@ -33,43 +34,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Declared:
-    """The definitions made in this process, numbered, as long as somebody else holds them."""
-
-    def __init__(self) -> None:
-        self.newest = -1
-        self._by_number: weakref.WeakValueDictionary[int, Workflow[..., Any] | Step[..., Any]] = (
-            weakref.WeakValueDictionary()
-        )
-
-    def add(self, definition: Workflow[..., Any] | Step[..., Any]) -> None:
-        self.newest += 1
-        self._by_number[self.newest] = definition
-
-    def after(self, number: int) -> list[Workflow[..., Any] | Step[..., Any]]:
-        """Give those made since, oldest first."""
-        known = dict(self._by_number)
-        return [known[made] for made in sorted(known) if made > number]
-
-
-declared = Declared()
-
-
 def current_execution() -> Execution | None:
     """Give the run whose body is executing here, on a run loop."""
     loop = asyncio._get_running_loop()
     return loop.execution if type(loop) is RunLoop else None  # type: ignore[return-value]
 
 
-class Step(Generic[P, R]):
-    """A decorated step or transaction; `spec` says how it executes."""
+class Definition(Generic[P, R]):
+    """A decorated function; `spec` says how it executes."""
 
-    spec: StepSpec
-
-    def __init__(self, spec: StepSpec) -> None:
+    def __init__(self, spec: Any) -> None:
         self.spec = spec
         functools.update_wrapper(self, spec.function)
-        declared.add(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         spec = self.spec
@@ -80,56 +56,62 @@ class Step(Generic[P, R]):
                     f"{spec.name} is a plain function: an async workflow calls it as "
                     f"`await asyncio.to_thread({spec.name}, …)`"
                 )
-            return call_step(execution, spec, args, kwargs)  # type: ignore[return-value]
+            return self._begin(execution, args, kwargs)  # type: ignore[no-any-return]
         body = current_body.get()
         if body is not None:
             if spec.is_async:
-                raise UsageError(f"{spec.name} is async: a plain workflow function calls plain steps")
-            return body.call(lambda: call_step(body.execution, spec, args, kwargs))  # type: ignore[no-any-return]
+                raise UsageError(f"{spec.name} is async: a plain workflow function calls plain {spec.kind}s")
+            return body.call(lambda: self._begin(body.execution, args, kwargs))  # type: ignore[no-any-return]
         return spec.function(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def _begin(self, run: LiveRun, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if isinstance(self.spec, StepSpec):
+            return call_step(run, self.spec, args, kwargs)
+        return call_child(run, self.spec, args, kwargs)
 
     def __repr__(self) -> str:
         return f"<{self.spec.kind} {self.spec.name}>"
 
 
-class Workflow(Generic[P, R]):
-    """A decorated workflow; `spec` says how it executes."""
+class Step(Definition[P, R]):
+    """A decorated step or transaction."""
+
+    spec: StepSpec
+
+
+class Workflow(Definition[P, R]):
+    """A decorated workflow."""
 
     spec: WorkflowSpec
 
     def __init__(self, spec: WorkflowSpec) -> None:
-        self.spec = spec
-        functools.update_wrapper(self, spec.function)
-        declared.add(self)
+        super().__init__(spec)
+        declared.setdefault(spec.name, weakref.WeakValueDictionary())[spec.site] = self
 
     @property
     def __outlive_workflow__(self) -> WorkflowSpec:
         return self.spec
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        spec = self.spec
         if current_step.get() is not None:
             raise UsageError(
-                f"workflow {spec.name} was called inside a step; a step may fail and be tried again, so call the "
+                f"workflow {self.spec.name} was called inside a step; a step may fail and be tried again, so call the "
                 "workflow from a workflow, or start it with app.start(…, id=…)"
             )
-        execution = current_execution()
-        if execution is not None:
-            if not spec.is_async:
-                raise UsageError(
-                    f"{spec.name} is a plain function: an async workflow calls it as "
-                    f"`await asyncio.to_thread({spec.name}, …)`"
-                )
-            return call_child(execution, spec, args, kwargs)  # type: ignore[return-value]
-        body = current_body.get()
-        if body is not None:
-            if spec.is_async:
-                raise UsageError(f"{spec.name} is async: a plain workflow function calls plain workflows")
-            return body.call(lambda: call_child(body.execution, spec, args, kwargs))  # type: ignore[no-any-return]
-        return spec.function(*args, **kwargs)  # type: ignore[no-any-return]
+        return super().__call__(*args, **kwargs)
 
-    def __repr__(self) -> str:
-        return f"<workflow {self.spec.name}>"
+
+# The workflows of this process by name and place, as long as somebody else holds them.
+declared: dict[str, weakref.WeakValueDictionary[str, Workflow[..., Any]]] = {}
+
+
+def spec_of(workflow: Any) -> WorkflowSpec:
+    """Give the spec of what is to be started."""
+    spec = getattr(workflow, "__outlive_workflow__", None)
+    if not isinstance(spec, WorkflowSpec):
+        name = getattr(workflow, "__qualname__", repr(workflow))
+        raise UsageError(f"{name} is no workflow; decorate it with @workflow")
+    return spec
 
 
 @overload
@@ -165,19 +147,8 @@ def step(
     """
 
     def decorate(function: Callable[..., Any]) -> Step[..., Any]:
-        return Step(
-            StepSpec(
-                function=function,
-                name=_name(function, name),
-                is_async=inspect.iscoroutinefunction(function),
-                shape=CallShape(function),
-                site=_site(function),
-                retry=_retry(retry),
-                timeout_s=seconds(timeout) if timeout is not None else None,
-                on_unknown=on_unknown,
-                check_arguments=check_arguments,
-            )
-        )
+        facts = _facts(function, name) | _policy(retry, timeout)
+        return Step(StepSpec(**facts, on_unknown=on_unknown, check_arguments=check_arguments))
 
     return decorate(function) if function is not None else decorate
 
@@ -218,20 +189,8 @@ def transaction(
     def decorate(function: Callable[..., Any]) -> Step[..., Any]:
         if session is not None:
             check_maker(session, function.__qualname__, is_async=inspect.iscoroutinefunction(function))
-        return Step(
-            StepSpec(
-                function=function,
-                name=_name(function, name),
-                is_async=inspect.iscoroutinefunction(function),
-                shape=CallShape(function, skip_first=True),
-                site=_site(function),
-                retry=_retry(retry),
-                timeout_s=seconds(timeout) if timeout is not None else None,
-                check_arguments=check_arguments,
-                transactional=True,
-                session=session,
-            )
-        )
+        facts = _facts(function, name, skip_first=True) | _policy(retry, timeout)
+        return Step(StepSpec(**facts, check_arguments=check_arguments, transactional=True, session=session))
 
     return decorate(function) if function is not None else decorate
 
@@ -253,37 +212,29 @@ def workflow(
     """
 
     def decorate(function: Callable[..., Any]) -> Workflow[..., Any]:
-        return Workflow(
-            WorkflowSpec(
-                function=function,
-                name=_name(function, name),
-                is_async=inspect.iscoroutinefunction(function),
-                shape=CallShape(function),
-                site=_site(function),
-                version=version if version is not None else version_of(function),
-            )
-        )
+        facts = _facts(function, name)
+        return Workflow(WorkflowSpec(**facts, version=version if version is not None else version_of(function)))
 
     return decorate(function) if function is not None else decorate
 
 
-def _name(function: Callable[..., Any], name: str | None) -> str:
-    """Give the name of a definition: the qualified name without `<locals>` and module, unless given."""
-    if not callable(function) or isinstance(function, Step | Workflow):
+def _facts(function: Callable[..., Any], name: str | None, *, skip_first: bool = False) -> dict[str, Any]:
+    """Give what every spec says; the name is the qualified one without `<locals>` and module, unless given."""
+    if not callable(function) or isinstance(function, Definition):
         raise UsageError(f"a definition is made of a plain function, not of {function!r}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise UsageError(f"{function.__qualname__} is a generator; a definition returns one value")
-    return check_name(name if name is not None else function.__qualname__.rpartition("<locals>.")[2])
-
-
-def _site(function: Callable[..., Any]) -> str:
     code = getattr(inspect.unwrap(function), "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else repr(function)
+    return {
+        "function": function,
+        "name": check_name(name if name is not None else function.__qualname__.rpartition("<locals>.")[2]),
+        "is_async": inspect.iscoroutinefunction(function),
+        "shape": CallShape(function, skip_first),
+        "site": f"{code.co_filename}:{code.co_firstlineno}" if code is not None else repr(function),
+    }
 
 
-def _retry(retry: Retry | None) -> Retry:
-    if retry is None:
-        return ONCE
-    if not isinstance(retry, Retry):
+def _policy(retry: Retry | None, timeout: Duration | None) -> dict[str, Any]:
+    if not isinstance(retry, Retry | None):
         raise UsageError(f"retry=… takes a Retry, not {retry!r}")
-    return retry
+    return {"retry": retry or ONCE, "timeout_s": seconds(timeout) if timeout is not None else None}

@@ -26,6 +26,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+__all__ = ["OutliveError", "UsageError", "StepFailed", "OutcomeUnknown", "LimitError", "Permanent", "RetryAfter"]
+__all__ += ["RunError", "RunFailed", "RunCancelled", "RunTimedOut", "RunOnHold"]
+__all__ += ["RunNotFound", "RunExists", "LeaseLost"]
+__all__ += ["ReplayError", "JournalMismatch", "VersionMissing", "JournalCorrupt"]
+__all__ += ["StoreError", "StoreUnavailable", "SchemaMismatch", "StoreReadOnly"]
+__all__ += ["PayloadError", "EncodeFailed", "DecodeFailed", "PayloadTooLarge"]
+
 
 class OutliveError(Exception):
     """Root of every error that Outlive raises."""

@@ -7,14 +7,13 @@ that two of them share belongs to the one that this app starts, else to nobody.
 from __future__ import annotations
 
 import importlib
-import inspect
 import logging
 import pkgutil
 from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-from outlive.definitions import Step, Workflow, declared
+from outlive.definitions import Definition, declared
 from outlive.errors import UsageError
 from outlive.model.definition import StepSpec, WorkflowSpec
 
@@ -22,83 +21,58 @@ log = logging.getLogger("outlive.app")
 
 
 class Registry:
-    """The workflows of one app."""
+    """The definitions of one app: those bound by a start, a call or `include`, and without `include` all workflows."""
 
     def __init__(self, include: Iterable[Any] | None) -> None:
-        self._open = include is None
-        self._workflows: dict[str, WorkflowSpec] = {}
+        self._is_open = include is None
         self._steps: dict[str, StepSpec] = {}
-        self._used: set[str] = set()  # names bound by a start or by include: later declarations do not matter
-        self._clashing: set[str] = set()
-        self._seen = -1
+        self._workflows: dict[str, WorkflowSpec] = {}
+        self._reported: set[str] = set()
         for definition in _definitions_in(include or ()):
             self.use(definition.spec)
 
     def use(self, spec: WorkflowSpec | StepSpec) -> None:
         """Bind a definition's name in this app; UsageError if another one has it."""
-        if isinstance(spec, StepSpec):
-            known = self._steps.setdefault(spec.name, spec)
-            if known is not spec and known.site != spec.site:
-                raise UsageError(_clash("steps", spec.name, known.site, spec.site))
-        else:
-            self._use_workflow(spec)
-
-    def _use_workflow(self, spec: WorkflowSpec) -> None:
-        known = self._workflows.get(spec.name)
-        if known is None or known.site == spec.site or spec.name not in self._used:
-            self._workflows[spec.name] = spec
-            self._used.add(spec.name)
-            self._clashing.discard(spec.name)
-        else:
-            raise UsageError(_clash("workflows", spec.name, known.site, spec.site))
+        bound: dict[str, Any] = self._steps if isinstance(spec, StepSpec) else self._workflows
+        known = bound.get(spec.name, spec)
+        if known.site != spec.site:
+            raise UsageError(_clash(known, spec))
+        bound[spec.name] = spec
 
     def find(self, name: str) -> WorkflowSpec | None:
         """Give the workflow of a name, None if this app does not serve it."""
-        self._refresh()
-        return self._workflows.get(name) if name not in self._clashing else None
+        bound = self._workflows.get(name)
+        if bound is not None or not self._is_open:
+            return bound
+        specs = [definition.spec for definition in declared.get(name, {}).values()]
+        if len(specs) > 1 and name not in self._reported:
+            self._reported.add(name)
+            log.warning("%s", _clash(*specs[:2]))
+        return specs[0] if len(specs) == 1 else None
 
     def names(self) -> list[str]:
         """Give the names of all workflows that this app serves."""
-        self._refresh()
-        return [name for name in self._workflows if name not in self._clashing]
-
-    def _refresh(self) -> None:
-        if not self._open or self._seen == declared.newest:
-            return
-        for definition in declared.after(self._seen):
-            if isinstance(definition, Workflow):
-                self._adopt(definition.spec)
-        self._seen = declared.newest
-
-    def _adopt(self, spec: WorkflowSpec) -> None:
-        known = self._workflows.get(spec.name)
-        if known is None or known.site == spec.site:
-            if spec.name not in self._used:
-                self._workflows[spec.name] = spec
-        elif spec.name not in self._used:
-            self._clashing.add(spec.name)
-            log.warning("%s", _clash("workflows", spec.name, known.site, spec.site))
+        known = dict.fromkeys([*self._workflows, *declared] if self._is_open else self._workflows)
+        return [name for name in known if self.find(name) is not None]
 
 
-def _clash(kind: str, name: str, first: str, second: str) -> str:
-    return f"two {kind} are called {name!r}: at {first} and at {second}; give one of them another name=…"
+def _clash(first: WorkflowSpec | StepSpec, second: WorkflowSpec | StepSpec) -> str:
+    places = f"at {first.site} and at {second.site}"
+    return f"two {second.kind}s are called {first.name!r}: {places}; give one of them another name=…"
 
 
-def _definitions_in(include: Iterable[Any]) -> Iterator[Workflow[..., Any] | Step[..., Any]]:
+def _definitions_in(include: Iterable[Any]) -> Iterator[Definition[..., Any]]:
     for item in include:
-        if isinstance(item, Workflow | Step):
+        if isinstance(item, Definition):
             yield item
-        elif isinstance(item, ModuleType):
-            yield from _definitions_of(item)
-        elif isinstance(item, str):
+            continue
+        if isinstance(item, str):
             package = importlib.import_module(item)
-            yield from _definitions_of(package)
-            for found in pkgutil.walk_packages(getattr(package, "__path__", ()), f"{item}."):
-                yield from _definitions_of(importlib.import_module(found.name))
+            inner = pkgutil.walk_packages(getattr(package, "__path__", ()), f"{item}.")
+            modules = [package, *(importlib.import_module(found.name) for found in inner)]
+        elif isinstance(item, ModuleType):
+            modules = [item]
         else:
             raise UsageError(f"include=… takes modules, package names and definitions, not {item!r}")
-
-
-def _definitions_of(module: ModuleType) -> Iterator[Workflow[..., Any] | Step[..., Any]]:
-    for _, value in inspect.getmembers(module, lambda value: isinstance(value, Workflow | Step)):
-        yield value
+        for module in modules:
+            yield from (value for value in vars(module).values() if isinstance(value, Definition))

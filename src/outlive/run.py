@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -107,12 +107,12 @@ class Run:
             hint = as_type if as_type is not None else self._result_hint
             codec = codec_for(ended.codec, [self._engine().codec], what=f"the result of run {self.id!r}")
             return codec.decode(ended.output or "null", hint, where=f"result of run {self.id}")
+        record = ended.error or "{}"
         if ended.status == Status.CANCELLED:
-            raise RunCancelled(self.id, error_facts(ended.error or "{}").get("text") or None)
-        error = rebuild_error(ended.error or "{}")
+            raise RunCancelled(self.id, error_facts(record)["text"] or None)
+        error = rebuild_error(record)
         if isinstance(error, StepFailed):
-            facts = error_facts(ended.error or "{}")
-            raise RunFailed(self.id, error.type, error.text, facts.get("traceback") or "") from error.__cause__
+            raise RunFailed(self.id, error.type, error.text, error.traceback) from error.__cause__
         raise error
 
     async def _ended(self, timeout_s: float | None, stop_on_hold: bool) -> EndedRun:
@@ -125,8 +125,7 @@ class Run:
             if Status(ended.status).final:
                 done.set_result(ended)
             elif stop_on_hold:
-                facts = error_facts(ended.error or "{}")
-                done.set_exception(RunOnHold(self.id, ended.status, facts.get("text")))
+                done.set_exception(RunOnHold(self.id, ended.status, error_facts(ended.error or "{}")["text"]))
 
         def on_lost(lost: LeaseLost) -> None:
             if not done.done():
@@ -157,10 +156,7 @@ class Run:
     async def resume(self) -> bool:
         """Let a paused or quarantined run go on; False if it is not held."""
         engine = self._engine()
-        try:
-            resumed = await engine.store.resume(self.id)
-        except KeyError:
-            raise RunNotFound(self.id) from None
+        resumed = await self._found(engine.store.resume(self.id))
         if resumed:
             engine.hint()
         return resumed
@@ -191,8 +187,11 @@ class Run:
         return reason[:ERROR_TEXT_MAX_CHARS]
 
     async def _request(self, kind: str, reason: Any) -> bool:
+        return await self._found(self._engine().request(self.id, kind, reason))
+
+    async def _found(self, answer: Awaitable[bool]) -> bool:
         try:
-            return await self._engine().request(self.id, kind, reason)
+            return await answer
         except KeyError:
             raise RunNotFound(self.id) from None
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from outlive.testing.faults import VARIABLE, PointFault
 from tests.house.source import ROOT, SRC
+from tests.support.faults import VARIABLE, PointFault
 
 PATIENCE_S = 20.0
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import outlive
 from outlive import hooks
-from outlive.testing.faults import PointFault
 from tests.house.source import MODULES
+from tests.support.faults import PointFault
 from tests.support.size import SOAK
 
 STORES = ("sqlite", "postgres")

@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 
 from outlive import LeaseLost, Outlive, OutliveError, Run, RunCancelled, Status, StoreUnavailable
 from outlive.engine import roster
-from outlive.testing.faults import arm_from_environment
 from tests.crash import bank, databases, scenario
 from tests.crash.scenario import (
     books_in_sessions,
@@ -34,6 +33,7 @@ from tests.crash.scenario import (
     starts_in_transaction,
     waits_for_ever,
 )
+from tests.support.faults import arm_from_environment
 
 T = TypeVar("T")
 

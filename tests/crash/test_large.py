@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from outlive.testing.faults import PointFault
 from tests.crash import databases
 from tests.crash.children import Child
 from tests.crash.conftest import LEASE_S, make_url
 from tests.crash.points import STORES
 from tests.crash.program import BULK
 from tests.crash.records import Moment, check_ledger, read_ledger, read_settled
+from tests.support.faults import PointFault
 
 COMMITS = 8  # of which the small ones may come together
 STEPS = {("bulky", "grow#1"), ("bulky", "label#1"), ("bulky/bulky#1", "grow#1"), ("bulky/bulky#1", "label#1")}

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from outlive.testing.faults import PointFault
 from tests.crash.children import Child
 from tests.crash.conftest import LEASE_S, make_url
 from tests.crash.points import COVERED, STORES, Case
 from tests.crash.records import Moment, Place, Record, check_ledger, read_ledger, read_record, read_settled
 from tests.support.evidence import Evidence
+from tests.support.faults import PointFault
 
 Undisturbed = Callable[[str], tuple[Record, Counter[Place]]]
 

@@ -20,7 +20,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as hypothesis_seed
 
-from outlive.testing.faults import PointFault
 from tests.crash import databases, shaped
 from tests.crash.children import Child
 from tests.crash.load import draw_seed
@@ -28,6 +27,7 @@ from tests.crash.points import STORES, list_points
 from tests.crash.records import read_ledger, read_settled
 from tests.property.shapes import Program, child, programs, shape, timeless_programs
 from tests.support.evidence import Evidence
+from tests.support.faults import PointFault
 from tests.support.postgres import shared_server
 from tests.support.size import pick
 from tests.support.solo import Solo

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from outlive.testing.faults import PointFault
 from tests.crash.children import Child
 from tests.crash.conftest import make_url
 from tests.crash.points import STORES, Case, list_cases
 from tests.crash.records import Moment, Place, Record, check_ledger, read_ledger, read_record, read_settled
 from tests.support.evidence import Evidence
+from tests.support.faults import PointFault
 
 LEASE_S = 0.9
 

@@ -15,13 +15,13 @@ import pytest
 
 from outlive.store.postgres.joining import start_statement
 from outlive.store.postgres.statements import number_parameters, statement
-from outlive.testing.faults import PointFault
 from tests.crash.children import Child
 from tests.crash.conftest import LEASE_S, make_url
 from tests.crash.load import Load, draw_seed
 from tests.crash.points import COVERED, PASSAGES, PASSAGES_FULL, Case
 from tests.crash.records import Moment, Place, Record, check_ledger, read_ledger, read_record, read_settled
 from tests.support.evidence import Evidence
+from tests.support.faults import PointFault
 from tests.support.postgres import shared_server
 from tests.support.size import SOAK, pick
 from tests.support.wire import Round, Wire, executes

@@ -15,6 +15,7 @@ from outlive.testing import Simulation, SimWorld
 RUNS = 8
 LARGE = 66_000  # above limits.BLOB_THRESHOLD_CHARS
 world_of_test: SimWorld | None = None
+begun: set[tuple[str, str, int, str, int]] = set()  # bodies, by process, run, claim, key, attempt
 
 
 def _world() -> SimWorld:
@@ -22,16 +23,36 @@ def _world() -> SimWorld:
     return world_of_test
 
 
+def body_begins(before: list[str], *, repeatable: bool = False) -> None:
+    """A step body calls this first: its own entry may not be durable yet, the keys `before` it have to be.
+
+    `repeatable`: a transaction, whose body runs again after a rollback.
+    """
+    world, info, loop = _world(), outlive.info(), asyncio.get_running_loop()
+    assert isinstance(info, outlive.StepInfo)
+    world.log(f"body {info.run_id} {info.key} attempt {info.attempt}")
+    process = next(process for process in world.processes if process.loop is loop)
+    body = (process.name, info.run_id, info.fencing_token, info.key, info.attempt)
+    if body in begun and not repeatable:
+        world.problem(f"double dispatch: {info.run_id} {info.key} begins twice under one claim")
+    begun.add(body)
+    if (info.run_id, info.key) in world.durable and not process.outrun:
+        world.problem(f"G2: {info.run_id} {info.key} executes although its outcome is on disk")
+    for earlier in before:
+        if (info.run_id, earlier) not in world.durable:
+            world.problem(f"barrier: {info.run_id} {info.key} begins before {earlier} is on disk")
+
+
 @step
 async def record(place: int, before: list[str]) -> int:
-    _world().body_begins(before)
+    body_begins(before)
     await asyncio.sleep(_world().chance.expovariate(1 / 0.02))
     return place
 
 
 @step(retry=Retry(attempts=4, first_delay=0.05))
 async def flaky(place: int, before: list[str]) -> int:
-    _world().body_begins(before)
+    body_begins(before)
     info = outlive.info()
     assert isinstance(info, outlive.StepInfo)
     await asyncio.sleep(0.01)
@@ -42,7 +63,7 @@ async def flaky(place: int, before: list[str]) -> int:
 
 @transaction
 async def book(tx: Any, run_id: str, cents: int) -> int:
-    _world().body_begins([], repeatable=True)
+    body_begins([], repeatable=True)
     await tx.execute("insert into bookings (run, cents) values ($1, $2)", run_id, cents)
     return cents
 
@@ -99,7 +120,7 @@ async def sleeper(run_id: str) -> int:
 
 @step
 async def grow(size: int, before: list[str]) -> str:
-    _world().body_begins(before)
+    body_begins(before)
     await asyncio.sleep(_world().chance.expovariate(1 / 0.002))
     return "x" * size
 
@@ -168,4 +189,5 @@ def prepare(world: SimWorld) -> None:
     """Make the user's table, and let the step bodies know their world."""
     global world_of_test
     world_of_test = world
+    begun.clear()
     world.sql("create table bookings (run text, cents integer)")

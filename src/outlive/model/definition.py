@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from outlive.clock import Duration, seconds
 from outlive.codec.payload import CallShape
@@ -84,6 +84,7 @@ class StepSpec:
 class WorkflowSpec:
     """A workflow. `version` is a hash of its code unless it was pinned."""
 
+    kind: ClassVar[str] = "workflow"
     function: Callable[..., Any]
     name: str
     is_async: bool

@@ -1,4 +1,4 @@
-"""For tests of durable programs: simulation of crashes, and fault points in real processes."""
+"""For tests of durable programs: simulation of crashes."""
 
 from outlive.testing.faultplan import Fault
 from outlive.testing.simulate import Simulation, SimulationFailed, simulate

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 FaultKind = Literal["kill_before", "kill_after", "refuse", "lose_reply", "freeze", "clock_jump", "deaf"]
-KINDS: tuple[FaultKind, ...] = ("kill_before", "kill_after", "refuse", "lose_reply", "freeze", "clock_jump", "deaf")
+KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
+LEASES = {"freeze": (0.2, 2.5), "clock_jump": (-0.5, 2.0), "deaf": (0.5, 5.0)}  # least and greatest amount, in leases
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,6 @@ def draw_faults(chance: random.Random, *, calls: int, most: int, lease_s: float)
     faults = []
     for _ in range(chance.randint(0, most)):
         kind = chance.choice(KINDS)
-        amount = 0.0
-        if kind == "freeze":
-            amount = chance.uniform(0.2, 2.5) * lease_s
-        elif kind == "clock_jump":
-            amount = chance.uniform(-0.5, 2.0) * lease_s
-        elif kind == "deaf":
-            amount = chance.uniform(0.5, 5.0) * lease_s
+        amount = chance.uniform(*LEASES[kind]) * lease_s if kind in LEASES else 0.0
         faults.append(Fault(kind, chance.randrange(calls), amount))
     return sorted(faults, key=lambda fault: fault.at)

@@ -8,37 +8,33 @@ as they would for SQLite's write lock. A process is a `SimProcess` of world.py.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from outlive.errors import StoreUnavailable
 from outlive.model.writes import Batch, Committed, EntryWrite, Fence
-from outlive.store.interface import OpenTransaction
 
 
 class SimStore:
     """Implements `Store` by passing calls on, through the world's faults."""
 
+    url = "simulated://"
+
     def __init__(self, process: Any) -> None:
         self._process = process
         self._world = process.world
 
-    url = "simulated://"
-
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._world.store, name)
+        return lambda *args, **kwargs: self.call(name, lambda: method(*args, **kwargs))
 
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            return await self._call(name, lambda: method(*args, **kwargs))
-
-        return call
-
-    async def _call(self, name: str, run: Any) -> Any:
+    async def call(self, name: str, run: Callable[[], Awaitable[Any]], inside: SimTransaction | None = None) -> Any:
+        """Make a call: `run` is its effect on the database, `inside` the open transaction that it belongs to."""
         world, process = self._world, self._process
-        await self._travel()
+        await self.travel()
         fault = world.next_fault(process, name)
         kind = fault.kind if fault is not None else ""
-        while world.lock_owner is not None:
+        while world.lock_owner not in (None, inside):
             await asyncio.sleep(0.001)
         if kind == "kill_before":
             world.kill(process)
@@ -52,17 +48,18 @@ class SimStore:
         if kind == "kill_after":
             world.kill(process)
             await process.nothing()
-        await self._travel()
+        await self.travel()
         if kind == "lose_reply":
             raise StoreUnavailable(f"simulated: the reply to {name} was lost", outcome_unknown=True)
         return result
 
-    async def _travel(self) -> None:
+    async def travel(self) -> None:
+        """Spend the time of one way to the database or back."""
         await asyncio.sleep(self._world.chance.expovariate(1 / 0.0008))
 
     async def open(self, *, migrate: bool) -> float:
         """Join the world's database."""
-        await self._travel()
+        await self.travel()
         return self._world.database_now()  # type: ignore[no-any-return]
 
     async def close(self) -> None:
@@ -76,7 +73,7 @@ class SimStore:
             self._world.committed(self._process, batch, committed)
             return committed  # type: ignore[no-any-return]
 
-        return await self._call("commit", run)  # type: ignore[no-any-return]
+        return await self.call("commit", run)  # type: ignore[no-any-return]
 
     async def side_channel(self) -> SimStore:
         """The lease goes the same way."""
@@ -84,30 +81,19 @@ class SimStore:
 
     async def beat(self, fence: Fence, lease_s: float) -> float:
         """Renew the lease."""
-
-        async def run() -> float:
-            channel = await self._world.store.side_channel()
-            return await channel.beat(fence, lease_s)  # type: ignore[no-any-return]
-
-        return await self._call("beat", run)  # type: ignore[no-any-return]
+        channel = await self._world.store.side_channel()
+        return await self.call("beat", lambda: channel.beat(fence, lease_s))  # type: ignore[no-any-return]
 
     async def begin(self, timeout_s: float) -> SimTransaction:
         """Open a user's transaction: the database is this process's until it ends."""
+        opened = SimTransaction(self)
 
-        async def run() -> SimTransaction:
-            tx = await self._world.store.begin(timeout_s)
-            made = SimTransaction(self, tx)
-            self._world.lock(self._process, made)
-            opened.append(made)
-            return made
+        async def run() -> None:
+            opened.tx = await self._world.store.begin(timeout_s)
+            self._world.lock_owner = opened
 
-        opened: list[SimTransaction] = []
-        try:
-            return await self._call("begin", run)  # type: ignore[no-any-return]
-        except StoreUnavailable:
-            for made in opened:  # the connection is gone, and the transaction with it
-                await made.rollback()
-            raise
+        await opened.call("begin", run)
+        return opened
 
     async def notify(self) -> None:
         """Hint to every other process, unless the world swallows it."""
@@ -125,63 +111,56 @@ class SimStore:
 
 
 class SimTransaction:
-    """An open transaction of a simulated process."""
+    """A user's transaction of a simulated process; `tx` is the production one once it is open."""
 
-    def __init__(self, store: SimStore, tx: OpenTransaction) -> None:
+    tx: Any = None
+
+    def __init__(self, store: SimStore) -> None:
         self._store = store
+        self.process = store._process
         self._world = store._world
-        self._process = store._process
-        self.tx = tx
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.tx, name)
+
+        async def call(*args: Any) -> Any:
+            await self._store.travel()
+            return await method(*args)
+
+        return call
 
     @property
     def raw(self) -> Any:
         return self.tx.raw
 
-    async def execute(self, sql: str, *args: Any) -> int:
-        await self._store._travel()
-        return await self.tx.execute(sql, *args)
-
-    async def fetch(self, sql: str, *args: Any) -> Sequence[Any]:
-        await self._store._travel()
-        return await self.tx.fetch(sql, *args)
-
-    async def fetchrow(self, sql: str, *args: Any) -> Any:
-        await self._store._travel()
-        return await self.tx.fetchrow(sql, *args)
-
-    async def fetchval(self, sql: str, *args: Any) -> Any:
-        await self._store._travel()
-        return await self.tx.fetchval(sql, *args)
-
-    async def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
-        await self._store._travel()
-        return await self.tx.executemany(sql, rows)
+    async def call(self, name: str, run: Callable[[], Awaitable[Any]]) -> None:
+        """Begin or commit: if that fails, the connection is gone and the transaction with it."""
+        try:
+            await self._store.call(name, run, self)
+        except StoreUnavailable:
+            await self.rollback()
+            raise
 
     async def commit(self, fence: Fence, entry: EntryWrite) -> None:
-        world, process = self._world, self._process
-        await self._store._travel()
-        fault = world.next_fault(process, "transaction")
-        kind = fault.kind if fault is not None else ""
-        if kind == "kill_before":
-            world.kill(process)
-            await process.nothing()
-        try:
-            if kind == "refuse":
-                await self.tx.rollback()
-                raise StoreUnavailable("simulated: COMMIT refused")
-            await self.tx.commit(fence, entry)
-        finally:
-            world.unlock(self)
-        world.committed(process, Batch(entries=[entry]), Committed())
-        if kind == "kill_after":
-            world.kill(process)
-            await process.nothing()
-        await self._store._travel()
-        if kind == "lose_reply":
-            raise StoreUnavailable("simulated: the reply to COMMIT was lost", outcome_unknown=True)
+        """Commit, and tell the world what has become durable."""
+
+        async def run() -> None:
+            try:
+                await self.tx.commit(fence, entry)
+            finally:
+                self._unlock()
+            self._world.committed(self.process, Batch(entries=[entry]), Committed())
+
+        await self.call("transaction", run)
 
     async def rollback(self) -> None:
+        """Roll back what is still open, and let the others go on."""
         try:
-            await self.tx.rollback()
+            if self.tx is not None:
+                await self.tx.rollback()
         finally:
-            self._world.unlock(self)
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._world.lock_owner is self:
+            self._world.lock_owner = None

@@ -6,7 +6,6 @@ and fewer faults; the error tells the seed and the shortest list that still fail
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from outlive.model.status import Status
 from outlive.testing.faultplan import Fault, draw_faults
 from outlive.testing.world import SimProcess, SimWorld, Violation, finish
 
+UNFINISHED = RunQuery(statuses=("scheduled", "queued", "running", "suspended"), limit=50)
 Drive = Callable[[Outlive, SimWorld], Awaitable[None]]
 
 
@@ -63,7 +63,23 @@ def simulate(
     `prepare(world)` may make the program's tables.
     *Raises* SimulationFailed with the smallest list of faults found.
     """
-    play = functools.partial(_once, drive, include, seed, workers, lease_s, limit_s, prepare, check)
+
+    def play(faults: list[Fault]) -> Simulation:
+        world = SimWorld(seed, faults, lease_s=lease_s)
+        simulation = Simulation(seed, faults, world.trace)
+        finish(world.store.open(migrate=True))
+        prepare(world)
+        try:
+            _play(world, drive, include, workers, limit_s)
+            _collect(world, simulation)
+            check(world, simulation)
+        except AssertionError as problem:
+            raise SimulationFailed(str(problem), simulation) from problem
+        finally:
+            world.end()
+            finish(world.store.close())
+        return simulation
+
     if faults is None:
         faults = draw_faults(random.Random(seed ^ 0x5EED), calls=150 * workers, most=most_faults, lease_s=lease_s)
     try:
@@ -87,35 +103,7 @@ def _shrink(play: Callable[[list[Fault]], Simulation], failed: SimulationFailed)
     return failed
 
 
-def _once(
-    drive: Drive,
-    include: Sequence[Any],
-    seed: int,
-    workers: int,
-    lease_s: float,
-    limit_s: float,
-    prepare: Callable[[SimWorld], None],
-    check: Callable[[SimWorld, Simulation], None],
-    faults: list[Fault],
-) -> Simulation:
-    world = SimWorld(seed, faults, lease_s=lease_s)
-    simulation = Simulation(seed, faults, world.trace)
-    finish(world.store.open(migrate=True))
-    prepare(world)
-    try:
-        _play(world, drive, list(include), workers, limit_s)
-        _collect(world, simulation)
-        _check_ends(simulation)
-        check(world, simulation)
-    except (Violation, AssertionError) as problem:
-        raise SimulationFailed(str(problem), simulation) from problem
-    finally:
-        world.end()
-        finish(world.store.close())
-    return simulation
-
-
-def _play(world: SimWorld, drive: Drive, include: list[Any], workers: int, limit_s: float) -> None:
+def _play(world: SimWorld, drive: Drive, include: Sequence[Any], workers: int, limit_s: float) -> None:
     driven = False
 
     async def drive_on(app: Outlive) -> None:
@@ -123,51 +111,30 @@ def _play(world: SimWorld, drive: Drive, include: list[Any], workers: int, limit
         await drive(app, world)
         driven = True
 
-    async def serve(_app: Outlive) -> None:
-        return
-
-    places: list[SimProcess] = []
-    again_at: dict[int, float] = {}
-
     def start(place: int) -> SimProcess:
-        return world.start_process(f"p{place}", include, drive_on if place == 0 and not driven else serve)
+        return world.start_process(f"p{place}", include, drive_on if place == 0 and not driven else None)
 
-    places.extend(start(place) for place in range(workers))
-
-    def done() -> bool:
-        for place, process in enumerate(places):
-            if process.loop.dead:
-                due = again_at.setdefault(place, world.now() + world.chance.uniform(0, 2) * world.lease_s)
-                if world.now() >= due:
-                    del again_at[place]
-                    places[place] = start(place)
-        if not driven or world.lock_owner is not None:
-            return False
-        return not finish(world.store.list_runs(UNFINISHED))
-
+    places = [start(place) for place in range(workers)]
+    again_at: dict[SimProcess, float] = {}  # when who has died is started again
     end = world.now() + limit_s
     while world.now() < end:
         world.run_for(0.25)
-        if done():
+        for place, process in enumerate(places):
+            if process.loop.dead:
+                due = again_at.setdefault(process, world.now() + world.chance.uniform(0, 2) * world.lease_s)
+                if world.now() >= due:
+                    places[place] = start(place)
+        if driven and world.lock_owner is None and not finish(world.store.list_runs(UNFINISHED)):
             return
-    raise Violation(f"not finished after {limit_s:g} s: {_unfinished(world)}")
-
-
-UNFINISHED = RunQuery(statuses=("scheduled", "queued", "running", "suspended"), limit=50)
-
-
-def _unfinished(world: SimWorld) -> str:
-    rows = finish(world.store.list_runs(UNFINISHED))
-    return ", ".join(f"{row.id} is {row.status}" for row in rows) or "the driving program"
+    left = [f"{row.id} is {row.status}" for row in finish(world.store.list_runs(UNFINISHED))]
+    raise Violation(f"not finished after {limit_s:g} s: {', '.join(left) or 'the driving program'}")
 
 
 def _collect(world: SimWorld, simulation: Simulation) -> None:
-    for row in finish(world.store.list_runs(RunQuery(limit=10_000))):
-        simulation.runs[row.id] = row
-        simulation.entries[row.id] = finish(world.store.list_entries(row.id))
-
-
-def _check_ends(simulation: Simulation) -> None:
+    """Read all runs and entries as they are at the end, and check what holds of every run."""
+    for run in finish(world.store.list_runs(RunQuery(limit=10_000))):
+        simulation.runs[run.id] = run
+        simulation.entries[run.id] = finish(world.store.list_entries(run.id))
     for run in simulation.runs.values():
         if not Status(run.status).final:
             raise Violation(f"run {run.id} is {run.status}: {run.hold_reason}")

@@ -1,19 +1,19 @@
 """A simulated world: several processes of one application on one database, on virtual time, from one seed.
 
 The world decides which process runs next and what fails; engine, run loop,
-codec and store are the production ones. It watches what becomes durable and
-which step bodies run, and knows at once when a guarantee is broken.
+codec and store are the production ones. It watches what becomes durable; whoever
+sees that a guarantee is broken tells it, and it stops.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from outlive.app import Outlive
-from outlive.engine.bodies import current_step, describe
 from outlive.model.writes import Batch, Committed
 from outlive.store.interface import Store
 from outlive.store.sqlite.store import SqliteStore
@@ -37,28 +37,16 @@ class SimLocks:
     def __init__(self, process: SimProcess) -> None:
         self._process = process
 
-    def hold(self, worker: int) -> SimLock:
+    def hold(self, worker: int) -> Any:
         """Hold the lock of an incarnation."""
-        lock = SimLock(self._process, f"{worker:x}")
-        self._process.world.held[lock.path] = self._process
-        return lock
+        held, path = self._process.world.held, f"{worker:x}"
+        held[path] = self._process
+        return SimpleNamespace(path=path, release=lambda: held.pop(path, None))
 
     def is_released(self, path: str | None) -> bool:
         """Whether the process that held it is dead; half of the worlds have no such locks."""
         world = self._process.world
         return world.locks_work and path is not None and path in world.held and world.held[path].loop.dead
-
-
-class SimLock:
-    """One held lock."""
-
-    def __init__(self, process: SimProcess, path: str) -> None:
-        self._process = process
-        self.path = path
-
-    def release(self) -> None:
-        """Let go."""
-        self._process.world.held.pop(self.path, None)
 
 
 class SimProcess:
@@ -69,7 +57,7 @@ class SimProcess:
     def __init__(self, world: SimWorld, name: str) -> None:
         self.world = world
         self.name = name
-        self.loop = SimLoop(name, world.now, world.problem)  # type: ignore[abstract]
+        self.loop = SimLoop(name, world.now, world.problem)
         self.clock = world
         self.chance = random.Random(world.chance.getrandbits(64))
         self.locks = SimLocks(self)
@@ -86,10 +74,6 @@ class SimProcess:
     async def nothing(self) -> None:
         """Wait for ever: the process is dead."""
         await self.loop.create_future()
-
-    def run(self, work: Awaitable[Any]) -> asyncio.Task[Any]:
-        """Begin a coroutine in this process."""
-        return self.loop.create_task(work)  # type: ignore[arg-type]
 
 
 class SimWorld:
@@ -109,9 +93,7 @@ class SimWorld:
             "sqlite://", clock=self, chance=random.Random(seed), inline=True, wall=self.database_now
         )
         self.ids: dict[int, str] = {}  # run ids by row
-        self.begun: set[tuple[str, str, int, str, int]] = set()  # bodies, by process, run, claim, key, attempt
         self.durable: set[tuple[str, str]] = set()  # settled entries: run id and key
-        self.events = 0
         self.calls = 0
         self._faults = {fault.at: fault for fault in faults}
         self._time = 0.0
@@ -130,8 +112,10 @@ class SimWorld:
         return START_S + self._time + self._clock_shift
 
     # -- processes ----------------------------------------------------------
-    def start_process(self, name: str, include: list[Any], main: Callable[[Outlive], Awaitable[None]]) -> SimProcess:
-        """Start a process that opens the app and runs `main(app)`."""
+    def start_process(
+        self, name: str, include: Sequence[Any], main: Callable[[Outlive], Awaitable[None]] | None
+    ) -> SimProcess:
+        """Start a process that opens the app and runs `main(app)`, if it has one."""
         process = SimProcess(self, f"{name}.{len(self.processes)}")
         self.processes.append(process)
         self.log(f"start {process.name}")
@@ -143,45 +127,31 @@ class SimWorld:
             while True:
                 try:
                     await app.open()
+                    break
                 except ConnectionError:
                     await asyncio.sleep(0.5)
-                else:
-                    break
             app._engine().roster.idle_limit = self.resident_runs
-            await main(app)
+            if main is not None:
+                await main(app)
 
-        process.run(life())
+        process.loop.create_task(life())
         return process
 
     def kill(self, process: SimProcess) -> None:
         """Kill a process: it runs nothing any more, and its open transaction is rolled back."""
         self.log(f"kill {process.name}")
-        process.loop.die()
-        owner = self.lock_owner
-        if owner is not None and owner._process is process:
-            finish(owner.tx.rollback())
-            self.lock_owner = None
+        process.loop.dead = True
+        if self.lock_owner is not None and self.lock_owner.process is process:
+            finish(self.lock_owner.rollback())
 
     def end(self) -> None:
         """End every process, quietly."""
         for process in self.processes:
-            process.loop.die()
+            process.loop.dead = True
             if process.app is not None and process.app._entered is not None:
                 for execution in process.app._entered.roster.executions.values():
                     execution.loop.unwind()
             process.loop.clear()
-
-    def lock(self, process: SimProcess, tx: SimTransaction) -> None:
-        """A transaction of the user is open: others wait."""
-        if process.loop.dead:
-            finish(tx.tx.rollback())
-            return
-        self.lock_owner = tx
-
-    def unlock(self, tx: SimTransaction) -> None:
-        """It has ended."""
-        if self.lock_owner is tx:
-            self.lock_owner = None
 
     def notify(self, sender: SimProcess) -> None:
         """Hint to the others: sometimes lost, sometimes late."""
@@ -216,14 +186,13 @@ class SimWorld:
         """Run processes in an order of chance for some virtual time."""
         end = self._time + duration_s
         while self._time < end:
-            if self._problems:
-                raise Violation(self._problems[0])
             able = [p for p in self.processes if not p.loop.dead and p.frozen_until <= self._time]
             ready = [process for process in able if process.loop.has_work()]
             if ready:
-                self.events += 1
                 self._time += EVENT_S
                 self.chance.choice(ready).loop.run_one()
+                if self._problems:
+                    raise Violation(self._problems[0])
                 continue
             moments = [due for process in able if (due := process.loop.next_due()) is not None]
             moments += [p.frozen_until for p in self.processes if not p.loop.dead and p.frozen_until > self._time]
@@ -249,27 +218,6 @@ class SimWorld:
             if place not in self.durable:
                 self.log(f"durable {place[0]} {entry.key} seq {entry.seq} by {process.name}")
                 self.durable.add(place)
-
-    def body_begins(self, before: list[str], *, repeatable: bool = False) -> None:
-        """A step body calls this first: its own entry may not be durable yet, the keys `before` it have to be.
-
-        `repeatable`: a transaction, whose body runs again after a rollback.
-        """
-        call = current_step.get()
-        assert call is not None
-        info = describe(call)
-        self.log(f"body {info.run_id} {info.key} attempt {info.attempt}")
-        loop = asyncio.get_running_loop()
-        process = next(process for process in self.processes if process.loop is loop)
-        begun = (process.name, info.run_id, info.fencing_token, info.key, info.attempt)
-        if begun in self.begun and not repeatable:
-            self.problem(f"double dispatch: {info.run_id} {info.key} begins twice under one claim")
-        self.begun.add(begun)
-        if (info.run_id, info.key) in self.durable and not process.outrun:
-            self.problem(f"G2: {info.run_id} {info.key} executes although its outcome is on disk")
-        for earlier in before:
-            if (info.run_id, earlier) not in self.durable:
-                self.problem(f"barrier: {info.run_id} {info.key} begins before {earlier} is on disk")
 
 
 def finish(work: Awaitable[Any]) -> Any:
