@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,9 @@ class CommandLine:
         return json.loads(self(*arguments, "--json", code=code).stdout)
 
     def start(self, *arguments: str, **pipes: Any) -> subprocess.Popen[str]:
-        """Start a command that runs until it is stopped; the test stops it."""
+        """Start a command that runs until it is stopped; the test stops it. It hears Ctrl-C whoever started the tests."""
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of tests in the background, and it would be inherited
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return subprocess.Popen(
             self.argv(*arguments), cwd=self.folder, env=self.environment, text=True, stderr=subprocess.PIPE, **pipes
         )
