@@ -45,7 +45,7 @@ class CommandLine:
         return json.loads(self(*arguments, "--json", code=code).stdout)
 
     def start(self, *arguments: str, **pipes: Any) -> subprocess.Popen[str]:
-        """Start a command that runs until it is stopped; the test stops it. It hears Ctrl-C whoever started the tests."""
+        """Start a command that runs until it is stopped; the test stops it. It hears Ctrl-C in any case."""
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of tests in the background, and it would be inherited
             signal.signal(signal.SIGINT, signal.default_int_handler)
         return subprocess.Popen(
