@@ -98,6 +98,7 @@ class Box:
 
 
 ODD_MOMENT = dt.datetime(2024, 1, 1, tzinfo=dt.timezone(dt.timedelta(seconds=1)))
+OR_TAG = "or if fields do not tell the members of a union apart, make them msgspec.Structs with tag=True"
 NOT_JSON = "cannot be stored as JSON"
 NUL = "text with a NUL character cannot be stored"
 REFUSED = [
@@ -142,7 +143,7 @@ REFUSED = [
         [GiftLine("a")],
         list[Line],
         "[0]",
-        "a GiftLine would come back as Line; declare GiftLine",
+        f"a GiftLine would come back as Line; declare GiftLine, {OR_TAG}",
     ),
     (Derived(1), Base, "", None),
     ("abcd", bytes, "", "a str where bytes is declared"),

@@ -15,6 +15,7 @@ import msgspec
 
 from outlive.codec.hints import show
 from outlive.codec.plain import ENCODER, Unfit, compare, is_pydantic, lower
+from outlive.codec.unions import make_reader
 from outlive.errors import DecodeFailed, EncodeFailed, PayloadError, PayloadTooLarge
 from outlive.limits import PAYLOAD_MAX_BYTES
 
@@ -76,8 +77,16 @@ def _decoder_of(hint: Any) -> Decode:
     if found is None:
         if len(_decoders) >= _DECODERS_MAX:
             _decoders.clear()
-        found = _decoders[id(hint)] = hint, msgspec.json.Decoder(hint, dec_hook=_revive).decode
+        found = _decoders[id(hint)] = hint, _make_decoder(hint)
     return found[1]
+
+
+def _make_decoder(hint: Any) -> Decode:
+    try:
+        return msgspec.json.Decoder(hint, dec_hook=_revive).decode
+    except TypeError:
+        read = make_reader(hint, _revive)
+        return lambda text: read(msgspec.json.decode(text))
 
 
 def _revive(cls: Any, raw: Any) -> Any:

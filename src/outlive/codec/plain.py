@@ -65,7 +65,7 @@ STEADY_ENCODER = msgspec.json.Encoder(enc_hook=_encode_steadily, order="sorted")
 
 
 @functools.lru_cache(maxsize=1024)
-def _fields_of(cls: Any) -> tuple[str, ...] | None:
+def fields_of(cls: Any) -> tuple[str, ...] | None:
     """Give the names of the fields of a dataclass, attrs class, Struct, NamedTuple or model, of anything else None."""
     if dataclasses.is_dataclass(cls):
         return tuple(field.name for field in dataclasses.fields(cls))
@@ -79,7 +79,7 @@ def _fields_of(cls: Any) -> tuple[str, ...] | None:
 def _parts_of(value: Any) -> Mapping[Any, Any] | None:
     """Give the parts of a record, dict, list or tuple by key, None of anything else."""
     cls: Any = type(value)
-    fields = _fields_of(cls)
+    fields = fields_of(cls)
     if fields is not None:
         return {name: getattr(value, name) for name in fields if hasattr(value, name)}
     if isinstance(value, dict):
@@ -140,11 +140,14 @@ def compare(value: Any, back: Any) -> None:
             raise Unfit(f"{value!r:.200} would come back as {back!r:.200}")
         return
     others = _parts_of(back)
-    is_record = _fields_of(kind) is not None
-    if others is None or is_record is (_fields_of(other) is None):
+    is_record = fields_of(kind) is not None
+    if others is None or is_record is (fields_of(other) is None):
         return
     if is_record and kind is not other:
-        raise Unfit(f"a {kind.__name__} would come back as {other.__name__}; declare {kind.__name__}")
+        raise Unfit(
+            f"a {kind.__name__} would come back as {other.__name__}; declare {kind.__name__}, or if fields do not tell "
+            "the members of a union apart, make them msgspec.Structs with tag=True"
+        )
     for key, part in parts.items():
         if key not in others:
             name = name_class(type(key))
