@@ -69,6 +69,12 @@ class Branch(Generic[T]):
     seen: list[dt.date | int] = field(default_factory=list, init=False)
 
 
+@dataclass
+class Box:
+    inside: Leaf | Crate | None
+    beside: Crate | Leaf | None
+
+
 @attrs.define
 class Crate:
     _inside: list[int]
@@ -170,7 +176,7 @@ def exactly(value: Any) -> Any:
         return (type(value), [(exactly(key), exactly(item)) for key, item in value.items()])
     if isinstance(value, (list, tuple)):
         return (type(value), [exactly(item) for item in value])
-    if isinstance(value, (Branch, Leaf)):
+    if isinstance(value, (Box, Branch, Leaf)):
         return (type(value), exactly(vars(value)))
     return (type(value), value)
 
@@ -193,6 +199,17 @@ def test_declared_values_come_back(pair):
     assert CODEC.round_trip(value, where="it", hint=hint) == (stored, back)
     assert "\x00" not in stored
     assert json.loads(stored) == CODEC.decode(stored, where="it")
+
+
+members = (
+    leaves | st.builds(Crate, st.lists(st.integers()), text) | st.builds(Box, st.none() | leaves, st.none() | leaves)
+)
+
+
+@given(st.lists(members | st.none() | text))
+def test_members_of_a_union_come_back(values):
+    back = CODEC.round_trip(values, where="it", hint=list[Box | Leaf | Crate | str | None])[1]
+    assert exactly(back) == exactly(values)
 
 
 @given(declared())
