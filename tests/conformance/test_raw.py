@@ -236,6 +236,20 @@ async def test_what_a_user_sets_on_the_driver_ends_with_the_transaction(sqlite_f
         assert worker.name == "shop"
 
 
+async def test_what_a_user_sets_on_the_driver_is_undone_before_the_entry_is_written(any_sqlite):
+    async with open_till(any_sqlite) as till:
+        started = new_entry(till.entry.row, till.entry.key, outcome="started")
+        await till.store.commit(Batch(entries=[started]), till.fence)
+        tx = await till.store.begin(5.0)
+        if any_sqlite.kind == "sqlite-apsw":
+            tx.raw.row_trace = lambda _, row: {"row": row}
+        else:
+            tx.raw.text_factory = bytes
+        await tx.commit(till.fence, till.entry)
+        entries = await till.store.list_entries("order-1")
+        assert [(entry.key, entry.outcome) for entry in entries] == [("/create#1", "ok"), ("/book#1", "ok")]
+
+
 async def test_closing_the_store_ends_an_open_transaction(sqlite_file):
     async with open_till(sqlite_file) as till:
         tx = await till.store.begin(60.0)
