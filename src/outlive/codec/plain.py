@@ -22,6 +22,8 @@ from outlive.errors import name_class
 
 _KEYS = (str, int, float, enum.Enum, bytes, uuid.UUID, decimal.Decimal, dt.date, dt.time, dt.timedelta)
 _LEAVES = (bytearray, memoryview, *_KEYS)
+_ORDERED = frozenset({str, int})
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 class Unfit(Exception):
@@ -85,6 +87,21 @@ def _parts_of(value: Any) -> Mapping[Any, Any] | None:
     if isinstance(value, dict):
         return value
     return dict(enumerate(value)) if isinstance(value, (list, tuple)) else None
+
+
+def check_sets(value: Any) -> None:
+    """Raise Unfit where a value has a set that sorting does not bring into one order, as a set of sets."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return
+    if isinstance(value, (set, frozenset)):
+        if not _ORDERED.issuperset(map(type, value)):
+            raise Unfit("a set whose items have no order")
+        return
+    parts = value if kind in (dict, list, tuple) else _parts_of(value)
+    if parts is not None:
+        for part in parts.values() if isinstance(parts, Mapping) else parts:
+            check_sets(part)
 
 
 def lower(value: Any, loose: bool = False, in_model: bool = False) -> Any:
