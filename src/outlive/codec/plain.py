@@ -12,6 +12,7 @@ import decimal
 import enum
 import functools
 import math
+import typing
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -76,6 +77,15 @@ def _fields_of(cls: Any) -> tuple[str, ...] | None:
     if is_pydantic(cls):
         return tuple(cls.model_fields)
     return getattr(cls, "__struct_fields__", None) or getattr(cls, "_fields", None)
+
+
+def compares_whole(cls: Any) -> bool:
+    """Say whether equal instances of a class have equal fields: no field is left out, no `__eq__` hand-written."""
+    cls = typing.get_origin(cls) or cls
+    fields = [*getattr(cls, "__dataclass_fields__", {}).values(), *getattr(cls, "__attrs_attrs__", ())]
+    code = getattr(getattr(cls, "__eq__", None), "__code__", None)
+    generated = code is None or code.co_filename.startswith(("<string>", "<attrs generated")) or is_pydantic(cls)
+    return generated and all(getattr(field, "compare", True) and getattr(field, "eq", True) for field in fields)
 
 
 def _parts_of(value: Any) -> Mapping[Any, Any] | None:
