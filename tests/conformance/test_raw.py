@@ -167,6 +167,23 @@ async def test_an_unfinished_query_does_not_pin_the_writer(sqlite_file):
         await tx.rollback()
 
 
+async def test_an_unfinished_query_does_not_outlive_its_transaction(any_sqlite):
+    async with open_till(any_sqlite) as till:
+        left = []
+        for number in range(2):  # a function that is there already is made anew only where no query executes
+            tx = await till.store.begin(5.0)
+            if any_sqlite.kind == "sqlite-apsw":
+                tx.raw.create_scalar_function("twice", lambda value: 2 * value, 1)
+            else:
+                tx.raw.create_function("twice", 1, lambda value: 2 * value)
+            await tx.executemany("insert into accounts values ($1, twice($2))", [(f"{number}-{n}", n) for n in (1, 2)])
+            cursor = tx.raw.cursor()
+            cursor.execute("select * from accounts")
+            left += [cursor, cursor.fetchone(), tx.raw.execute("select * from accounts")]
+            await (tx.commit(till.fence, till.entry) if number == 0 else tx.rollback())
+        assert len(await till.accounts()) == 2
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "sqlite-apsw"])
 async def test_a_long_statement_is_stopped_at_the_deadline(kind, sqlite_file, apsw_file):
     async with open_till(sqlite_file if kind == "sqlite" else apsw_file) as till:

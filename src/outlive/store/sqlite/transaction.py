@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from outlive import hooks
 from outlive.clock import Clock
@@ -46,6 +47,7 @@ class SqliteTransaction:
         self.loop = asyncio.get_running_loop()
         self.connection: Connection | None = None  # while it is open
         self.statement = threading.RLock()
+        self.cursors: WeakSet[Any] = WeakSet()
 
     # -- its life: all but `begin` on the lane's thread ---------------------------
     async def begin(self) -> SqliteTransaction:
