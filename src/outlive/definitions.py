@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import itertools
 import weakref
 from collections.abc import Callable
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
@@ -86,7 +87,7 @@ class Workflow(Definition[P, R]):
 
     def __init__(self, spec: WorkflowSpec) -> None:
         super().__init__(spec)
-        declared.setdefault(spec.name, weakref.WeakValueDictionary())[spec.site] = self
+        declared.setdefault(spec.name, weakref.WeakValueDictionary())[next(_numbers)] = self
 
     @property
     def __outlive_workflow__(self) -> WorkflowSpec:
@@ -101,8 +102,9 @@ class Workflow(Definition[P, R]):
         return super().__call__(*args, **kwargs)
 
 
-# The workflows of this process by name and place, as long as somebody else holds them.
-declared: dict[str, weakref.WeakValueDictionary[str, Workflow[..., Any]]] = {}
+# The workflows of this process by name, oldest first, as long as somebody else holds them.
+declared: dict[str, weakref.WeakValueDictionary[int, Workflow[..., Any]]] = {}
+_numbers = itertools.count()
 
 
 def spec_of(workflow: Any) -> WorkflowSpec:

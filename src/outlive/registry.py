@@ -44,7 +44,8 @@ class Registry:
         bound = self._workflows.get(name)
         if bound is not None or not self._is_open:
             return bound
-        specs = [definition.spec for definition in declared.get(name, {}).values()]
+        latest = {one.spec.site: one.spec for one in declared.get(name, {}).values()}
+        specs = list(latest.values())
         if len(specs) > 1 and name not in self._reported:
             self._reported.add(name)
             log.warning("%s", _clash(*specs[:2]))

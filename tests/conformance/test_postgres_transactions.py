@@ -230,6 +230,31 @@ async def test_a_lock_that_somebody_keeps_is_waited_for_outside(url):
             await holder.close()
 
 
+async def test_a_lock_that_the_user_does_not_wait_for_is_his_error(url):
+    async with opened(url) as store:
+        holder, tx = await store.begin(5.0), await store.begin(1.0)
+        await holder.execute("select pg_advisory_xact_lock(7)")
+        await asyncio.sleep(0.5)
+        await tx.execute("set local lock_timeout = 1")
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await tx.execute("select pg_advisory_xact_lock(7)")
+        await tx.rollback()
+        await holder.rollback()
+
+
+async def test_a_statement_that_nobody_awaits_is_told(url):
+    async with opened(url) as store:
+        fence = await register(store)
+        (run,) = await start_owned(store, fence, "order-1")
+        tx = await store.begin(5.0)
+        forgotten = asyncio.create_task(tx.fetch("select pg_sleep(0.2)"))
+        await asyncio.sleep(0.05)
+        with pytest.raises(UsageError, match="await each"):
+            await tx.commit(fence, new_entry(run.row, "/book#1"))
+        await asyncio.gather(forgotten, return_exceptions=True)
+        assert await store.list_entries("order-1") == []
+
+
 async def test_a_statement_timeout_of_the_user_s_own_is_his_error(url):
     async with opened(url) as store:
         tx = await store.begin(5.0)

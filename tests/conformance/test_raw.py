@@ -167,6 +167,23 @@ async def test_an_unfinished_query_does_not_pin_the_writer(sqlite_file):
         await tx.rollback()
 
 
+async def test_an_unfinished_query_does_not_outlive_its_transaction(any_sqlite):
+    async with open_till(any_sqlite) as till:
+        left = []
+        for number in range(2):  # a function that is there already is made anew only where no query executes
+            tx = await till.store.begin(5.0)
+            if any_sqlite.kind == "sqlite-apsw":
+                tx.raw.create_scalar_function("twice", lambda value: 2 * value, 1)
+            else:
+                tx.raw.create_function("twice", 1, lambda value: 2 * value)
+            await tx.executemany("insert into accounts values ($1, twice($2))", [(f"{number}-{n}", n) for n in (1, 2)])
+            cursor = tx.raw.cursor()
+            cursor.execute("select * from accounts")
+            left += [cursor, cursor.fetchone(), tx.raw.execute("select * from accounts")]
+            await (tx.commit(till.fence, till.entry) if number == 0 else tx.rollback())
+        assert len(await till.accounts()) == 2
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "sqlite-apsw"])
 async def test_a_long_statement_is_stopped_at_the_deadline(kind, sqlite_file, apsw_file):
     async with open_till(sqlite_file if kind == "sqlite" else apsw_file) as till:
@@ -234,6 +251,20 @@ async def test_what_a_user_sets_on_the_driver_ends_with_the_transaction(sqlite_f
         await tx.rollback()
         (worker,) = await till.store.list_workers()
         assert worker.name == "shop"
+
+
+async def test_what_a_user_sets_on_the_driver_is_undone_before_the_entry_is_written(any_sqlite):
+    async with open_till(any_sqlite) as till:
+        started = new_entry(till.entry.row, till.entry.key, outcome="started")
+        await till.store.commit(Batch(entries=[started]), till.fence)
+        tx = await till.store.begin(5.0)
+        if any_sqlite.kind == "sqlite-apsw":
+            tx.raw.row_trace = lambda _, row: {"row": row}
+        else:
+            tx.raw.text_factory = bytes
+        await tx.commit(till.fence, till.entry)
+        entries = await till.store.list_entries("order-1")
+        assert [(entry.key, entry.outcome) for entry in entries] == [("/create#1", "ok"), ("/book#1", "ok")]
 
 
 async def test_closing_the_store_ends_an_open_transaction(sqlite_file):

@@ -523,6 +523,51 @@ async def test_a_loop_that_is_gone_harms_nobody(sqlite_file):
         await start(store, "order-2")
 
 
+async def test_a_closed_store_takes_no_jobs(any_sqlite):
+    store = any_sqlite.make()
+    with pytest.raises(UsageError, match="not open"):
+        await store.list_workers()
+    await store.open(migrate=True)
+    await store.close()
+    with pytest.raises(UsageError, match="not open"):
+        await start(store, "order-1")
+    assert store._writer._connection is None
+
+
+async def test_jobs_of_other_threads_while_the_store_closes_are_all_answered(sqlite_file):
+    for turn in range(10):
+        store = sqlite_file.make()
+        await store.open(migrate=True)
+        fence = await register(store)
+
+        async def beat_till_closed(store=store, fence=fence) -> None:
+            channel = await store.side_channel()
+            with pytest.raises(UsageError, match="not open"):
+                while True:
+                    await asyncio.wait_for(channel.beat(fence, LEASE_S), 5.0)
+
+        beating = [
+            asyncio.create_task(asyncio.to_thread(lambda beat=beat_till_closed: asyncio.run(beat()))) for _ in range(3)
+        ]
+        await asyncio.sleep(0.02)
+        waiting = [asyncio.create_task(start(store, f"order-{turn}-{n}")) for n in range(3)]
+        await asyncio.sleep(0)
+        await store.close()
+        await asyncio.gather(*beating, *waiting)
+        assert store._writer._connection is None
+
+
+async def test_a_transaction_that_waits_while_the_store_closes_is_told(any_sqlite):
+    async with any_sqlite.open() as store:
+        tx = await store.begin(60.0)
+        waiting = asyncio.create_task(store.begin(60.0))
+        await asyncio.sleep(0.01)
+        await store.close()
+        with pytest.raises(UsageError, match="not open"):
+            await waiting
+        await tx.rollback()
+
+
 async def test_several_processes_worth_of_stores_write_at_once(sqlite_file):
     async with contextlib.AsyncExitStack() as stack:
         stores = [await stack.enter_async_context(sqlite_file.open()) for _ in range(4)]

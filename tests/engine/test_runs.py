@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -360,6 +361,24 @@ async def test_a_client_starts_by_name_and_a_worker_runs(url: str) -> None:
         async with Outlive(url):
             receipt = await run.result(timeout=10, as_type=Receipt)
         assert receipt.payment == "payment-o1-5"
+
+
+async def test_a_workflow_outlives_another_of_the_same_name_and_place(url: str) -> None:
+    def make(answer: int) -> Any:
+        @workflow(name="made twice")
+        async def made() -> int:
+            return answer
+
+        return made
+
+    first, second = make(1), make(2)
+    async with Outlive(url) as app:
+        assert await app.run(second) == 2
+    del second
+    gc.collect()
+    async with Outlive(url) as app:
+        assert await app.run("made twice") == 1
+        assert await app.run(first) == 1
 
 
 async def test_use_before_entry_is_an_error(url: str) -> None:

@@ -209,7 +209,10 @@ def test_digest_is_the_same_in_every_process():
         "names = {f'name {n}' for n in range(30)}\n"
         "Many = enum.Enum('Many', {name: name for name in sorted(names)})\n"
         "Model = pydantic.create_model('Model', names=(set[str], ...), secret=(pydantic.SecretStr, 'x'))\n"
-        "values = names, {'x': [frozenset(names)]}, set(Many), {1: names}, Model(names=names)\n"
+        "Nested = pydantic.create_model('Nested', names=(frozenset[frozenset[str]], ...))\n"
+        "sets = {frozenset({name}) for name in names}\n"
+        "values = names, {'x': [frozenset(names)]}, set(Many), {1: names}, Model(names=names), Nested(names=sets)\n"
+        "values += sets, {'x': [sets]}, {(1, one) for one in sets}\n"
         "for value in values:\n"
         "    print(digest_arguments(CallShape(f), (value,), {}, where=''))"
     )

@@ -337,21 +337,45 @@ def test_step_failed_keeps_its_facts():
     assert record_error(rebuild_error(record), CODEC) == record
 
 
+class Sealed:
+    """A codec of a user's own, whose records hold no values."""
+
+    id = "sealed/1"
+
+    def encode(self, value: Any, *, where: str, hint: Any = Any) -> str:
+        raise NotImplementedError
+
+    def decode(self, text: str, hint: Any = Any, *, where: str) -> Any:
+        raise NotImplementedError
+
+
 def test_step_failed_made_by_hand():
-    back = there_and_back(StepFailed("shop.Declined", "x", [1], retryable=False))
-    assert (back.type, back.text, list(back.arguments), back.retryable) == ("shop.Declined", "x", [1], False)
+    made = StepFailed("shop.Declined", "no \x00 money", [1, object()], retryable=False)
+    back = there_and_back(made)
+    assert (back.type, back.text, back.arguments, back.retryable) == ("shop.Declined", "no \ufffd money", (), False)
+    assert there_and_back(StepFailed("shop.Declined", "x", [1])).arguments == (1,)
+    back = rebuild_error(record_error(made, Sealed()))
+    assert (back.type, back.text, back.arguments, back.retryable) == ("shop.Declined", "no \ufffd money", (), False)
+
+
+class Answers(Exception):
+    def __getattr__(self, name: str) -> str:
+        return name
+
+
+class Refuses(Exception):
+    def __getattr__(self, name: str) -> str:
+        raise KeyError(name)
+
+
+@pytest.mark.parametrize(("cls", "args"), [(Answers, "x"), (Refuses, "x"), (SyntaxError, ("x", ("file.py", 1, 2, 3)))])
+def test_whatever_an_error_is_it_has_a_record(cls, args):
+    error = cls(*args)
+    back = there_and_back(error)
+    assert (type(back), str(back)) == (cls, str(error))
 
 
 def test_records_are_plain_text_whatever_the_codec_and_hold_no_values_then():
-    class Sealed:
-        id = "sealed/1"
-
-        def encode(self, value: Any, *, where: str, hint: Any = Any) -> str:
-            raise NotImplementedError
-
-        def decode(self, text: str, hint: Any = Any, *, where: str) -> Any:
-            raise NotImplementedError
-
     facts = error_facts(record_error(Declined(402, "declined"), Sealed()))
     assert (facts["text"], facts["args"], facts["attrs"]) == ("declined (402)", None, {})
     assert repr(rebuild_error(record_error(ValueError("x"), Sealed()))) == "ValueError('x')"

@@ -441,3 +441,42 @@ def test_unresolved_fields_of_a_class_are_a_clear_error():
 def test_a_hint_that_cannot_be_a_key():
     hint = Annotated[int, []]
     assert round_trip(CODEC, 3, hint, where="it") == ("3", 3)
+
+
+@dataclass
+class ById:
+    id: int
+    share: float | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ById) and self.id == other.id
+
+
+@dataclass
+class Partly:
+    id: int
+    share: float | None = field(default=None, compare=False)
+
+
+@attrs.define
+class Half:
+    id: int
+    share: float | None = attrs.field(default=None, eq=False)
+
+
+@dataclass(eq=False)
+class More(ById):
+    more: int = 0
+
+
+@pytest.mark.parametrize("cls", [ById, Partly, Half])
+def test_equality_is_not_trusted_where_it_looks_at_less_than_all(cls):
+    for value, hint in ((cls(1, float("nan")), cls), ({"all": [cls(1, float("nan"))]}, dict[str, list[cls]])):
+        with pytest.raises(EncodeFailed, match=r"share: float nan"):
+            CODEC.encode(value, where="it", hint=hint)
+    assert round_trip(CODEC, [cls(1, 0.5)], list[cls], where="it")[1][0].share == 0.5
+
+
+def test_a_subclass_that_equals_its_base_does_not_come_back_as_it():
+    with pytest.raises(EncodeFailed, match="a More would come back as ById"):
+        CODEC.encode(More(1, more=2), where="it", hint=ById)

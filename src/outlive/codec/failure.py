@@ -50,7 +50,7 @@ def record_error(error: BaseException, codec: Codec) -> str:
 
 
 def _record(error: BaseException, with_values: bool, depth: int, seen: set[int]) -> _Record:
-    kept: _Record | None = getattr(error, "__outlive_record__", None)
+    kept: _Record | None = vars(error).get("__outlive_record__")  # its class may have a __getattr__
     if kept is not None:
         return kept
     seen.add(id(error))
@@ -63,6 +63,10 @@ def _record(error: BaseException, with_values: bool, depth: int, seen: set[int])
         retryable=isinstance(error, Exception) and not isinstance(error, (Permanent, UsageError, PayloadError)),
         traceback=_traceback_of(error),
     )
+    if isinstance(error, StepFailed):  # made by the user's code
+        arguments = _plain(list(error.arguments)) if with_values else None
+        record.type, record.text, record.retryable = _clean(error.type), _clean(error.text), bool(error.retryable)
+        record.args, record.attrs = arguments if isinstance(arguments, list) else None, {}
     if isinstance(error, BaseExceptionGroup):
         record.message = _clean(error.message)
         record.members = []
@@ -88,10 +92,13 @@ def _text_of(error: BaseException) -> str:
 
 
 def _traceback_of(error: BaseException) -> str:
-    kept: str | None = getattr(error, "__outlive_traceback__", None)
+    kept: str | None = vars(error).get("__outlive_traceback__")
     if kept is not None:
         return kept
-    text = "".join(traceback.format_exception(error, chain=False))
+    try:
+        text = "".join(traceback.format_exception(error, chain=False))
+    except Exception as problem:
+        return f"<its traceback cannot be written: {type(problem).__name__}>"
     return _clean(text if len(text) <= ERROR_TEXT_MAX_CHARS else "…" + text[1 - ERROR_TEXT_MAX_CHARS :])
 
 

@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypedDict
 
 from outlive.codec.hints import names_around, resolve_hints
 from outlive.codec.jsontext import JsonCodec, refusals
-from outlive.codec.plain import ENCODER, STEADY_ENCODER, lower
+from outlive.codec.plain import ENCODER, STEADY_ENCODER, check_sets, lower
 from outlive.errors import DecodeFailed, EncodeFailed, PayloadTooLarge
 from outlive.limits import PAYLOAD_MAX_BYTES
 
@@ -190,6 +190,8 @@ def digest_arguments(shape: CallShape, args: tuple[Any, ...], kwargs: Mapping[st
 def _encode_steadily(call: Any, where: str) -> bytes:
     """Give the same bytes for equal values in every process."""
     try:
+        if not is_atomic(call["args"], call["kwargs"]):
+            check_sets(call)
         return STEADY_ENCODER.encode(call)
     except Exception:  # keys that are no text, sets that have no order of their own, or what cannot be written at all
         with refusals(where):

@@ -12,6 +12,7 @@ import decimal
 import enum
 import functools
 import math
+import typing
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,6 +23,8 @@ from outlive.errors import name_class
 
 _KEYS = (str, int, float, enum.Enum, bytes, uuid.UUID, decimal.Decimal, dt.date, dt.time, dt.timedelta)
 _LEAVES = (bytearray, memoryview, *_KEYS)
+_ORDERED = frozenset({str, int})
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 class Unfit(Exception):
@@ -76,6 +79,15 @@ def fields_of(cls: Any) -> tuple[str, ...] | None:
     return getattr(cls, "__struct_fields__", None) or getattr(cls, "_fields", None)
 
 
+def compares_whole(cls: Any) -> bool:
+    """Say whether equal instances of a class have equal fields: no field is left out, no `__eq__` hand-written."""
+    cls = typing.get_origin(cls) or cls
+    fields = [*getattr(cls, "__dataclass_fields__", {}).values(), *getattr(cls, "__attrs_attrs__", ())]
+    code = getattr(getattr(cls, "__eq__", None), "__code__", None)
+    generated = code is None or code.co_filename.startswith(("<string>", "<attrs generated")) or is_pydantic(cls)
+    return generated and all(getattr(field, "compare", True) and getattr(field, "eq", True) for field in fields)
+
+
 def _parts_of(value: Any) -> Mapping[Any, Any] | None:
     """Give the parts of a record, dict, list or tuple by key, None of anything else."""
     cls: Any = type(value)
@@ -85,6 +97,21 @@ def _parts_of(value: Any) -> Mapping[Any, Any] | None:
     if isinstance(value, dict):
         return value
     return dict(enumerate(value)) if isinstance(value, (list, tuple)) else None
+
+
+def check_sets(value: Any) -> None:
+    """Raise Unfit where a value has a set that sorting does not bring into one order, as a set of sets."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return
+    if isinstance(value, (set, frozenset)):
+        if not _ORDERED.issuperset(map(type, value)):
+            raise Unfit("a set whose items have no order")
+        return
+    parts = value if kind in (dict, list, tuple) else _parts_of(value)
+    if parts is not None:
+        for part in parts.values() if isinstance(parts, Mapping) else parts:
+            check_sets(part)
 
 
 def lower(value: Any, loose: bool = False, in_model: bool = False) -> Any:

@@ -48,15 +48,18 @@ def sqlstate(error: BaseException) -> str:
 
 
 def explain_statement(
-    address: Address, error: BaseException, *, is_lost: bool, open_s: float, timeout_s: float
+    address: Address, error: BaseException, *, is_lost: bool, open_s: float, waited_s: float, timeout_s: float
 ) -> Exception | None:
-    """Give what an error means for a transaction that is open for `open_s`; None if it is the user's own."""
+    """Give what an error means for a transaction that is open for `open_s`; None if it is the user's own.
+
+    It came after `waited_s`; whoever does not know that takes `open_s`.
+    """
     state = sqlstate(error)
     if open_s > timeout_s - 0.05 and (is_lost or state in (CANCELLED, _ABORTED)):
         return describe_overdue(timeout_s)
     if state in _RETRY:
         return RolledBack(str(error))
-    if state == _LOCKED and open_s > 0.4 * timeout_s:  # our limit is half the time; NOWAIT of the user fails at once
+    if state == _LOCKED and waited_s > 0.4 * timeout_s:  # our limit is half the time; NOWAIT of the user fails at once
         return StoreUnavailable(f"another session of {address.url} holds a lock that is needed: {error}")
     if is_lost:
         return address.explain_loss(error)

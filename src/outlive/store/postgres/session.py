@@ -173,7 +173,9 @@ class PostgresSession:
             sqlstate(error) == IDLE or getattr(error, "connection_invalidated", False) or isinstance(error, losses)
         )
         open_s = self._loop.time() - self._deadline + self._timeout_s
-        return explain_statement(self._address, error, is_lost=is_lost, open_s=open_s, timeout_s=self._timeout_s)
+        return explain_statement(
+            self._address, error, is_lost=is_lost, open_s=open_s, waited_s=open_s, timeout_s=self._timeout_s
+        )
 
 
 @cache

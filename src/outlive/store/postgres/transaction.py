@@ -16,7 +16,7 @@ from outlive import hooks
 from outlive.errors import OutliveError, UsageError
 from outlive.model.writes import EntryWrite, Fence
 from outlive.store.interface import Row
-from outlive.store.postgres.connect import PLANNER, SESSION_SQL
+from outlive.store.postgres.connect import PLANNER, SESSION_SQL, load_driver
 from outlive.store.postgres.endings import (
     check_settled,
     describe_overdue,
@@ -149,22 +149,26 @@ class PostgresTransaction:
 
     async def _run(self, work: Awaitable[Any]) -> Any:
         """Await the driver; its errors are the user's, but for those that say what became of the transaction."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             return await work
         except Exception as error:
-            meaning = self._explain(error)
+            meaning = self._explain(error, loop.time() - began)
             if meaning is None:
                 raise
             raise meaning from error
 
-    def _explain(self, error: Exception) -> Exception | None:
+    def _explain(self, error: Exception, waited_s: float) -> Exception | None:
         if self._ended is not None:
             return UsageError(f"this transaction has ended: {self._ended}")
         is_lost = self._connection.is_closed()
         if is_lost:
             self._end("its connection was lost, so it was rolled back")
         open_s = asyncio.get_running_loop().time() - self._deadline + self._timeout_s
-        return explain_statement(self._address, error, is_lost=is_lost, open_s=open_s, timeout_s=self._timeout_s)
+        return explain_statement(
+            self._address, error, is_lost=is_lost, open_s=open_s, waited_s=waited_s, timeout_s=self._timeout_s
+        )
 
     # -- the end ----------------------------------------------------------------
     async def commit(self, fence: Fence, entry: EntryWrite) -> None:
@@ -174,7 +178,7 @@ class PostgresTransaction:
         try:
             arguments = query.arguments(values_to_settle(entry, fence, self._token))
             with self._address.explaining():
-                check_settled(await self._run(self._connection.fetchrow(query.text, *arguments)), fence)
+                check_settled(await self._settle(query.text, arguments), fence)
         except BaseException:
             await self.rollback()
             raise
@@ -188,6 +192,16 @@ class PostgresTransaction:
             raise
         self._end("it was committed")
         hooks.point("transaction.after")
+
+    async def _settle(self, text: str, arguments: Sequence[Any]) -> Any:
+        try:
+            return await self._run(self._connection.fetchrow(text, *arguments))
+        except load_driver().InterfaceError as error:  # the connection stands: it is not lost
+            if isinstance(error, ValueError):  # a value that cannot be stored
+                raise
+            raise UsageError(
+                f"the function returned while a statement of its transaction was executing ({error}); await each"
+            ) from error
 
     async def rollback(self) -> None:
         """Undo everything; does nothing if the transaction has ended."""

@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from outlive.errors import UsageError
 
@@ -29,6 +30,8 @@ _SETTINGS = {"row_factory": None, "text_factory": str, "row_trace": None, "exec_
 
 class Guard(Protocol):
     """What a connection asks while a user's transaction is open."""
+
+    cursors: WeakSet[Any]  # the driver's, that the user got
 
     @property
     def raw(self) -> Any: ...
@@ -100,8 +103,11 @@ class Connection:
         return int(total() if callable(total) else total)
 
     def take_back(self) -> None:
-        """End what `guard` began, and undo what the user has set."""
-        self.guard = None
+        """End what `guard` began, and undo what the user has set or left: an unfinished query keeps its snapshot."""
+        guard, self.guard = self.guard, None
+        force = () if isinstance(self.raw, sqlite3.Connection) else (True,)
+        for cursor in list(guard.cursors) if guard is not None else ():
+            cursor.close(*force)
         for name, value in _SETTINGS.items():
             if hasattr(self.raw, name):
                 setattr(self.raw, name, value)
@@ -158,7 +164,11 @@ class Guarded:
         return call
 
     def _guarded(self, value: Any) -> Any:
-        return Guarded(value, self._guard) if hasattr(value, "execute") else value
+        if not hasattr(value, "execute"):
+            return value
+        if not hasattr(value, "cursor"):
+            self._guard.cursors.add(value)
+        return Guarded(value, self._guard)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("autocommit", "isolation_level"):  # to set it would commit

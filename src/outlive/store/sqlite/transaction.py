@@ -12,8 +12,10 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from outlive import hooks
 from outlive.clock import Clock
@@ -45,6 +47,7 @@ class SqliteTransaction:
         self.loop = asyncio.get_running_loop()
         self.connection: Connection | None = None  # while it is open
         self.statement = threading.RLock()
+        self.cursors: WeakSet[Any] = WeakSet()
 
     # -- its life: all but `begin` on the lane's thread ---------------------------
     async def begin(self) -> SqliteTransaction:
@@ -98,7 +101,7 @@ class SqliteTransaction:
         return error  # the user's own: a constraint, a misspelt table
 
     def _commit(self, db: Connection, fence: Fence, entry: EntryWrite) -> None:
-        db.guard = None  # the last statements are short, and the user's are over
+        db.take_back()  # the last statements are short, and the user's are over
         try:
             with translated(self._lane.where, committing=True):
                 check_fence(db, fence)
@@ -211,4 +214,5 @@ class SqliteTransaction:
     async def rollback(self) -> None:
         """Give up what the transaction has written; nothing to do if it has ended."""
         if self.connection is not None:
-            await self._lane.call(partial(self.end, "this transaction has been rolled back"), by=self)
+            with suppress(UsageError):  # the lane is being closed, which ends it too
+                await self._lane.call(partial(self.end, "this transaction has been rolled back"), by=self)

@@ -89,6 +89,7 @@ class Lane:
         self._waiting: deque[Item] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = True
+        self._door = threading.Lock()  # taken to give an item, and to close
 
     def start(self) -> None:
         """Take jobs; the first one opens the connection."""
@@ -103,7 +104,9 @@ class Lane:
         return await self.call(partial(self.patiently, job))
 
     async def call(self, execute: Callable[[], T], by: Holder | None = None) -> T:
-        """Execute a function in its turn; give its result."""
+        """Execute a function in its turn; give its result. UsageError once the lane is closed."""
+        if self._closed:
+            raise self._not_open()
         if self._holder in (None, by):
             try:
                 return execute()
@@ -236,7 +239,10 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
 
 
 class ThreadLane(Lane):
-    """A lane with a thread of its own; it opens the connection, uses it and closes it."""
+    """A lane with a thread of its own; it opens the connection, uses it and closes it.
+
+    Items come from several threads; once the lane is closed none is taken, so the one that closes it is the last.
+    """
 
     def start(self) -> None:
         self._items: queue.SimpleQueue[tuple[Item, object] | None] = queue.SimpleQueue()
@@ -246,26 +252,31 @@ class ThreadLane(Lane):
         self._thread.start()
 
     async def stop(self) -> None:
-        if self._closed:
-            return
         closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._items.put((Call(self._close, closed), self))
-        await closed
-        self._thread.join()
+        if self._put(Call(self._close, closed), self, last=True):
+            await asyncio.shield(closed)  # an item whose asker has gone away is not executed
+            self._thread.join()
 
     async def call(self, execute: Callable[[], T], by: Holder | None = None) -> T:
-        if self._closed:
-            raise self._not_open()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._items.put((Call(execute, future), by))
+        if not self._put(Call(execute, future), by):
+            raise self._not_open()
         return await future
 
     def submit(self, item: Item, by: Holder) -> None:
-        self._items.put((item, by))
+        self._put(item, by)  # a lane that closes ends the transaction by itself
 
     def watch(self, watch: Watch) -> None:
         self._watch = watch
-        self._items.put((_nothing, None))
+        self._put(_nothing, None)
+
+    def _put(self, item: Item, by: object, *, last: bool = False) -> bool:
+        with self._door:
+            if self._closed:
+                return False
+            self._closed = last
+            self._items.put((item, by))
+            return True
 
     def _set_alarm(self, holder: Holder) -> None:
         """The thread has its own, since the holder's loop may be blocked."""
@@ -277,10 +288,6 @@ class ThreadLane(Lane):
     def _work(self) -> None:
         while (taken := self._next()) is not None:
             self._take(*taken)
-        while not self._items.empty():  # submitted by another thread while the lane was closed
-            late = self._items.get()
-            if late is not None and isinstance(late[0], Call):
-                late[0].deliver(None, self._not_open())
 
     def _next(self) -> tuple[Item, object] | None:
         while (watch := self._holder or self._watch) is not None and self._connection is not None:
