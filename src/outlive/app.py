@@ -92,7 +92,7 @@ class Outlive:
         self._pool_size = pool_size
         self._worker = worker
         self._migrate = migrate
-        self._include = list(include) if include is not None else None
+        self._include = [include] if isinstance(include, str) else list(include) if include is not None else None
         self._entered: Engine | None = None
         self._pid = 0
         self._world = World()
@@ -252,8 +252,8 @@ class Outlive:
         statuses = (status,) if isinstance(status, str) else tuple(status or ())
         for one in set(statuses) - set(Status):
             raise UsageError(f"{one!r} is no status; there are {', '.join(Status)}")
-        if limit < 1:
-            raise UsageError("limit=… is at least 1")
+        if limit < 1 or not isinstance(after, int | None):
+            raise UsageError("limit=… is at least 1, and after=… is the `next` of a page")
         query = RunQuery(
             statuses=statuses,
             workflow=workflow,

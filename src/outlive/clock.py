@@ -77,6 +77,6 @@ def to_datetime(at: float) -> datetime:
 
 def to_instant(aware: datetime) -> float:
     """Give an aware datetime as seconds since 1970."""
-    if aware.tzinfo is None:
-        raise UsageError(f"{aware!r} has no time zone; pass an aware datetime, for example with tzinfo=UTC")
+    if not isinstance(aware, datetime) or aware.tzinfo is None:
+        raise UsageError(f"{aware!r} is no datetime with a time zone; pass an aware one, for example with tzinfo=UTC")
     return aware.timestamp()

@@ -5,7 +5,9 @@ def test_check_fails_until_migrate(run_cli):
     assert "migrate" in run_cli("db", "check", code=5).stderr
     run_cli("db", "migrate")
     run_cli("db", "migrate")
-    assert "fits" in run_cli("db", "check").stdout
+    done = run_cli("db", "check")
+    assert "fits" in done.stdout
+    assert done.stderr == ""
     assert run_cli.json("db", "check")["ok"] is True
 
 

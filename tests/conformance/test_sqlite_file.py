@@ -616,11 +616,13 @@ async def test_the_sweep_looks_at_all_now_and_then():
 async def test_an_old_library_is_told_once_and_only_beside_others(sqlite_file, monkeypatch, caplog):
     monkeypatch.setattr("outlive.store.sqlite.ownership.library_version", lambda _: (3, 51, 2))
     async with sqlite_file.open() as store:
-        await register(store)
+        fence = await register(store)
+        await register(store)  # a second app of this process
+        await store.beat(fence, 15.0)
         assert not caplog.records
         await register(store, pid=1, host="elsewhere")
-        await register(store)
-        await register(store)
+        await store.beat(fence, 15.0)
+        await store.beat(fence, 15.0)
         (record,) = caplog.records
         assert "3.51.3" in record.getMessage()
 

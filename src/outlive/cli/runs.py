@@ -134,5 +134,5 @@ def cancel(settings: Settings, run_id: str, reason: str | None) -> int:
         facts = {"id": run_id, "cancelling": asked, "status": status.value}
         settings.say(f"run {run_id!r} will be cancelled at its next wait", facts)
     if not asked:
-        click.echo(f"outlive: run {run_id!r} cannot be cancelled, it has {status.value}", err=True)
+        click.echo(f"outlive: run {run_id!r} cannot be cancelled: it has ended, {status.value}", err=True)
     return OK if asked else CONFLICT

@@ -41,6 +41,8 @@ def worker(settings: Settings, target: str) -> None:
 def find_app(target: str, settings: Settings) -> Outlive:
     """Import what the command line names and give the app."""
     module_name, _, attribute = target.partition(":")
+    if not module_name:
+        raise UsageError(f"{target!r} names no module; say outlive worker MODULE or MODULE:APP")
     sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)

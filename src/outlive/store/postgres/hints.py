@@ -124,6 +124,10 @@ class Hints:
 
     async def close(self) -> None:
         """Stop listening and sending."""
+        if self._listening is not None:  # the driver complains of a connection that is given up while it is made
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_LISTEN_S):
+                    await self._tried.wait()
         tasks = [*self._sending, *([self._listening] if self._listening else [])]
         self._listening, self._due = None, False
         for task in tasks:

@@ -92,9 +92,14 @@ def check_file(location: Location) -> None:
     if location.path is None:
         return
     path = Path(location.path)
-    if not path.parent.is_dir():
+    try:
+        has_parent = path.parent.is_dir()
+        is_folder = path.is_dir()
+    except PermissionError as error:
+        raise StoreReadOnly(f"{location.where} cannot be reached by this process: {error}") from error
+    if not has_parent:
         raise UsageError(f"{location.url!r}: the directory {path.parent} does not exist; create it first")
-    if path.is_dir():
+    if is_folder:
         raise UsageError(f"{location.url!r}: {path} is a directory, not a database file")
     kind = file_system(str(path.parent), _read_mounts())
     if kind in NETWORK_FILE_SYSTEMS:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any, TypeVar
@@ -50,7 +48,6 @@ class Ownership(Database):
     @writing
     def register(self, db: Connection, worker: WorkerRow, lease_s: float) -> Fence:
         now = self._wall()
-        self._warn_of_old_library(db, now)
         facts = (worker.epoch, worker.host, worker.pid, worker.name, worker.lock_path)
         db.run(SQL["insert_worker"], (worker.worker, *facts, now))
         if db.rows(SQL["find_worker"], (worker.worker,)) != [facts]:
@@ -58,11 +55,11 @@ class Ownership(Database):
         _put_beat(db, worker.worker, now, lease_s)
         return Fence(worker.worker, worker.epoch)
 
-    def _warn_of_old_library(self, db: Connection, now: float) -> None:
+    def _warn_of_old_library(self, db: Connection, worker: int, now: float) -> None:
         version = library_version(self._place.driver)
         if self._warned or version >= FIRST_SAFE_LIBRARY:
             return
-        ((others,),) = db.rows(SQL["count_other_processes"], (now, socket.gethostname(), os.getpid()))
+        ((others,),) = db.rows(SQL["count_other_processes"], (worker, now))
         if others:
             self._warned = True
             log.warning(
@@ -83,6 +80,7 @@ class Ownership(Database):
         check_fence(db, fence)
         now = self._wall()
         _put_beat(db, fence.worker, now, lease_s)
+        self._warn_of_old_library(db, fence.worker, now)  # not when registering: the dead are taken over after that
         return now
 
     @commit_site("unregister")

@@ -388,6 +388,6 @@ WHERE r.status IS NOT NULL OR l.hold IS NOT NULL
 ORDER BY want.id
 
 -- name: count_other_processes
--- How many other processes hold a lease on this file.
-SELECT count(*) FROM ol_workers w JOIN ol_worker_beats b ON b.worker = w.worker
-WHERE b.expires_at > ? AND NOT (w.host = ? AND w.pid = ?)
+-- How many incarnations of other processes than this worker's hold a lease on this file.
+SELECT count(*) FROM ol_workers me, ol_workers w JOIN ol_worker_beats b ON b.worker = w.worker
+WHERE me.worker = ? AND b.expires_at > ? AND NOT (w.host = me.host AND w.pid = me.pid)
