@@ -692,9 +692,6 @@ class Solo:
     def lease_lost(self) -> None:
         raise AssertionError("a lone run has no rival")
 
-    def new_run(self, spec: WorkflowSpec, run_id: str, text: str) -> NewRun:
-        return NewRun(self.ids.row_id(self.clock.now()), run_id, spec.name, text, version=spec.version)
-
     def request_cancel_of_child(self, run_id: str) -> None:
         for run in self.runs.values():
             if run.claimed.id == run_id:

@@ -26,7 +26,7 @@ from outlive.engine.looper import Backoff, Looper
 from outlive.engine.roster import Roster
 from outlive.engine.transactions import Transactions
 from outlive.engine.watcher import Watcher
-from outlive.errors import RunExists, StoreError, StoreUnavailable
+from outlive.errors import StoreError, StoreUnavailable
 from outlive.ids import Ids
 from outlive.limits import BEATS_PER_LEASE, LEASE_MIN_S, POLL_BUSY_S, POLL_IDLE_S
 from outlive.model.definition import StepSpec, WorkflowSpec
@@ -207,19 +207,6 @@ class Engine:
                 return
 
     # -- starting -----------------------------------------------------------
-    def new_run(self, spec: WorkflowSpec, run_id: str | None, text: str) -> NewRun:
-        """Make the record of a run of a workflow defined here. UsageError if another workflow has its name."""
-        self.use_definition(spec)
-        now = self.clock.now()
-        return NewRun(
-            row=self.ids.row_id(now),
-            id=run_id if run_id is not None else self.ids.run_id(now),
-            workflow=spec.name,
-            input=text,
-            version=spec.version,
-            codec=self.codec.id,
-        )
-
     def may_own(self, run: NewRun) -> bool:
         """Whether a run that this process starts may begin here at once."""
         return (
@@ -233,15 +220,13 @@ class Engine:
         )
 
     async def start(self, run: NewRun) -> ExistingRun | None:
-        """Write a run; give the run that already has its id, or None. RunExists if that is of another workflow."""
+        """Write a run; give the run that already has its id, or None."""
         run.started_at = self.clock.now() if self.may_own(run) else None
         self.roster.arriving += run.owned
         try:
             existing = await self.committer.start(run)
         finally:
             self.roster.arriving -= run.owned
-        if existing is not None and existing.workflow != run.workflow:
-            raise RunExists(run.id, existing.workflow, run.workflow)
         if existing is None and not run.owned:
             self.hint()
         return existing
