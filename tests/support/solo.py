@@ -239,7 +239,7 @@ class _Roster:
             kept.played.error = error
         execution.unwind()
         hold = "paused" if error is not None else None
-        solo.committer.add_release(execution, Release(execution.row, execution.claim, None, hold, "{}"))  # type: ignore[arg-type]
+        solo.committer.add_end(execution, Release(execution.row, execution.claim, None, hold, "{}"))  # type: ignore[arg-type]
 
 
 class _Watcher:
@@ -297,11 +297,8 @@ class _Committer:
     def add_child(self, execution: Execution, child: NewRun, on_durable: Callable[[Committed], Any]) -> None:
         self._line(execution).on_durable.append(on_durable)
 
-    def add_finish(self, execution: Execution, finish: Finish) -> None:
-        self._line(execution).end = finish
-
-    def add_release(self, execution: Execution, release: Release) -> None:
-        self._line(execution).end = release
+    def add_end(self, execution: Execution, end: Finish | Release) -> None:
+        self._line(execution).end = end
 
     def add_handled(self, execution: Execution, request: int) -> None:
         self._line(execution).requests.append(request)
@@ -606,7 +603,7 @@ class Solo:
     def suspend(self, execution: Execution) -> None:
         if self.played is not None:
             self.played.suspensions += 1
-        self.committer.add_release(execution, execution.suspend())
+        self.committer.add_end(execution, execution.suspend())
 
     def left(self, kept: Kept, end: Finish | Release) -> None:
         """The end of an execution is on disk."""
@@ -681,6 +678,9 @@ class Solo:
             self.main.call_soon(self._load, kept)
 
     # -- the engine's face towards an execution -----------------------------
+    def new_row(self) -> int:
+        return self.ids.row_id(self.clock.now())
+
     def may_own(self, _run: NewRun) -> bool:
         return True
 

@@ -80,16 +80,7 @@ class Engine:
         self.lease = Lease(
             store, self.clock, self.main, self.lease_s, self.lease_lost, self.roster.go_on, threaded=threaded
         )
-        self.committer = Committer(
-            store,
-            self.main,
-            self._fence_or_none,
-            self.lease_lost,
-            self.roster.write_failed,
-            self._started,
-            self._left,
-            lambda: self.ids.row_id(self.clock.now()),
-        )
+        self.committer = Committer(self)
         self.bodies = Bodies(self.main, Transactions(self), chance, self.context)
         self.watcher = Watcher(store, self.roster.executions, Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random))
         self.claimer = Claimer(self, chance)
@@ -179,9 +170,6 @@ class Engine:
             raise StoreUnavailable("this process has lost its lease and is registering again")
         return self.lease.fence
 
-    def _fence_or_none(self) -> Fence | None:
-        return self.fence() if self.is_worker else None
-
     def lease_lost(self, fence: Fence) -> None:
         """A peer has taken over: forget every run without a trace, then register as a new incarnation."""
         if fence != self.lease.fence:
@@ -207,6 +195,10 @@ class Engine:
                 return
 
     # -- starting -----------------------------------------------------------
+    def new_row(self) -> int:
+        """Give a number for a run to insert; another process may draw the same."""
+        return self.ids.row_id(self.clock.now())
+
     def may_own(self, run: NewRun) -> bool:
         """Whether a run that this process starts may begin here at once."""
         return (
@@ -242,7 +234,7 @@ class Engine:
         self._loose.add(task)
         task.add_done_callback(self._loose.discard)
 
-    def _started(self, run: NewRun, fence: Fence | None) -> None:
+    def started(self, run: NewRun, fence: Fence | None) -> None:
         """A run is on disk, written under a fence: execute it, if it is ours and the lease was not lost meanwhile."""
         if not run.owned or fence is None or fence is not self.lease.fence:
             return
@@ -267,7 +259,7 @@ class Engine:
         )
 
     # -- ends ---------------------------------------------------------------
-    def _left(self, execution: Execution, end: Finish | Release) -> None:
+    def left(self, execution: Execution, end: Finish | Release) -> None:
         """A run's end or release is on disk."""
         self.roster.left(execution.row)
         if self.claimer.full:

@@ -450,7 +450,7 @@ class Execution:
         except BaseException as failure:
             status, error = Status.FAILED, record_error(_explain(failure), self.codec)
         self._close()
-        self.engine.committer.add_finish(self, self.finish(status, output, error))
+        self.engine.committer.add_end(self, self.finish(status, output, error))
 
     def finish(self, status: Status, output: str | None, error: str | None) -> Finish:
         """Make the record of the run's end, with the reason for which its children are to end with it."""

@@ -101,7 +101,7 @@ def _new_child(run: LiveRun, spec: WorkflowSpec, args: Args, kwargs: Kwargs, **o
     text = encode_arguments(run.codec, spec.shape, args, kwargs, where=where)
     facts: dict[str, Any] = {"id": child_id(run.id, key), "parent_close": "cancel"} | options
     child = NewRun(
-        row=engine.ids.row_id(engine.clock.now()),
+        row=engine.new_row(),
         workflow=spec.name,
         input=text,
         version=spec.version,

@@ -55,8 +55,7 @@ class RunWrites:
     children: tuple[NewRun, ...] = ()
     on_durable: tuple[Callable[[Committed], None], ...] = ()
     count: int = 0  # entries appended, those that replaced a pending one included
-    finish: Finish | None = None
-    release: Release | None = None
+    end: Finish | Release | None = None
     mark: Mark | None = None
     requests: tuple[int, ...] = ()
     large: bool = False  # it has a payload that would delay others
@@ -81,10 +80,10 @@ class Load:
             batch.starts.extend(writes.children)
             batch.entries.extend(writes.entries.values())
             batch.handled_requests.extend(writes.requests)
-            if writes.finish is not None:
-                batch.finishes.append(writes.finish)
-            elif writes.release is not None:
-                batch.releases.append(writes.release)
+            if isinstance(writes.end, Finish):
+                batch.finishes.append(writes.end)
+            elif writes.end is not None:
+                batch.releases.append(writes.end)
             elif execution.clear_crashes and writes.entries:
                 execution.clear_crashes = False
                 batch.marks.append(

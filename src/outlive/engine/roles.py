@@ -18,7 +18,7 @@ from outlive.codec.payload import Codec
 from outlive.ids import Ids
 from outlive.model.definition import StepSpec, WorkflowSpec
 from outlive.model.reads import Claimed
-from outlive.model.writes import EntryWrite, Fence, NewRun, Outcome
+from outlive.model.writes import EntryWrite, Fence, Finish, NewRun, Outcome, Release
 from outlive.store.interface import Store
 
 
@@ -63,6 +63,7 @@ class Host(Protocol):
     """The process that executes runs."""
 
     store: Store
+    is_worker: bool
     main: asyncio.AbstractEventLoop
     clock: DatabaseClock
     codec: Codec
@@ -84,6 +85,9 @@ class Host(Protocol):
     def use_definition(self) -> Callable[[WorkflowSpec | StepSpec], None]: ...
     @property
     def workflow_names(self) -> Callable[[], list[str]]: ...
+    def new_row(self) -> int: ...
+    def started(self, run: NewRun, fence: Fence | None) -> None: ...
+    def left(self, execution: Any, end: Finish | Release) -> None: ...
     def may_own(self, run: NewRun) -> bool: ...
     def fence(self) -> Fence: ...
     def lease_lost(self, fence: Fence) -> None: ...

@@ -168,7 +168,7 @@ class Roster:
     # -- leaving ------------------------------------------------------------
     def suspend(self, execution: Execution) -> None:
         """Let an idle run leave memory."""
-        self._engine.committer.add_release(execution, execution.suspend())
+        self._engine.committer.add_end(execution, execution.suspend())
 
     def release(self, execution: Execution) -> None:
         """Let go of a run, for a peer to continue now, or when it is due if it only waits."""
@@ -177,7 +177,7 @@ class Roster:
             return
         execution.unwind()
         release = Release(execution.row, execution.claim, wake_at=self._engine.clock.now())
-        self._engine.committer.add_release(execution, release)
+        self._engine.committer.add_end(execution, release)
 
     def release_all(self) -> None:
         """Let go of every run."""
@@ -204,14 +204,14 @@ class Roster:
         for request in execution.cancels:
             self._engine.committer.add_handled(execution, request)
         error = record_error(asyncio.CancelledError(reason), self._engine.codec)
-        self._engine.committer.add_finish(execution, execution.finish(Status.CANCELLED, None, error))
+        self._engine.committer.add_end(execution, execution.finish(Status.CANCELLED, None, error))
 
     def _hold(self, execution: Execution, reason: str, request: int | None = None) -> None:
         execution.unwind()
         if request is not None:
             self._engine.committer.add_handled(execution, request)
         release = Release(execution.row, execution.claim, wake_at=None, hold="paused", hold_reason=reason)
-        self._engine.committer.add_release(execution, release)
+        self._engine.committer.add_end(execution, release)
 
     def write_failed(self, execution: Execution, error: BaseException) -> None:
         """The database refused what a run had to write: hold the run as the journal has it."""
