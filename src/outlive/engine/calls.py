@@ -102,11 +102,16 @@ class Call(RunFuture):
             task = self._task
             if task is not None and task._fut_waiter is self:  # type: ignore[attr-defined]
                 self._cancels_before = task.cancelling() - 1
-            self.execution.cancel_call(self)
+            if self.begun:  # else it is settled when its time comes
+                self.stop()
         return True
 
     def stop(self) -> None:
         """End the work, as far as that is possible; called once, after begin."""
+        self.forget()
+
+    def forget(self) -> None:
+        """End what this process does for the call: nobody waits for it here."""
         if self.work is not None and not self.committing:
             self.work.cancel()
 
@@ -210,7 +215,7 @@ class ChildCall(Call):
                 return
             self.execution.settle(self, "ok", text, value, None)
         elif ended.status == Status.CANCELLED:
-            self.fail(_cancelled_child(ended))
+            self.fail(failure_record("outlive.errors.RunCancelled", f"child run {ended.id!r} was cancelled"))
         elif ended.status == Status.FAILED:
             self.fail(ended.error)
 
@@ -266,10 +271,6 @@ def child_id(parent_id: str, key: str) -> str:
     """Give the id of the child that a parent starts at a key: the same on every replay."""
     plain = f"{parent_id}/{key}"
     return plain if len(plain) <= ID_MAX_CHARS else f"{plain[: ID_MAX_CHARS - 17]}~{digest(plain)}"
-
-
-def _cancelled_child(ended: EndedRun) -> str:
-    return failure_record("outlive.errors.RunCancelled", f"child run {ended.id!r} was cancelled")
 
 
 def _taken(existing: ExistingRun, wanted: NewRun) -> str:

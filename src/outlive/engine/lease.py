@@ -85,9 +85,9 @@ class Lease:
         self._stop()
         if self._turn_timer is not None:
             self._turn_timer.cancel()
-        thread, self._thread = self._thread, None
-        if thread is not None and thread is not threading.current_thread():
-            await self._main.run_in_executor(None, thread.join)
+        if self._thread is not None:
+            await self._main.run_in_executor(None, self._thread.join)
+            self._thread = None
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
