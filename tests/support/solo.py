@@ -402,6 +402,7 @@ class Solo:
         self.suspending = False
         self.died = False
         self.lease_s = 15.0
+        self.definitions = self
         self.may_begin: Callable[..., bool] = lambda *_: True
         self.commit_delay: Callable[[], float] = lambda: 0.0
         self.step_delay: Callable[[str], float] = lambda _key: 0.0
@@ -687,7 +688,7 @@ class Solo:
     def fence(self) -> Fence:
         return Fence(1, 1)
 
-    def use_definition(self, spec: Any) -> None: ...
+    def use(self, spec: Any) -> None: ...
 
     def lease_lost(self) -> None:
         raise AssertionError("a lone run has no rival")

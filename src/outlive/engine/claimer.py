@@ -38,7 +38,7 @@ class Claimer:
     async def turn(self) -> float:
         """Claim once; at rest, wait no longer than until the next run is due."""
         engine, store = self._engine, self._engine.store
-        names = engine.workflow_names()
+        names = engine.definitions.names()
         if not names or not engine.lease.alive():
             return self._backoff.after(False)
         await self._make_quiet()

@@ -11,25 +11,26 @@ import contextvars
 import json
 import logging
 import os
-import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from outlive.clock import Clock, DatabaseClock
+from outlive.clock import DatabaseClock
+from outlive.codec.payload import Codec
 from outlive.engine.bodies import Bodies
 from outlive.engine.claimer import Claimer, Requests, Sweep, Takeover
 from outlive.engine.committer import Committer
 from outlive.engine.execution import Execution
-from outlive.engine.filelock import FileLocks, ProcessLock
+from outlive.engine.filelock import ProcessLock
 from outlive.engine.lease import Lease
 from outlive.engine.looper import Backoff, Looper
+from outlive.engine.roles import Definitions, World
 from outlive.engine.roster import Roster
 from outlive.engine.transactions import Transactions
 from outlive.engine.watcher import Watcher
 from outlive.errors import StoreError, StoreUnavailable
 from outlive.ids import Ids
-from outlive.limits import BEATS_PER_LEASE, LEASE_MIN_S, POLL_BUSY_S, POLL_IDLE_S
-from outlive.model.definition import StepSpec, WorkflowSpec
+from outlive.limits import BEATS_PER_LEASE, POLL_BUSY_S, POLL_IDLE_S
 from outlive.model.reads import Claimed, EndedRun, WorkerRow
 from outlive.model.writes import ExistingRun, Fence, Finish, NewRun, Release
 from outlive.store.interface import FenceLost, Store
@@ -37,49 +38,39 @@ from outlive.store.interface import FenceLost, Store
 log = logging.getLogger("outlive.engine")
 
 
+@dataclass
+class Options:
+    """How the user of an app wants this process to work; times in seconds."""
+
+    codec: Codec
+    worker: bool
+    name: str
+    lease_s: float
+    grace_s: float
+    max_running: int
+
+
 class Engine:
     """See the module's text. Made on the loop that it will live on."""
 
-    def __init__(
-        self,
-        store: Store,
-        *,
-        clock: Clock,
-        chance: random.Random,
-        codec: Any,
-        find_workflow: Callable[[str], WorkflowSpec | None],
-        use_definition: Callable[[WorkflowSpec | StepSpec], None],
-        workflow_names: Callable[[], list[str]],
-        worker: bool,
-        name: str,
-        lease_s: float,
-        grace_s: float,
-        max_running: int,
-        locks: FileLocks,
-        threaded: bool = True,
-    ) -> None:
+    def __init__(self, store: Store, world: World, definitions: Definitions, options: Options) -> None:
         self.store = store
-        self.codec = codec
+        self.definitions = definitions
+        self.options = options
+        self.codec = options.codec
+        self.lease_s = options.lease_s
+        self.is_worker = options.worker
         self.main = asyncio.get_running_loop()
         self.context = contextvars.copy_context()  # of the app: runs and bodies see what was set before it was entered
-        self.clock = DatabaseClock(clock)
-        self.chance = chance
+        self.clock = DatabaseClock(world.clock)
+        self.chance = chance = world.chance
         self.ids = Ids(chance)
-        self.name = name
-        self.find_workflow = find_workflow
-        self.use_definition = use_definition
-        self.workflow_names = workflow_names
-        self.is_worker = worker
-        self.lease_s = max(lease_s, LEASE_MIN_S)
-        self._grace_s = grace_s
-        self.locks = locks
+        self.locks = world.locks
         self._lock: ProcessLock | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._loose: set[asyncio.Task[Any]] = set()
-        self.roster = Roster(self, max_running)
-        self.lease = Lease(
-            store, self.clock, self.main, self.lease_s, self.lease_lost, self.roster.go_on, threaded=threaded
-        )
+        self.roster = Roster(self, options.max_running)
+        self.lease = Lease(self, threaded=world.threaded)
         self.committer = Committer(self)
         self.bodies = Bodies(self.main, Transactions(self), chance, self.context)
         self.watcher = Watcher(store, self.roster.executions, Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random))
@@ -120,7 +111,7 @@ class Engine:
             await looper.stop()
         if self._renewal is not None:
             await asyncio.gather(self._renewal, return_exceptions=True)
-        until = self.clock.steady() + self._grace_s
+        until = self.clock.steady() + self.options.grace_s
         while self.bodies.in_flight and self.clock.steady() < until:
             await asyncio.sleep(0.005)
         self.committer.close()
@@ -145,7 +136,7 @@ class Engine:
     async def _register(self) -> None:
         worker = self.ids.worker_id()
         self._lock = self.locks.hold(worker)
-        row = WorkerRow(worker, 1, self.locks.host, os.getpid(), self.name, self._lock.path, 0.0)
+        row = WorkerRow(worker, 1, self.locks.host, os.getpid(), self.options.name, self._lock.path, 0.0)
         try:
             await self.lease.open(row)
         except BaseException:
@@ -208,7 +199,7 @@ class Engine:
             and run.queue == ""
             and self.lease.alive()
             and self.roster.free_slots() > 0
-            and self.find_workflow(run.workflow) is not None
+            and self.definitions.find(run.workflow) is not None
         )
 
     async def start(self, run: NewRun) -> ExistingRun | None:

@@ -78,7 +78,7 @@ def _call(run: LiveRun, spec: StepSpec | WorkflowSpec, args: Args, kwargs: Kwarg
 
 
 def _step_call(run: LiveRun, spec: StepSpec, args: Args, kwargs: Kwargs) -> StepCall:
-    run.engine.use_definition(spec)
+    run.engine.definitions.use(spec)
     key = run.loop.branch().key(spec.name)
     checked = None
     if spec.check_arguments:
@@ -95,7 +95,7 @@ def _child_call(run: LiveRun, spec: WorkflowSpec, args: Args, kwargs: Kwargs) ->
 
 def _new_child(run: LiveRun, spec: WorkflowSpec, args: Args, kwargs: Kwargs, **options: Any) -> tuple[NewRun, str]:
     engine = run.engine
-    engine.use_definition(spec)
+    engine.definitions.use(spec)
     key = run.loop.branch().key(spec.name)
     where = f"arguments of workflow {spec.name}"
     text = encode_arguments(run.codec, spec.shape, args, kwargs, where=where)

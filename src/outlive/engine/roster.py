@@ -85,7 +85,7 @@ class Roster:
     def enter(self, claimed: Claimed, entries: list[EntryRow]) -> None:
         """Take a run that this process owns into memory and let it run."""
         engine = self._engine
-        spec = engine.find_workflow(claimed.workflow)
+        spec = engine.definitions.find(claimed.workflow)
         assert spec is not None, claimed.workflow
         refused: Exception | None = None
         try:
