@@ -282,20 +282,20 @@ class _Committer:
         self,
         execution: Execution,
         entry: EntryWrite,
-        child: NewRun | None = None,
         on_durable: Callable[[Committed], Any] | None = None,
     ) -> None:
         self._solo.check(not execution.closed, f"{entry.key} is recorded for a run that has left memory")
         self._solo.check(not execution.loop.unwinding, f"{entry.key} is recorded while the run unwinds")
         kept = self._line(execution)
         kept.pending.append(entry)
-        if child is not None:
-            kept.children.append(child)
         if on_durable is not None:
             kept.on_durable.append(on_durable)
 
     def add_child(self, execution: Execution, child: NewRun, on_durable: Callable[[Committed], Any]) -> None:
-        self._line(execution).on_durable.append(on_durable)
+        kept = self._line(execution)
+        if child.row not in self._solo.runs:
+            kept.children.append(child)
+        kept.on_durable.append(on_durable)
 
     def add_end(self, execution: Execution, end: Finish | Release) -> None:
         self._line(execution).end = end

@@ -29,7 +29,7 @@ class Claimer:
 
     def __init__(self, engine: Host, chance: random.Random) -> None:
         self._engine = engine
-        self._backoff = Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random)
+        self._backoff = Backoff(chance)
         self._hushed_at = float("-inf")
         self._strays = False  # whether the database may think that we own a run we do not know of
         self.full = False  # whether there is no room for another run: the next one that leaves is to wake us
@@ -95,7 +95,7 @@ class Requests:
 
     def __init__(self, engine: Host, chance: random.Random) -> None:
         self._engine = engine
-        self._backoff = Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random)
+        self._backoff = Backoff(chance)
         self.looper = Looper("requests", self.turn, engine.lease_lost)
 
     async def turn(self) -> float:

@@ -42,7 +42,7 @@ class Committer:
         self._held: dict[LiveRun, dict[LiveRun, RunWrites]] = {}  # what runs that are written apart add meanwhile
         self._one_apart = asyncio.Lock()  # the other connections are for what is small
         self._closing = False
-        self._between: list[tuple[Callable[[], Awaitable[None]], asyncio.Future[None]]] = []
+        self._turn = asyncio.Lock()  # held while a batch is under way
 
     # -- adding -------------------------------------------------------------
     async def start(self, run: NewRun) -> ExistingRun | None:
@@ -56,22 +56,19 @@ class Committer:
         self,
         execution: LiveRun,
         entry: EntryWrite,
-        child: NewRun | None = None,
         on_durable: Callable[[Committed], Any] | None = None,
     ) -> None:
-        """Add an entry, with the run that it starts; it replaces a pending one of the same key, only `started`."""
+        """Add an entry; it replaces a pending one of the same key, only `started`."""
         writes = self._of(execution)
         writes.entries[entry.key] = entry
         writes.count += 1
-        if is_large(entry.value) or (child is not None and is_large(child.input)):
+        if is_large(entry.value):
             writes.large = True
-        if child is not None:
-            writes.children += (child,)
         if on_durable is not None:
             writes.on_durable += (on_durable,)
 
     def add_child(self, execution: LiveRun, child: NewRun, on_durable: Callable[[Committed], None]) -> None:
-        """Add a run that an earlier entry has started, to hear what became of it."""
+        """Add a run that an entry, just added or on disk, has started, to hear what became of it."""
         writes = self._of(execution)
         writes.children += (child,)
         if is_large(child.input):
@@ -95,10 +92,10 @@ class Committer:
 
     async def between(self, work: Callable[[], Awaitable[None]]) -> None:
         """Await `work()` while no batch is under way: what is in memory and in the database then agrees."""
-        done: asyncio.Future[None] = self._main.create_future()
-        self._between.append((work, done))
-        self._soon()
-        await done
+        async with self._turn:
+            if self._apart:
+                await asyncio.wait(self._apart)
+            await work()
 
     def _of(self, execution: LiveRun) -> RunWrites:
         pending = self._held.get(execution, self._runs) if self._held else self._runs
@@ -120,16 +117,14 @@ class Committer:
 
     async def _commit_pending(self) -> None:
         try:
-            while self._starts or self._runs or self._between:
-                while self._between:
-                    if self._apart:
-                        await asyncio.wait(self._apart)
-                    await _settled(*self._between.pop(0))
-                large, rest = self._take().apart()
-                if large.starts or large.runs:
-                    self._held.update((writes.execution, {}) for writes in large.runs)
-                    self._apart.add(self._main.create_task(self._commit_apart(large), name="outlive-committer-large"))
-                await self._commit(rest)
+            while self._starts or self._runs:
+                async with self._turn:
+                    large, rest = self._take().apart()
+                    if large.starts or large.runs:
+                        self._held.update((writes.execution, {}) for writes in large.runs)
+                        work = self._main.create_task(self._commit_apart(large), name="outlive-committer-large")
+                        self._apart.add(work)
+                    await self._commit(rest)
         finally:
             self._work = None
 
@@ -257,14 +252,3 @@ class Committer:
     def close(self) -> None:
         """Give up on a store that does not answer."""
         self._closing = True
-
-
-async def _settled(work: Callable[[], Awaitable[None]], done: asyncio.Future[None]) -> None:
-    try:
-        await work()
-    except Exception as error:
-        if not done.done():
-            done.set_exception(error)
-    else:
-        if not done.done():
-            done.set_result(None)

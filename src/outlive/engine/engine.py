@@ -11,7 +11,6 @@ import contextvars
 import json
 import logging
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +29,7 @@ from outlive.engine.transactions import Transactions
 from outlive.engine.watcher import Watcher
 from outlive.errors import StoreError, StoreUnavailable
 from outlive.ids import Ids
-from outlive.limits import BEATS_PER_LEASE, POLL_BUSY_S, POLL_IDLE_S
+from outlive.limits import BEATS_PER_LEASE, POLL_IDLE_S
 from outlive.model.reads import Claimed, EndedRun, WorkerRow
 from outlive.model.writes import ExistingRun, Fence, Finish, NewRun, Release
 from outlive.store.interface import FenceLost, Store
@@ -73,13 +72,15 @@ class Engine:
         self.lease = Lease(self, threaded=world.threaded)
         self.committer = Committer(self)
         self.bodies = Bodies(self.main, Transactions(self), chance, self.context)
-        self.watcher = Watcher(store, self.roster.executions, Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random))
+        self.watcher = Watcher(store, self.roster.executions, Backoff(chance))
         self.claimer = Claimer(self, chance)
         self._requests = Requests(self, chance)
         self._takeover = Takeover(self, chance)
         self._sweep = Sweep(self)
-        self._hints = Looper("hints", self._wait_hint)
-        self._marks = Looper("marks", self._mark_all)
+        self._loopers = [self.watcher.looper, Looper("hints", self._wait_hint)]
+        if self.is_worker:
+            duties = (self.claimer, self._requests, self._takeover, self._sweep)
+            self._loopers += [*(duty.looper for duty in duties), Looper("marks", self._mark_all)]
 
     # -- life ---------------------------------------------------------------
     async def open(self, *, migrate: bool) -> None:
@@ -90,16 +91,8 @@ class Engine:
         if self.is_worker:
             await self._register()
             await self._takeover.turn()
-        for looper in self._loopers():
+        for looper in self._loopers:
             looper.start(self.main)
-
-    def _loopers(self) -> Iterable[Looper]:
-        yield self.watcher.looper
-        yield self._hints
-        if self.is_worker:
-            for duty in (self.claimer, self._requests, self._takeover, self._sweep):
-                yield duty.looper
-            yield self._marks
 
     async def close(self) -> None:
         """Stop claiming, let steps in flight finish within the grace, release every run, leave.
@@ -107,7 +100,7 @@ class Engine:
         Also after an `open` that failed.
         """
         self.roster.closing = True
-        for looper in self._loopers():
+        for looper in self._loopers:
             await looper.stop()
         if self._renewal is not None:
             await asyncio.gather(self._renewal, return_exceptions=True)

@@ -68,7 +68,7 @@ class Recorder:
         """Write that an attempt begins, for a step that may not be repeated blindly; give when that is on disk."""
         durable: asyncio.Future[None] = self._engine.main.create_future()
         entry = self.entry_of(call, "started", None)
-        self._append_started(entry, None, lambda _: None if durable.done() else durable.set_result(None))
+        self._append_started(entry, lambda _: None if durable.done() else durable.set_result(None))
         return durable
 
     def start_child(self, call: ChildCall | StartCall, child: NewRun) -> None:
@@ -87,17 +87,15 @@ class Recorder:
 
         if recorded is not None:
             child.row, child.started_at = json.loads(recorded.value or "{}")["row"], None
-            self._engine.committer.add_child(run, child, on_durable)
-            return
-        child.started_at = self._engine.clock.now() if self._engine.may_own(child) else None
-        self._append_started(self.entry_of(call, "started", child_reference(child)), child, on_durable)
+        else:
+            child.started_at = self._engine.clock.now() if self._engine.may_own(child) else None
+            self._append_started(self.entry_of(call, "started", child_reference(child)))
+        self._engine.committer.add_child(run, child, on_durable)
 
-    def _append_started(
-        self, entry: EntryWrite, child: NewRun | None = None, on_durable: Callable[[Any], Any] | None = None
-    ) -> None:
+    def _append_started(self, entry: EntryWrite, on_durable: Callable[[Any], Any] | None = None) -> None:
         entry.finished_at = None
         self.appended += 1
-        self._engine.committer.add_entry(self._run, entry, child, on_durable)
+        self._engine.committer.add_entry(self._run, entry, on_durable)
 
 
 def microseconds(at: float) -> float:

@@ -158,7 +158,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         outer = asyncio._get_running_loop()
         asyncio._set_running_loop(self)
         hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(firstiter=_ignore, finalizer=_ignore)
+        sys.set_asyncgen_hooks(_ignore, _ignore)
         try:
             work()
         finally:
