@@ -136,7 +136,7 @@ class StepCall(Call):
 
     def begin(self) -> None:
         bodies = self.execution.engine.bodies
-        started = self.execution.journal.started(self.key) if self.spec.on_unknown != "retry" else None
+        started = self.execution.journal.started.get(self.key) if self.spec.on_unknown != "retry" else None
         if started is None or started.error is not None:
             bodies.begin(self)
             return
@@ -168,20 +168,33 @@ class BarrierCall(Call):
         return None
 
 
-class ChildCall(Call):
+class RunCall(Call):
+    """A call that starts a child run."""
+
+    def __init__(self, execution: LiveRun, run: NewRun, digest: str | None) -> None:
+        super().__init__(execution, run.parent_key or "", run.workflow, digest)
+        self.run = run
+
+    def begin(self) -> None:
+        # A run that has not looked yet does not rest: the child may have ended long ago, and
+        # a run that left memory now would never hear of its start, and be claimed for it again.
+        self.execution.looking += 1
+        self.execution.recorder.start_child(self)
+
+    def on_started(self, existing: ExistingRun | None, *, again: bool) -> None:
+        """Take note that the child's run, or another of its id, is on disk; `again`: the entry was there before."""
+        raise NotImplementedError
+
+
+class ChildCall(RunCall):
     """A child run, awaited: settled by the child's end."""
 
     kind = "child"
+    on_disk = False
 
-    def __init__(self, execution: LiveRun, key: str, run: NewRun, result_hint: Any, digest: str | None) -> None:
-        super().__init__(execution, key, run.workflow, digest)
-        self.run = run
+    def __init__(self, execution: LiveRun, run: NewRun, result_hint: Any, digest: str | None) -> None:
+        super().__init__(execution, run, digest)
         self.result_hint = result_hint
-        self.on_disk = False
-
-    def begin(self) -> None:
-        self.execution.looking += 1  # it may have ended long ago: a run that has not looked yet does not rest
-        self.execution.recorder.start_child(self, self.run)
 
     def on_started(self, existing: ExistingRun | None, *, again: bool) -> None:
         """The child's run is on disk: wait for its end."""
@@ -231,21 +244,16 @@ class ChildCall(Call):
         return self.execution.codec.decode(text, self.result_hint, where=f"result of workflow {self.name}")
 
 
-class StartCall(Call):
+class StartCall(RunCall):
     """A child run that is only started: settled when its row is on disk."""
 
     kind = "start"
 
     def __init__(
-        self, execution: LiveRun, key: str, run: NewRun, digest: str | None, make_handle: Callable[[str, int], Any]
+        self, execution: LiveRun, run: NewRun, digest: str | None, make_handle: Callable[[str, int], Any]
     ) -> None:
-        super().__init__(execution, key, run.workflow, digest)
-        self.run = run
+        super().__init__(execution, run, digest)
         self.make_handle = make_handle
-
-    def begin(self) -> None:
-        self.execution.looking += 1  # a run that left memory now would never hear of it, and be claimed for it again
-        self.execution.recorder.start_child(self, self.run)
 
     def on_started(self, existing: ExistingRun | None, *, again: bool) -> None:
         """The child's run is on disk: that is all. The same id of the same workflow is the same run."""

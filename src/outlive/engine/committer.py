@@ -41,7 +41,7 @@ class Committer:
         self._apart: set[asyncio.Task[None]] = set()
         self._held: dict[LiveRun, dict[LiveRun, RunWrites]] = {}  # what runs that are written apart add meanwhile
         self._one_apart = asyncio.Lock()  # the other connections are for what is small
-        self._closing = False
+        self.closing = False  # it gives up on a store that does not answer
         self._turn = asyncio.Lock()  # held while a batch is under way
 
     # -- adding -------------------------------------------------------------
@@ -183,7 +183,7 @@ class Committer:
                 load.fail_starts(error)
                 log.warning("the store does not write, %d rows wait for it: %s", len(batch), error)
                 if not (isinstance(error, StoreUnavailable) and error.outcome_unknown):
-                    if self._closing:
+                    if self.closing:
                         return None
                     load.starts.clear()  # else it is sent again as it is: a start may have taken effect
                     batch = load.batch()
@@ -248,7 +248,3 @@ class Committer:
             self._engine.left(execution, writes.end)
         elif writes.count:
             execution.written(writes.count)
-
-    def close(self) -> None:
-        """Give up on a store that does not answer."""
-        self._closing = True

@@ -107,7 +107,7 @@ class Engine:
         until = self.clock.steady() + self.options.grace_s
         while self.bodies.in_flight and self.clock.steady() < until:
             await asyncio.sleep(0.005)
-        self.committer.close()
+        self.committer.closing = True
         await self.committer.drain()
         self.roster.release_all()
         await self.committer.drain()

@@ -357,7 +357,7 @@ class Execution:
             call.begun = True
             if isinstance(call, StepCall):
                 self._in_flight += 1
-                started = self.journal.started(call.key)
+                started = self.journal.started.get(call.key)
                 crashes = 0 if self.recorder.outcomes else self.claimed.crashes
                 call.attempts = 1 + crashes
                 if started is not None:  # an attempt that only began is the one that the crash used up

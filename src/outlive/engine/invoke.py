@@ -40,7 +40,7 @@ async def start_child(
     if run.loop.unwinding:
         await run.loop.create_future()
     child, args_digest = _new_child(run, spec, args, kwargs, **options)
-    call = StartCall(run, child.parent_key or "", child, args_digest, make_handle)
+    call = StartCall(run, child, args_digest, make_handle)
     run.ask(call)
     return await call
 
@@ -90,7 +90,7 @@ def _step_call(run: LiveRun, spec: StepSpec, args: Args, kwargs: Kwargs) -> Step
 
 def _child_call(run: LiveRun, spec: WorkflowSpec, args: Args, kwargs: Kwargs) -> ChildCall:
     child, args_digest = _new_child(run, spec, args, kwargs)
-    return ChildCall(run, child.parent_key or "", child, spec.shape.result, args_digest)
+    return ChildCall(run, child, spec.shape.result, args_digest)
 
 
 def _new_child(run: LiveRun, spec: WorkflowSpec, args: Args, kwargs: Kwargs, **options: Any) -> tuple[NewRun, str]:

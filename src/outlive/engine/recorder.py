@@ -13,9 +13,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from outlive.engine.calls import Call, ChildCall, StartCall, child_reference
+from outlive.engine.calls import Call, RunCall, child_reference
 from outlive.engine.roles import LiveRun
-from outlive.model.writes import Committed, EntryWrite, NewRun, Outcome
+from outlive.model.writes import Committed, EntryWrite, Outcome
 
 
 class Recorder:
@@ -71,15 +71,15 @@ class Recorder:
         self._append_started(entry, lambda _: None if durable.done() else durable.set_result(None))
         return durable
 
-    def start_child(self, call: ChildCall | StartCall, child: NewRun) -> None:
+    def start_child(self, call: RunCall) -> None:
         """Write the child's run together with the entry that says it was started.
 
         If that entry is there already, only the run is sent: a database that has the entry
         inserts nothing, but says so if the id was another run's, which no other entry may say yet.
         """
-        run = self._run
+        run, child = self._run, call.run
         run.has_children = True
-        recorded = run.journal.started(call.key)
+        recorded = run.journal.started.get(call.key)
 
         def on_durable(committed: Committed) -> None:
             if not run.closed:
