@@ -105,14 +105,14 @@ class Load:
 
     def halves(self) -> Iterable[Load]:
         """Split in two, or give nothing if there is one part only."""
-        parts = len(self.starts) + len(self.runs)
+        if self.starts and self.runs:
+            return Load(self.starts, [], self.large), Load([], self.runs, self.large)
+        parts = max(len(self.starts), len(self.runs))
         if parts < 2:
             return self._halves_of_run(self.runs[0]) if self.runs else ()
-        if len(self.runs) < 2 or self.starts:
-            middle = (len(self.starts) + 1) // 2 if not self.runs else len(self.starts)
-            return Load(self.starts[:middle], [], self.large), Load(self.starts[middle:], self.runs, self.large)
-        middle = len(self.runs) // 2
-        return Load([], self.runs[:middle], self.large), Load([], self.runs[middle:], self.large)
+        middle = parts // 2
+        first = Load(self.starts[:middle], self.runs[:middle], self.large)
+        return first, Load(self.starts[middle:], self.runs[middle:], self.large)
 
     def _halves_of_run(self, writes: RunWrites) -> Iterable[Load]:
         """Split what one run has to write: its first entries, then the others and all that waits for them."""
