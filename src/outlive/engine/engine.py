@@ -62,8 +62,8 @@ class Engine:
         self.main = asyncio.get_running_loop()
         self.context = contextvars.copy_context()  # of the app: runs and bodies see what was set before it was entered
         self.clock = DatabaseClock(world.clock)
-        self.chance = chance = world.chance
-        self.ids = Ids(chance)
+        self.chance = world.chance
+        self.ids = Ids(self.chance)
         self.locks = world.locks
         self._lock: ProcessLock | None = None
         self._renewal: asyncio.Task[None] | None = None
@@ -71,11 +71,11 @@ class Engine:
         self.roster = Roster(self, options.max_running)
         self.lease = Lease(self, threaded=world.threaded)
         self.committer = Committer(self)
-        self.bodies = Bodies(self.main, Transactions(self), chance, self.context)
-        self.watcher = Watcher(store, self.roster.executions, Backoff(chance))
-        self.claimer = Claimer(self, chance)
-        self._requests = Requests(self, chance)
-        self._takeover = Takeover(self, chance)
+        self.bodies = Bodies(self.main, Transactions(self), self.chance, self.context)
+        self.watcher = Watcher(store, self.roster.executions, Backoff(self.chance))
+        self.claimer = Claimer(self)
+        self._requests = Requests(self)
+        self._takeover = Takeover(self)
         self._sweep = Sweep(self)
         self._loopers = [self.watcher.looper, Looper("hints", self._wait_hint)]
         if self.is_worker:
