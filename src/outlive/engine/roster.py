@@ -42,7 +42,7 @@ class Roster:
         self.closing = False  # nothing enters or begins any more
         self.hushed = False  # no step begins, so that a suspect may run alone
         self._suspects = 0
-        self._waits: dict[int, list[asyncio.Future[Any]]] = {}  # of handles, for a run that is executed here
+        self._lost_waits: dict[int, list[asyncio.Future[Any]]] = {}  # of handles, for a run that is executed here
         self.threads = WorkflowThreads(self._free_thread)
 
     # -- room ---------------------------------------------------------------
@@ -226,7 +226,7 @@ class Roster:
     def left(self, row: int) -> None:
         """Take note that a run's end or release is on disk."""
         self.executions.pop(row, None)
-        self._waits.pop(row, None)
+        self._lost_waits.pop(row, None)
 
     def disown(self) -> None:
         """The lease is lost: forget every run without a trace."""
@@ -235,14 +235,14 @@ class Roster:
         for execution in lost:
             execution.disowned = True
             execution.unwind()
-            for waiting in self._waits.pop(execution.row, ()):
+            for waiting in self._lost_waits.pop(execution.row, ()):
                 if not waiting.done():
                     waiting.set_exception(LeaseLost(execution.id))
 
     def wait_here(self, row: int, waiting: asyncio.Future[Any]) -> None:
         """Fail what waits for the end of a run if this process loses the run."""
         if row in self.executions:
-            self._waits.setdefault(row, []).append(waiting)
+            self._lost_waits.setdefault(row, []).append(waiting)
 
 
 async def _fail(error: BaseException) -> Any:
