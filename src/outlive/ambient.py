@@ -173,6 +173,7 @@ async def start(
         "priority": check_priority(priority),
         "key": check_key(key),
         "delay_s": check_wait(delay, "delay=…"),
+        "parent_close": parent_close,
     }
     if id is not None:
         options["id"] = check_id(id)
@@ -180,7 +181,7 @@ async def start(
     def make_handle(run_id: str, row: int) -> Run:
         return Run(lambda: _outside(cast(Engine, execution.engine)), run_id, row, spec.shape.result, created=True)
 
-    return await start_child(execution, spec, args, kwargs or {}, options, parent_close, make_handle)  # type: ignore[no-any-return]
+    return await start_child(execution, spec, args, kwargs or {}, options, make_handle)  # type: ignore[no-any-return]
 
 
 def _outside(engine: Engine) -> Engine:

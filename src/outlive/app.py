@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import random
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping
@@ -15,7 +14,7 @@ from outlive.clock import Clock, Duration, SystemClock, seconds, to_instant
 from outlive.codec.jsontext import JsonCodec
 from outlive.codec.payload import Codec, encode_arguments
 from outlive.definitions import spec_of
-from outlive.engine.engine import Engine
+from outlive.engine.engine import Engine, Options
 from outlive.engine.filelock import FileLocks
 from outlive.engine.transactions import current_transaction
 from outlive.errors import RunExists, RunNotFound, UsageError
@@ -79,8 +78,7 @@ class Outlive:
             raise UsageError(f"lease=… is at least {LEASE_MIN_S} seconds, not {lease_s:g}")
         if max_running < 1 or pool_size < 2:
             raise UsageError("max_running=… is at least 1 and pool_size=… at least 2")
-        self._make_engine = functools.partial(
-            Engine,
+        self._options = Options(
             codec=codec if codec is not None else JsonCodec(),
             worker=worker,
             name=self.name,
@@ -90,7 +88,6 @@ class Outlive:
         )
         self._url = url
         self._pool_size = pool_size
-        self._worker = worker
         self._migrate = migrate
         self._include = [include] if isinstance(include, str) else list(include) if include is not None else None
         self._entered: Engine | None = None
@@ -105,16 +102,7 @@ class Outlive:
             raise UsageError("this app is open already; make another Outlive(...) for another loop or block")
         registry = Registry(self._include)
         world = self._world
-        engine = self._make_engine(
-            world.make_store(self._url, self._pool_size),
-            clock=world.clock,
-            chance=world.chance,
-            locks=world.locks,
-            threaded=world.threaded,
-            find_workflow=registry.find,
-            use_definition=registry.use,
-            workflow_names=registry.names,
-        )
+        engine = Engine(world.make_store(self._url, self._pool_size), world, registry, self._options)
         self._pid = os.getpid()
         try:
             await engine.open(migrate=self._migrate)
@@ -207,7 +195,7 @@ class Outlive:
             shown = _check_mapping(attributes, "attributes=…")
             run.attributes = engine.codec.encode(shown, where=f"attributes of run {run.id}")
         if spec is not None:
-            engine.use_definition(spec)
+            engine.definitions.use(spec)
         existing = await (engine.start(run) if tx is None else engine.store.start_in(tx, run))
         if existing is not None and existing.workflow != name:
             raise RunExists(run.id, existing.workflow, name)
@@ -216,8 +204,8 @@ class Outlive:
 
     def _find(self, engine: Engine, name: str) -> WorkflowSpec | None:
         """Give the workflow of a name; a client may start one that only workers know."""
-        spec = engine.find_workflow(check_name(name))
-        if spec is None and self._worker:
+        spec = engine.definitions.find(check_name(name))
+        if spec is None and engine.is_worker:
             raise UsageError(
                 f"no workflow {name!r} is declared in this process; import its module, pass the definition "
                 "itself, or use a client: Outlive(…, worker=False)"
@@ -234,7 +222,8 @@ class Outlive:
         row = await engine.store.find_run(check_id(id))
         if row is None:
             raise RunNotFound(id)
-        return Run(self._engine, row.id, row.row, _result_of(engine.find_workflow(row.workflow)), created=False)
+        spec = engine.definitions.find(row.workflow)
+        return Run(self._engine, row.id, row.row, _result_of(spec), created=False)
 
     def runs(
         self,

@@ -21,8 +21,7 @@ from outlive.clock import Duration, seconds
 from outlive.codec.payload import CallShape
 from outlive.engine.bodies import current_step
 from outlive.engine.execution import Execution
-from outlive.engine.invoke import call_child, call_step
-from outlive.engine.roles import LiveRun
+from outlive.engine.invoke import invoke
 from outlive.engine.runloop import RunLoop
 from outlive.engine.threads import current_body
 from outlive.errors import UsageError
@@ -57,18 +56,13 @@ class Definition(Generic[P, R]):
                     f"{spec.name} is a plain function: an async workflow calls it as "
                     f"`await asyncio.to_thread({spec.name}, …)`"
                 )
-            return self._begin(execution, args, kwargs)  # type: ignore[no-any-return]
+            return invoke(execution, spec, args, kwargs)  # type: ignore[return-value]
         body = current_body.get()
         if body is not None:
             if spec.is_async:
                 raise UsageError(f"{spec.name} is async: a plain workflow function calls plain {spec.kind}s")
-            return body.call(lambda: self._begin(body.execution, args, kwargs))  # type: ignore[no-any-return]
+            return body.call(lambda: invoke(body.execution, spec, args, kwargs))  # type: ignore[no-any-return]
         return spec.function(*args, **kwargs)  # type: ignore[no-any-return]
-
-    def _begin(self, run: LiveRun, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if isinstance(self.spec, StepSpec):
-            return call_step(run, self.spec, args, kwargs)
-        return call_child(run, self.spec, args, kwargs)
 
     def __repr__(self) -> str:
         return f"<{self.spec.kind} {self.spec.name}>"

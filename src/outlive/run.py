@@ -13,16 +13,7 @@ from outlive.clock import Duration, seconds, to_datetime
 from outlive.codec.failure import error_facts, rebuild_error
 from outlive.codec.payload import Codec, codec_for
 from outlive.engine.engine import Engine
-from outlive.errors import (
-    LeaseLost,
-    RunCancelled,
-    RunFailed,
-    RunNotFound,
-    RunOnHold,
-    RunTimedOut,
-    StepFailed,
-    UsageError,
-)
+from outlive.errors import RunCancelled, RunFailed, RunNotFound, RunOnHold, RunTimedOut, StepFailed, UsageError
 from outlive.limits import ERROR_TEXT_MAX_CHARS
 from outlive.model.reads import EndedRun, EntryRow, RunRow
 from outlive.model.status import Status
@@ -127,12 +118,8 @@ class Run:
             elif stop_on_hold:
                 done.set_exception(RunOnHold(self.id, ended.status, error_facts(ended.error or "{}")["text"]))
 
-        def on_lost(lost: LeaseLost) -> None:
-            if not done.done():
-                done.set_exception(lost)
-
         engine.watcher.watch(self._row, on_ended)
-        engine.roster.on_lease_lost(self._row, on_lost)
+        engine.roster.wait_here(self._row, done)
         try:
             async with asyncio.timeout(timeout_s):
                 return await done

@@ -581,7 +581,7 @@ async def test_two_apps_on_one_database_in_one_process(url: str) -> None:
         with pytest.raises(outlive.RunCancelled, match="from the other app"):
             await run.result(timeout=LIMIT_S)
         await started(first, "left behind")
-        first._engine()._grace_s = 0.0
+        first._engine().options.grace_s = 0.0
         await first.close()
         gates["left behind"].set()
         taken = await second.get("left behind")  # the other app goes on with it

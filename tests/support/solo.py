@@ -239,7 +239,7 @@ class _Roster:
             kept.played.error = error
         execution.unwind()
         hold = "paused" if error is not None else None
-        solo.committer.add_release(execution, Release(execution.row, execution.claim, None, hold, "{}"))  # type: ignore[arg-type]
+        solo.committer.add_end(execution, Release(execution.row, execution.claim, None, hold, "{}"))  # type: ignore[arg-type]
 
 
 class _Watcher:
@@ -282,26 +282,23 @@ class _Committer:
         self,
         execution: Execution,
         entry: EntryWrite,
-        child: NewRun | None = None,
         on_durable: Callable[[Committed], Any] | None = None,
     ) -> None:
         self._solo.check(not execution.closed, f"{entry.key} is recorded for a run that has left memory")
         self._solo.check(not execution.loop.unwinding, f"{entry.key} is recorded while the run unwinds")
         kept = self._line(execution)
         kept.pending.append(entry)
-        if child is not None:
-            kept.children.append(child)
         if on_durable is not None:
             kept.on_durable.append(on_durable)
 
     def add_child(self, execution: Execution, child: NewRun, on_durable: Callable[[Committed], Any]) -> None:
-        self._line(execution).on_durable.append(on_durable)
+        kept = self._line(execution)
+        if child.row not in self._solo.runs:
+            kept.children.append(child)
+        kept.on_durable.append(on_durable)
 
-    def add_finish(self, execution: Execution, finish: Finish) -> None:
-        self._line(execution).end = finish
-
-    def add_release(self, execution: Execution, release: Release) -> None:
-        self._line(execution).end = release
+    def add_end(self, execution: Execution, end: Finish | Release) -> None:
+        self._line(execution).end = end
 
     def add_handled(self, execution: Execution, request: int) -> None:
         self._line(execution).requests.append(request)
@@ -405,6 +402,7 @@ class Solo:
         self.suspending = False
         self.died = False
         self.lease_s = 15.0
+        self.definitions = self
         self.may_begin: Callable[..., bool] = lambda *_: True
         self.commit_delay: Callable[[], float] = lambda: 0.0
         self.step_delay: Callable[[str], float] = lambda _key: 0.0
@@ -606,7 +604,7 @@ class Solo:
     def suspend(self, execution: Execution) -> None:
         if self.played is not None:
             self.played.suspensions += 1
-        self.committer.add_release(execution, execution.suspend())
+        self.committer.add_end(execution, execution.suspend())
 
     def left(self, kept: Kept, end: Finish | Release) -> None:
         """The end of an execution is on disk."""
@@ -681,19 +679,19 @@ class Solo:
             self.main.call_soon(self._load, kept)
 
     # -- the engine's face towards an execution -----------------------------
+    def new_row(self) -> int:
+        return self.ids.row_id(self.clock.now())
+
     def may_own(self, _run: NewRun) -> bool:
         return True
 
     def fence(self) -> Fence:
         return Fence(1, 1)
 
-    def use_definition(self, spec: Any) -> None: ...
+    def use(self, spec: Any) -> None: ...
 
     def lease_lost(self) -> None:
         raise AssertionError("a lone run has no rival")
-
-    def new_run(self, spec: WorkflowSpec, run_id: str, text: str) -> NewRun:
-        return NewRun(self.ids.row_id(self.clock.now()), run_id, spec.name, text, version=spec.version)
 
     def request_cancel_of_child(self, run_id: str) -> None:
         for run in self.runs.values():

@@ -56,7 +56,7 @@ def find_app(target: str, settings: Settings) -> Outlive:
     app = found() if callable(found) and not isinstance(found, type) else found
     if not isinstance(app, Outlive):
         raise UsageError(f"{target} is {found!r}, not an Outlive object or a function that gives one")
-    if not app._worker:
+    if not app._options.worker:
         raise UsageError(f"{target} is a client (worker=False) and executes nothing")
     return app
 

@@ -83,7 +83,8 @@ class Bodies:
                 if spec.is_async and spec.timeout_s is None and not verify:
                     value = await spec.function(*call.args, **call.kwargs)
                 else:
-                    value = await self._limited(call, spec.on_unknown if verify else spec.function)
+                    async with asyncio.timeout(spec.timeout_s):
+                        value = await self.run(spec.on_unknown if verify else spec.function, call.args, call.kwargs)
                 text, decoded = round_trip(execution.codec, value, spec.shape.result, where=spec.result)
                 return "ok", text, decoded, None
             except asyncio.CancelledError as error:
@@ -115,13 +116,6 @@ class Bodies:
             await asyncio.sleep(delay_s)
         finally:
             self.in_flight += 1
-
-    async def _limited(self, call: StepCall, function: Any) -> Any:
-        """One attempt within its time limit."""
-        if call.spec.timeout_s is None:
-            return await self.run(function, call.args, call.kwargs)
-        async with asyncio.timeout(call.spec.timeout_s):
-            return await self.run(function, call.args, call.kwargs)
 
     async def run(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function, in a thread if it is a plain one; a thread that is cancelled is disowned."""

@@ -102,11 +102,16 @@ class Call(RunFuture):
             task = self._task
             if task is not None and task._fut_waiter is self:  # type: ignore[attr-defined]
                 self._cancels_before = task.cancelling() - 1
-            self.execution.cancel_call(self)
+            if self.begun:  # else it is settled when its time comes
+                self.stop()
         return True
 
     def stop(self) -> None:
         """End the work, as far as that is possible; called once, after begin."""
+        self.forget()
+
+    def forget(self) -> None:
+        """End what this process does for the call: nobody waits for it here."""
         if self.work is not None and not self.committing:
             self.work.cancel()
 
@@ -131,7 +136,7 @@ class StepCall(Call):
 
     def begin(self) -> None:
         bodies = self.execution.engine.bodies
-        started = self.execution.journal.started(self.key) if self.spec.on_unknown != "retry" else None
+        started = self.execution.journal.started.get(self.key) if self.spec.on_unknown != "retry" else None
         if started is None or started.error is not None:
             bodies.begin(self)
             return
@@ -163,20 +168,33 @@ class BarrierCall(Call):
         return None
 
 
-class ChildCall(Call):
+class RunCall(Call):
+    """A call that starts a child run."""
+
+    def __init__(self, execution: LiveRun, run: NewRun, digest: str | None) -> None:
+        super().__init__(execution, run.parent_key or "", run.workflow, digest)
+        self.run = run
+
+    def begin(self) -> None:
+        # A run that has not looked yet does not rest: the child may have ended long ago, and
+        # a run that left memory now would never hear of its start, and be claimed for it again.
+        self.execution.looking += 1
+        self.execution.recorder.start_child(self)
+
+    def on_started(self, existing: ExistingRun | None, *, again: bool) -> None:
+        """Take note that the child's run, or another of its id, is on disk; `again`: the entry was there before."""
+        raise NotImplementedError
+
+
+class ChildCall(RunCall):
     """A child run, awaited: settled by the child's end."""
 
     kind = "child"
+    on_disk = False
 
-    def __init__(self, execution: LiveRun, key: str, run: NewRun, result_hint: Any, digest: str | None) -> None:
-        super().__init__(execution, key, run.workflow, digest)
-        self.run = run
+    def __init__(self, execution: LiveRun, run: NewRun, result_hint: Any, digest: str | None) -> None:
+        super().__init__(execution, run, digest)
         self.result_hint = result_hint
-        self.on_disk = False
-
-    def begin(self) -> None:
-        self.execution.looking += 1  # it may have ended long ago: a run that has not looked yet does not rest
-        self.execution.recorder.start_child(self, self.run)
 
     def on_started(self, existing: ExistingRun | None, *, again: bool) -> None:
         """The child's run is on disk: wait for its end."""
@@ -210,7 +228,7 @@ class ChildCall(Call):
                 return
             self.execution.settle(self, "ok", text, value, None)
         elif ended.status == Status.CANCELLED:
-            self.fail(_cancelled_child(ended))
+            self.fail(failure_record("outlive.errors.RunCancelled", f"child run {ended.id!r} was cancelled"))
         elif ended.status == Status.FAILED:
             self.fail(ended.error)
 
@@ -226,21 +244,16 @@ class ChildCall(Call):
         return self.execution.codec.decode(text, self.result_hint, where=f"result of workflow {self.name}")
 
 
-class StartCall(Call):
+class StartCall(RunCall):
     """A child run that is only started: settled when its row is on disk."""
 
     kind = "start"
 
     def __init__(
-        self, execution: LiveRun, key: str, run: NewRun, digest: str | None, make_handle: Callable[[str, int], Any]
+        self, execution: LiveRun, run: NewRun, digest: str | None, make_handle: Callable[[str, int], Any]
     ) -> None:
-        super().__init__(execution, key, run.workflow, digest)
-        self.run = run
+        super().__init__(execution, run, digest)
         self.make_handle = make_handle
-
-    def begin(self) -> None:
-        self.execution.looking += 1  # a run that left memory now would never hear of it, and be claimed for it again
-        self.execution.recorder.start_child(self, self.run)
 
     def on_started(self, existing: ExistingRun | None, *, again: bool) -> None:
         """The child's run is on disk: that is all. The same id of the same workflow is the same run."""
@@ -266,10 +279,6 @@ def child_id(parent_id: str, key: str) -> str:
     """Give the id of the child that a parent starts at a key: the same on every replay."""
     plain = f"{parent_id}/{key}"
     return plain if len(plain) <= ID_MAX_CHARS else f"{plain[: ID_MAX_CHARS - 17]}~{digest(plain)}"
-
-
-def _cancelled_child(ended: EndedRun) -> str:
-    return failure_record("outlive.errors.RunCancelled", f"child run {ended.id!r} was cancelled")
 
 
 def _taken(existing: ExistingRun, wanted: NewRun) -> str:

@@ -6,7 +6,6 @@ Each duty is one looper; truth is polling, hints only shorten the wait.
 from __future__ import annotations
 
 import logging
-import random
 
 from outlive.engine.looper import Backoff, Looper
 from outlive.engine.roles import Host
@@ -27,9 +26,9 @@ log = logging.getLogger("outlive.engine")
 class Claimer:
     """Takes runs that nobody owns: new ones, due ones, those of dead workers. Recovery is claiming."""
 
-    def __init__(self, engine: Host, chance: random.Random) -> None:
+    def __init__(self, engine: Host) -> None:
         self._engine = engine
-        self._backoff = Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random)
+        self._backoff = Backoff(engine.chance)
         self._hushed_at = float("-inf")
         self._strays = False  # whether the database may think that we own a run we do not know of
         self.full = False  # whether there is no room for another run: the next one that leaves is to wake us
@@ -38,7 +37,7 @@ class Claimer:
     async def turn(self) -> float:
         """Claim once; at rest, wait no longer than until the next run is due."""
         engine, store = self._engine, self._engine.store
-        names = engine.workflow_names()
+        names = engine.definitions.names()
         if not names or not engine.lease.alive():
             return self._backoff.after(False)
         await self._make_quiet()
@@ -93,9 +92,9 @@ class Claimer:
 class Requests:
     """Hears what operators and other runs ask of the runs that this process owns."""
 
-    def __init__(self, engine: Host, chance: random.Random) -> None:
+    def __init__(self, engine: Host) -> None:
         self._engine = engine
-        self._backoff = Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random)
+        self._backoff = Backoff(engine.chance)
         self.looper = Looper("requests", self.turn, engine.lease_lost)
 
     async def turn(self) -> float:
@@ -109,9 +108,8 @@ class Requests:
 class Takeover:
     """Releases the runs of workers whose lease has expired, or whose process has ended on this host."""
 
-    def __init__(self, engine: Host, chance: random.Random) -> None:
+    def __init__(self, engine: Host) -> None:
         self._engine = engine
-        self._chance = chance
         self._peers: list[WorkerRow] = []
         self._read_at = float("-inf")
         self.looper = Looper("takeover", self.turn)
@@ -141,7 +139,7 @@ class Takeover:
                 log.error("run %r is quarantined: it killed its worker while it ran alone", run_id)
         expiries = [peer.expires_at - now for peer in self._peers]
         soonest_s = max(0.0, min(expiries, default=POLL_IDLE_S))
-        return min(soonest_s, POLL_IDLE_S / 4) + 0.05 * self._chance.random()
+        return min(soonest_s, POLL_IDLE_S / 4) + 0.05 * engine.chance.random()
 
 
 class Sweep:

@@ -18,54 +18,37 @@ from typing import Any
 
 from outlive.engine.calls import child_reference
 from outlive.engine.load import Load, RunWrites, Start, is_large
-from outlive.engine.roles import LiveRun
+from outlive.engine.roles import Host, LiveRun
 from outlive.errors import JournalCorrupt, StoreError, StoreUnavailable
 from outlive.limits import BATCH_MAX_ROWS
-from outlive.model.writes import Committed, EntryWrite, ExistingRun, Fence, Finish, Mark, NewRun, Release
-from outlive.store.interface import FenceLost, RowTaken, Store, WriteRefused
+from outlive.model.writes import Committed, EntryWrite, ExistingRun, Finish, Mark, NewRun, Release
+from outlive.store.interface import FenceLost, RowTaken, WriteRefused
 
 log = logging.getLogger("outlive.committer")
 
+_AGAIN_S = 0.1  # to a store that does not write
+
 
 class Committer:
-    """See the module's text. `fence` gives the fence of the moment, None for a client without a worker."""
+    """See the module's text."""
 
-    def __init__(
-        self,
-        store: Store,
-        main: asyncio.AbstractEventLoop,
-        fence: Callable[[], Fence | None],
-        on_lease_lost: Callable[[Fence], None],
-        on_failed: Callable[[Any, BaseException], None],
-        on_started: Callable[[NewRun, Fence | None], None],
-        on_left: Callable[[Any, Finish | Release], None],
-        new_row: Callable[[], int],
-    ) -> None:
-        self._store = store
-        self._main = main
-        self._fence = fence
-        self._on_lease_lost = on_lease_lost
-        self._on_failed = on_failed
-        self._on_started = on_started
-        self._on_left = on_left
-        self._new_row = new_row
+    def __init__(self, engine: Host) -> None:
+        self._engine = engine
+        self._main = engine.main
         self._starts: list[Start] = []
         self._runs: dict[LiveRun, RunWrites] = {}
         self._work: asyncio.Task[None] | None = None
-        self._large = False  # whether anything large is pending
         self._apart: set[asyncio.Task[None]] = set()
         self._held: dict[LiveRun, dict[LiveRun, RunWrites]] = {}  # what runs that are written apart add meanwhile
         self._one_apart = asyncio.Lock()  # the other connections are for what is small
-        self._closing = False
-        self._between: list[tuple[Callable[[], Awaitable[None]], asyncio.Future[None]]] = []
+        self.closing = False  # it gives up on a store that does not answer
+        self._turn = asyncio.Lock()  # held while a batch is under way
 
     # -- adding -------------------------------------------------------------
     async def start(self, run: NewRun) -> ExistingRun | None:
         """Insert a run; give the run that already has its id, or None."""
         done: asyncio.Future[ExistingRun | None] = self._main.create_future()
-        start = Start(run, done)
-        self._starts.append(start)
-        self._large = self._large or start.large
+        self._starts.append(Start(run, done))
         self._soon()
         return await done
 
@@ -73,38 +56,31 @@ class Committer:
         self,
         execution: LiveRun,
         entry: EntryWrite,
-        child: NewRun | None = None,
         on_durable: Callable[[Committed], Any] | None = None,
     ) -> None:
-        """Add an entry, with the run that it starts; it replaces a pending one of the same key, only `started`."""
+        """Add an entry; it replaces a pending one of the same key, only `started`."""
         writes = self._of(execution)
         writes.entries[entry.key] = entry
         writes.count += 1
-        if is_large(entry.value) or (child is not None and is_large(child.input)):
-            self._large = writes.large = True
-        if child is not None:
-            writes.children += (child,)
+        if is_large(entry.value):
+            writes.large = True
         if on_durable is not None:
             writes.on_durable += (on_durable,)
 
     def add_child(self, execution: LiveRun, child: NewRun, on_durable: Callable[[Committed], None]) -> None:
-        """Add a run that an earlier entry has started, to hear what became of it."""
+        """Add a run that an entry, just added or on disk, has started, to hear what became of it."""
         writes = self._of(execution)
         writes.children += (child,)
         if is_large(child.input):
-            self._large = writes.large = True
+            writes.large = True
         writes.on_durable += (on_durable,)
 
-    def add_finish(self, execution: LiveRun, finish: Finish) -> None:
-        """Add the end of a run."""
+    def add_end(self, execution: LiveRun, end: Finish | Release) -> None:
+        """Add the end of a run, or its departure from this process."""
         writes = self._of(execution)
-        writes.finish = finish
-        if is_large(finish.output):
-            self._large = writes.large = True
-
-    def add_release(self, execution: LiveRun, release: Release) -> None:
-        """Add the departure of a run from this process."""
-        self._of(execution).release = release
+        writes.end = end
+        if isinstance(end, Finish) and is_large(end.output):
+            writes.large = True
 
     def add_mark(self, execution: LiveRun, mark: Mark) -> None:
         """Add whether a run is in user code."""
@@ -116,10 +92,10 @@ class Committer:
 
     async def between(self, work: Callable[[], Awaitable[None]]) -> None:
         """Await `work()` while no batch is under way: what is in memory and in the database then agrees."""
-        done: asyncio.Future[None] = self._main.create_future()
-        self._between.append((work, done))
-        self._soon()
-        await done
+        async with self._turn:
+            if self._apart:
+                await asyncio.wait(self._apart)
+            await work()
 
     def _of(self, execution: LiveRun) -> RunWrites:
         pending = self._held.get(execution, self._runs) if self._held else self._runs
@@ -141,13 +117,14 @@ class Committer:
 
     async def _commit_pending(self) -> None:
         try:
-            while self._starts or self._runs or self._between:
-                while self._between:
-                    if self._apart:
-                        await asyncio.wait(self._apart)
-                    await _settled(*self._between.pop(0))
-                load = self._take()
-                await self._commit(self._part(load) if self._large else load)
+            while self._starts or self._runs:
+                async with self._turn:
+                    large, rest = self._take().apart()
+                    if large.starts or large.runs:
+                        self._held.update((writes.execution, {}) for writes in large.runs)
+                        work = self._main.create_task(self._commit_apart(large), name="outlive-committer-large")
+                        self._apart.add(work)
+                    await self._commit(rest)
         finally:
             self._work = None
 
@@ -161,15 +138,6 @@ class Committer:
             runs = [self._runs.pop(execution) for execution in first]
         return Load(starts, runs)
 
-    def _part(self, load: Load) -> Load:
-        """Let what is large be committed apart; give the rest."""
-        large, rest = load.apart()
-        self._large = bool(self._starts or self._runs)  # more than one batch was pending
-        if large.starts or large.runs:
-            self._held.update((writes.execution, {}) for writes in large.runs)
-            self._apart.add(self._main.create_task(self._commit_apart(large), name="outlive-committer-large"))
-        return rest
-
     async def _commit_apart(self, load: Load) -> None:
         task = asyncio.current_task()
         try:
@@ -178,7 +146,6 @@ class Committer:
         finally:
             for writes in load.runs:
                 self._runs.update(self._held.pop(writes.execution))
-            self._large = True  # perhaps
             self._apart.discard(task)
             self._soon()
 
@@ -186,7 +153,7 @@ class Committer:
         try:
             committed = await self._send(load)
         except FenceLost as lost:
-            self._on_lease_lost(lost.fence)
+            self._engine.lease_lost(lost.fence)
             self._starts[:0] = load.starts
             return
         except RowTaken as error:
@@ -208,38 +175,30 @@ class Committer:
         batch = load.batch()
         while len(batch):
             try:
-                load.fence = self._fence()
-                return await self._store.commit(batch, load.fence)
-            except StoreUnavailable as error:
-                load.fail_starts(error)
-                if not error.outcome_unknown:  # else it is sent again as it is: a start may have taken effect
-                    load.starts.clear()
-                    batch = load.batch()
-                log.warning("the store does not answer, %d rows wait for it: %s", len(batch), error)
-                if self._closing and not error.outcome_unknown:
-                    return None
-                await asyncio.sleep(0.1)
+                load.fence = self._engine.fence() if self._engine.is_worker else None
+                return await self._engine.store.commit(batch, load.fence)
             except WriteRefused:
                 raise
-            except StoreError as error:  # read-only or damaged for the moment: nothing was written
+            except StoreError as error:  # it does not answer, or is read-only or damaged for the moment
                 load.fail_starts(error)
-                load.starts.clear()
-                batch = load.batch()
-                log.warning("the store refuses to write, %d rows wait for it: %s", len(batch), error)
-                if self._closing:
-                    return None
-                await asyncio.sleep(0.5)
+                log.warning("the store does not write, %d rows wait for it: %s", len(batch), error)
+                if not (isinstance(error, StoreUnavailable) and error.outcome_unknown):
+                    if self.closing:
+                        return None
+                    load.starts.clear()  # else it is sent again as it is: a start may have taken effect
+                    batch = load.batch()
+                await asyncio.sleep(_AGAIN_S)
         return None
 
     def _renumber(self, load: Load, taken: Collection[int]) -> None:
         """Give other row numbers to runs whose numbers another process has drawn too."""
         for start in load.starts:
             if start.run.row in taken:
-                start.run.row = self._new_row()
+                start.run.row = self._engine.new_row()
         for writes in load.runs:
             for child in writes.children:
                 if child.row in taken:
-                    child.row = self._new_row()
+                    child.row = self._engine.new_row()
                     writes.entries[child.parent_key or ""].value = child_reference(child)
 
     async def _split(self, load: Load, error: BaseException) -> None:
@@ -248,7 +207,7 @@ class Committer:
             load.fail_starts(error)
             for writes in load.runs:
                 self._drop(writes.execution)
-                self._on_failed(writes.execution, error)
+                self._engine.roster.write_failed(writes.execution, error)
         for half in halves:
             await self._commit(half)
 
@@ -262,7 +221,7 @@ class Committer:
             for start in load.starts:
                 existing = committed.existing.get(start.run.row)
                 if existing is None:
-                    self._on_started(start.run, load.fence)
+                    self._engine.started(start.run, load.fence)
                 if not start.done.done():
                     start.done.set_result(existing)
             for writes in load.runs:
@@ -277,30 +236,15 @@ class Committer:
             return
         if execution.row in committed.refused:
             self._drop(execution)
-            self._on_failed(execution, JournalCorrupt(f"an entry of run {execution.id!r} was written twice"))
+            error = JournalCorrupt(f"an entry of run {execution.id!r} was written twice")
+            self._engine.roster.write_failed(execution, error)
             return
         for child in writes.children:
             if child.row not in committed.existing:
-                self._on_started(child, load.fence)
+                self._engine.started(child, load.fence)
         for on_durable in writes.on_durable:
             on_durable(committed)
-        end = writes.finish or writes.release
-        if end is not None:
-            self._on_left(execution, end)
+        if writes.end is not None:
+            self._engine.left(execution, writes.end)
         elif writes.count:
             execution.written(writes.count)
-
-    def close(self) -> None:
-        """Give up on a store that does not answer."""
-        self._closing = True
-
-
-async def _settled(work: Callable[[], Awaitable[None]], done: asyncio.Future[None]) -> None:
-    try:
-        await work()
-    except Exception as error:
-        if not done.done():
-            done.set_exception(error)
-    else:
-        if not done.done():
-            done.set_result(None)

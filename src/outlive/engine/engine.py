@@ -11,25 +11,25 @@ import contextvars
 import json
 import logging
 import os
-import random
-from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from outlive.clock import Clock, DatabaseClock
+from outlive.clock import DatabaseClock
+from outlive.codec.payload import Codec
 from outlive.engine.bodies import Bodies
 from outlive.engine.claimer import Claimer, Requests, Sweep, Takeover
 from outlive.engine.committer import Committer
 from outlive.engine.execution import Execution
-from outlive.engine.filelock import FileLocks, ProcessLock
+from outlive.engine.filelock import ProcessLock
 from outlive.engine.lease import Lease
 from outlive.engine.looper import Backoff, Looper
+from outlive.engine.roles import Definitions, World
 from outlive.engine.roster import Roster
 from outlive.engine.transactions import Transactions
 from outlive.engine.watcher import Watcher
-from outlive.errors import RunExists, StoreError, StoreUnavailable
+from outlive.errors import StoreError, StoreUnavailable
 from outlive.ids import Ids
-from outlive.limits import BEATS_PER_LEASE, LEASE_MIN_S, POLL_BUSY_S, POLL_IDLE_S
-from outlive.model.definition import StepSpec, WorkflowSpec
+from outlive.limits import BEATS_PER_LEASE, POLL_IDLE_S
 from outlive.model.reads import Claimed, EndedRun, WorkerRow
 from outlive.model.writes import ExistingRun, Fence, Finish, NewRun, Release
 from outlive.store.interface import FenceLost, Store
@@ -37,67 +37,50 @@ from outlive.store.interface import FenceLost, Store
 log = logging.getLogger("outlive.engine")
 
 
+@dataclass
+class Options:
+    """How the user of an app wants this process to work; times in seconds."""
+
+    codec: Codec
+    worker: bool
+    name: str
+    lease_s: float
+    grace_s: float
+    max_running: int
+
+
 class Engine:
     """See the module's text. Made on the loop that it will live on."""
 
-    def __init__(
-        self,
-        store: Store,
-        *,
-        clock: Clock,
-        chance: random.Random,
-        codec: Any,
-        find_workflow: Callable[[str], WorkflowSpec | None],
-        use_definition: Callable[[WorkflowSpec | StepSpec], None],
-        workflow_names: Callable[[], list[str]],
-        worker: bool,
-        name: str,
-        lease_s: float,
-        grace_s: float,
-        max_running: int,
-        locks: FileLocks,
-        threaded: bool = True,
-    ) -> None:
+    def __init__(self, store: Store, world: World, definitions: Definitions, options: Options) -> None:
         self.store = store
-        self.codec = codec
+        self.definitions = definitions
+        self.options = options
+        self.codec = options.codec
+        self.lease_s = options.lease_s
+        self.is_worker = options.worker
         self.main = asyncio.get_running_loop()
         self.context = contextvars.copy_context()  # of the app: runs and bodies see what was set before it was entered
-        self.clock = DatabaseClock(clock)
-        self.chance = chance
-        self.ids = Ids(chance)
-        self.name = name
-        self.find_workflow = find_workflow
-        self.use_definition = use_definition
-        self.workflow_names = workflow_names
-        self.is_worker = worker
-        self.lease_s = max(lease_s, LEASE_MIN_S)
-        self._grace_s = grace_s
-        self.locks = locks
+        self.clock = DatabaseClock(world.clock)
+        self.chance = world.chance
+        self.ids = Ids(self.chance)
+        self.locks = world.locks
         self._lock: ProcessLock | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._loose: set[asyncio.Task[Any]] = set()
-        self.roster = Roster(self, max_running)
-        self.lease = Lease(
-            store, self.clock, self.main, self.lease_s, self.lease_lost, self.roster.go_on, threaded=threaded
-        )
-        self.committer = Committer(
-            store,
-            self.main,
-            self._fence_or_none,
-            self.lease_lost,
-            self.roster.write_failed,
-            self._started,
-            self._left,
-            lambda: self.ids.row_id(self.clock.now()),
-        )
-        self.bodies = Bodies(self.main, Transactions(self), chance, self.context)
-        self.watcher = Watcher(store, self.roster.executions, Backoff(POLL_BUSY_S, POLL_IDLE_S, chance.random))
-        self.claimer = Claimer(self, chance)
-        self._requests = Requests(self, chance)
-        self._takeover = Takeover(self, chance)
+        self.roster = Roster(self, options.max_running)
+        self.lease = Lease(self, threaded=world.threaded)
+        self.committer = Committer(self)
+        self.bodies = Bodies(self.main, Transactions(self), self.chance, self.context)
+        self.watcher = Watcher(store, self.roster.executions, Backoff(self.chance))
+        self.claimer = Claimer(self)
+        self._requests = Requests(self)
+        self._takeover = Takeover(self)
         self._sweep = Sweep(self)
-        self._hints = Looper("hints", self._wait_hint)
-        self._marks = Looper("marks", self._mark_all)
+        self._loopers = [self.watcher.looper, Looper("hints", self._wait_hint)]
+        if self.is_worker:
+            duties = (self.claimer, self._requests, self._takeover, self._sweep)
+            self._loopers += [*(duty.looper for duty in duties), Looper("marks", self._mark_all)]
 
     # -- life ---------------------------------------------------------------
     async def open(self, *, migrate: bool) -> None:
@@ -108,16 +91,8 @@ class Engine:
         if self.is_worker:
             await self._register()
             await self._takeover.turn()
-        for looper in self._loopers():
+        for looper in self._loopers:
             looper.start(self.main)
-
-    def _loopers(self) -> Iterable[Looper]:
-        yield self.watcher.looper
-        yield self._hints
-        if self.is_worker:
-            for duty in (self.claimer, self._requests, self._takeover, self._sweep):
-                yield duty.looper
-            yield self._marks
 
     async def close(self) -> None:
         """Stop claiming, let steps in flight finish within the grace, release every run, leave.
@@ -125,14 +100,14 @@ class Engine:
         Also after an `open` that failed.
         """
         self.roster.closing = True
-        for looper in self._loopers():
+        for looper in self._loopers:
             await looper.stop()
         if self._renewal is not None:
             await asyncio.gather(self._renewal, return_exceptions=True)
-        until = self.clock.steady() + self._grace_s
+        until = self.clock.steady() + self.options.grace_s
         while self.bodies.in_flight and self.clock.steady() < until:
             await asyncio.sleep(0.005)
-        self.committer.close()
+        self.committer.closing = True
         await self.committer.drain()
         self.roster.release_all()
         await self.committer.drain()
@@ -154,7 +129,7 @@ class Engine:
     async def _register(self) -> None:
         worker = self.ids.worker_id()
         self._lock = self.locks.hold(worker)
-        row = WorkerRow(worker, 1, self.locks.host, os.getpid(), self.name, self._lock.path, 0.0)
+        row = WorkerRow(worker, 1, self.locks.host, os.getpid(), self.options.name, self._lock.path, 0.0)
         try:
             await self.lease.open(row)
         except BaseException:
@@ -178,9 +153,6 @@ class Engine:
         if self.lease.fence is None:
             raise StoreUnavailable("this process has lost its lease and is registering again")
         return self.lease.fence
-
-    def _fence_or_none(self) -> Fence | None:
-        return self.fence() if self.is_worker else None
 
     def lease_lost(self, fence: Fence) -> None:
         """A peer has taken over: forget every run without a trace, then register as a new incarnation."""
@@ -207,18 +179,9 @@ class Engine:
                 return
 
     # -- starting -----------------------------------------------------------
-    def new_run(self, spec: WorkflowSpec, run_id: str | None, text: str) -> NewRun:
-        """Make the record of a run of a workflow defined here. UsageError if another workflow has its name."""
-        self.use_definition(spec)
-        now = self.clock.now()
-        return NewRun(
-            row=self.ids.row_id(now),
-            id=run_id if run_id is not None else self.ids.run_id(now),
-            workflow=spec.name,
-            input=text,
-            version=spec.version,
-            codec=self.codec.id,
-        )
+    def new_row(self) -> int:
+        """Give a number for a run to insert; another process may draw the same."""
+        return self.ids.row_id(self.clock.now())
 
     def may_own(self, run: NewRun) -> bool:
         """Whether a run that this process starts may begin here at once."""
@@ -229,19 +192,17 @@ class Engine:
             and run.queue == ""
             and self.lease.alive()
             and self.roster.free_slots() > 0
-            and self.find_workflow(run.workflow) is not None
+            and self.definitions.find(run.workflow) is not None
         )
 
     async def start(self, run: NewRun) -> ExistingRun | None:
-        """Write a run; give the run that already has its id, or None. RunExists if that is of another workflow."""
+        """Write a run; give the run that already has its id, or None."""
         run.started_at = self.clock.now() if self.may_own(run) else None
         self.roster.arriving += run.owned
         try:
             existing = await self.committer.start(run)
         finally:
             self.roster.arriving -= run.owned
-        if existing is not None and existing.workflow != run.workflow:
-            raise RunExists(run.id, existing.workflow, run.workflow)
         if existing is None and not run.owned:
             self.hint()
         return existing
@@ -257,7 +218,7 @@ class Engine:
         self._loose.add(task)
         task.add_done_callback(self._loose.discard)
 
-    def _started(self, run: NewRun, fence: Fence | None) -> None:
+    def started(self, run: NewRun, fence: Fence | None) -> None:
         """A run is on disk, written under a fence: execute it, if it is ours and the lease was not lost meanwhile."""
         if not run.owned or fence is None or fence is not self.lease.fence:
             return
@@ -282,7 +243,7 @@ class Engine:
         )
 
     # -- ends ---------------------------------------------------------------
-    def _left(self, execution: Execution, end: Finish | Release) -> None:
+    def left(self, execution: Execution, end: Finish | Release) -> None:
         """A run's end or release is on disk."""
         self.roster.left(execution.row)
         if self.claimer.full:

@@ -25,7 +25,7 @@ from typing import Any
 
 from outlive.codec.failure import record_error
 from outlive.codec.payload import encode
-from outlive.engine.calls import CANCELLED, Call, ChildCall, StepCall
+from outlive.engine.calls import CANCELLED, Call, StepCall
 from outlive.engine.invoke import call_in_thread
 from outlive.engine.journal import Divergence, Journal, compare, describe, version_behind
 from outlive.engine.recorder import Recorder, microseconds
@@ -88,7 +88,6 @@ class Execution:
         self._armed: asyncio.TimerHandle | None = None
         self._doom: JournalMismatch | None = None
         self._pumping = False
-        self._finishing = False
         self._leftovers_cancelled = False
         self._cancel_reason: str | None = None
         self._task = self.loop.create_root_task(body, f"{spec.name}:{claimed.id}", engine.context.copy())
@@ -221,10 +220,11 @@ class Execution:
             value = waiting.decode(entry.value or "null") if entry.outcome == "ok" else None
             waiting.deliver(entry.outcome, value, entry.error)
 
-    def _deliver(self, call: Call, entry: EntryWrite, value: Any) -> None:
+    def _deliver(self, call: Call, entry: EntryWrite, value: Any) -> bool:
         self._waiting.pop(call.key, None)
         self.loop.advance(entry.finished_at or entry.started_at)
         call.deliver(entry.outcome, value, entry.error)
+        return True
 
     def _fire(self, timer: RunTimer) -> None:
         del self._waiting[timer.key]
@@ -253,8 +253,7 @@ class Execution:
             self._in_flight -= 1
         entry = self.recorder.entry_of(call, outcome, text, error)
         self.recorder.append(entry)
-        self._deliver(call, entry, value)
-        return True
+        return self._deliver(call, entry, value)
 
     def take_turn(self, call: Call, value: str) -> asyncio.Future[EntryWrite]:
         """Ask, for a transaction about to commit, for the entry it has to write with its place in the order.
@@ -288,12 +287,8 @@ class Execution:
             self.engine.roster.mark(self, progressed=True)
         if entry is not None and not call.done():
             self._in_flight -= 1
-            self._inbox.appendleft(functools.partial(self._deliver_committed, call, entry, value))
+            self._inbox.appendleft(functools.partial(self._deliver, call, entry, value))
         self.wake()
-
-    def _deliver_committed(self, call: Call, entry: EntryWrite, value: Any) -> bool:
-        self._deliver(call, entry, value)
-        return True
 
     def request_cancel(self, request: int, reason: str | None) -> None:
         """Deliver a durable request to cancel, in its turn."""
@@ -362,7 +357,7 @@ class Execution:
             call.begun = True
             if isinstance(call, StepCall):
                 self._in_flight += 1
-                started = self.journal.started(call.key)
+                started = self.journal.started.get(call.key)
                 crashes = 0 if self.recorder.outcomes else self.claimed.crashes
                 call.attempts = 1 + crashes
                 if started is not None:  # an attempt that only began is the one that the crash used up
@@ -371,11 +366,6 @@ class Execution:
             call.begin()
             settled = settled or len(self._inbox) > outcomes
         return settled
-
-    def cancel_call(self, call: Call) -> None:
-        """End the work of a call that a branch has cancelled; one not begun yet is settled when its time comes."""
-        if call.begun:
-            call.stop()
 
     # -- rest ---------------------------------------------------------------
     def _rest(self) -> None:
@@ -416,8 +406,6 @@ class Execution:
     # -- the end ------------------------------------------------------------
     def _ended(self) -> bool:
         """The workflow has returned: end what it left running, then write its end; True when that is done."""
-        if self._finishing:
-            return True
         left = self.loop.unfinished_tasks()
         if left:
             if not self._leftovers_cancelled:
@@ -435,7 +423,6 @@ class Execution:
         difference = self.journal.left()
         if difference is not None:
             self._diverge(difference)
-        self._finishing = True
         self._finish()
         return True
 
@@ -450,7 +437,7 @@ class Execution:
         except BaseException as failure:
             status, error = Status.FAILED, record_error(_explain(failure), self.codec)
         self._close()
-        self.engine.committer.add_finish(self, self.finish(status, output, error))
+        self.engine.committer.add_end(self, self.finish(status, output, error))
 
     def finish(self, status: Status, output: str | None, error: str | None) -> Finish:
         """Make the record of the run's end, with the reason for which its children are to end with it."""
@@ -475,10 +462,7 @@ class Execution:
         calls = [waiting for waiting in self._waiting.values() if isinstance(waiting, Call) and waiting.begun]
         self._close()
         for call in calls:
-            if call.work is not None and not call.committing:
-                call.work.cancel()
-            if isinstance(call, ChildCall):
-                call.forget()
+            call.forget()
         self.loop.unwind()
 
     def suspend(self) -> Release:

@@ -7,15 +7,11 @@ temporary folder): such a peer is judged by its lease alone.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import tempfile
 from pathlib import Path
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - no such locks on this system: leases decide
-    fcntl = None  # type: ignore[assignment]
 
 
 class FileLocks:
@@ -30,7 +26,7 @@ class FileLocks:
 
     def is_released(self, path: str | None) -> bool:
         """Whether the process that made this lock file has certainly ended."""
-        if path is None or fcntl is None:
+        if path is None:
             return False
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -59,12 +55,11 @@ class ProcessLock:
     """The lock file of this incarnation, held until `release` or death."""
 
     def __init__(self, worker: int) -> None:
-        folder = Path(tempfile.gettempdir()) / f"outlive-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+        folder = Path(tempfile.gettempdir()) / f"outlive-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
         self.path = str(folder / f"{worker:x}.lock")
         self._descriptor: int | None = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if fcntl is not None:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def release(self) -> None:
         """Let go and remove the file."""

@@ -33,19 +33,19 @@ class Journal:
         self.same_version = same_version
         self.last_seq = 0
         self.unread: dict[str, EntryRow] = {}  # recorded outcomes not delivered yet, by key, in order of seq
-        self._started: dict[str, EntryRow] = {}
+        self.started: dict[str, EntryRow] = {}  # those of calls that had begun but have no outcome
         self._before: dict[str, str] = {}  # the entry before each cancellation
         last = ""
         for entry in entries:
             if entry.seq is None:
-                self._started[entry.key] = entry
+                self.started[entry.key] = entry
                 continue
             if entry.kind == "cancel":
                 self._before[entry.key] = last
             last = entry.key
             self.unread[entry.key] = entry
             self.last_seq = max(self.last_seq, entry.seq)
-        self._unasked = dict(self._started)
+        self._unasked = dict(self.started)
 
     def next_of(self, waiting: Container[str]) -> EntryRow | None:
         """Read the recorded outcome that is due, given the keys the code waits for.
@@ -74,11 +74,7 @@ class Journal:
     def ask(self, key: str) -> EntryRow | None:
         """Give the entry of a call that had begun but has no outcome, and note that the code makes this call."""
         self._unasked.pop(key, None)
-        return self._started.get(key)
-
-    def started(self, key: str) -> EntryRow | None:
-        """Give the entry of a call that had begun but has no outcome."""
-        return self._started.get(key)
+        return self.started.get(key)
 
     def stuck(self, waiting: Sequence[str]) -> Divergence | None:
         """Judge a run whose branches are all blocked while no recorded outcome can be delivered.

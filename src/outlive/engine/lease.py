@@ -16,13 +16,13 @@ import threading
 import traceback
 from collections.abc import Callable
 
-from outlive.clock import DatabaseClock
 from outlive.engine.looper import pause, post
+from outlive.engine.roles import Host
 from outlive.errors import StoreError, UsageError
 from outlive.limits import BEATS_PER_LEASE, LEASE_MARGIN, LOOP_LAG_WARN_S
 from outlive.model.reads import WorkerRow
 from outlive.model.writes import Fence
-from outlive.store.interface import FenceLost, SideChannel, Store
+from outlive.store.interface import FenceLost, SideChannel
 
 log = logging.getLogger("outlive.lease")
 
@@ -30,26 +30,14 @@ log = logging.getLogger("outlive.lease")
 class Lease:
     """The right of this process to execute runs."""
 
-    def __init__(
-        self,
-        store: Store,
-        clock: DatabaseClock,
-        main: asyncio.AbstractEventLoop,
-        lease_s: float,
-        on_lost: Callable[[Fence], None],
-        on_regained: Callable[[], None],
-        *,
-        threaded: bool = True,
-    ) -> None:
-        self._store = store
-        self._clock = clock
-        self._main = main
-        self._lease_s = lease_s
-        self._on_lost = on_lost
-        self._on_regained = on_regained
+    def __init__(self, engine: Host, *, threaded: bool) -> None:
+        self._engine = engine
+        self._clock = engine.clock
+        self._main = engine.main
+        self._lease_s = engine.lease_s
         self._threaded = threaded
         self._deadline = 0.0
-        self._turned_at = clock.steady()
+        self._turned_at = engine.clock.steady()
         self._turn_timer: asyncio.TimerHandle | None = None
         self._thread: threading.Thread | None = None
         self._task: asyncio.Task[None] | None = None
@@ -66,7 +54,7 @@ class Lease:
     async def open(self, worker: WorkerRow) -> None:
         """Register a new incarnation and keep its lease renewed."""
         sent = self._clock.steady()
-        fence = self.fence = await self._store.register(worker, self._lease_s)
+        fence = self.fence = await self._engine.store.register(worker, self._lease_s)
         self.worker = worker
         self._renewed(sent)
         self._stopping = False
@@ -85,9 +73,9 @@ class Lease:
         self._stop()
         if self._turn_timer is not None:
             self._turn_timer.cancel()
-        thread, self._thread = self._thread, None
-        if thread is not None and thread is not threading.current_thread():
-            await self._main.run_in_executor(None, thread.join)
+        if self._thread is not None:
+            await self._main.run_in_executor(None, self._thread.join)
+            self._thread = None
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -98,7 +86,7 @@ class Lease:
         was_alive = self.alive()
         self._deadline = sent + self._lease_s * (1 - LEASE_MARGIN)
         if not was_alive:
-            post(self._main, self._on_regained)
+            post(self._main, self._engine.roster.go_on)
 
     def _mark_turn(self) -> None:
         self._turned_at = self._clock.steady()
@@ -124,7 +112,7 @@ class Lease:
                     log.error("the event loop has been blocked for half a lease: the lease is not renewed")
                     continue
                 try:
-                    channel = channel or await self._store.side_channel()
+                    channel = channel or await self._engine.store.side_channel()
                     sent = self._clock.steady()
                     self._clock.synchronise(await channel.beat(fence, self._lease_s), sent)
                 except (StoreError, UsageError) as error:  # it was open before: passwords change, databases come back
@@ -134,7 +122,7 @@ class Lease:
                 self._renewed(sent)
         except FenceLost:
             if not self._stopping:
-                post(self._main, self._on_lost, fence)
+                post(self._main, self._engine.lease_lost, fence)
         finally:
             self._stop = lambda: None
             if channel is not None:

@@ -55,8 +55,7 @@ class RunWrites:
     children: tuple[NewRun, ...] = ()
     on_durable: tuple[Callable[[Committed], None], ...] = ()
     count: int = 0  # entries appended, those that replaced a pending one included
-    finish: Finish | None = None
-    release: Release | None = None
+    end: Finish | Release | None = None
     mark: Mark | None = None
     requests: tuple[int, ...] = ()
     large: bool = False  # it has a payload that would delay others
@@ -81,10 +80,10 @@ class Load:
             batch.starts.extend(writes.children)
             batch.entries.extend(writes.entries.values())
             batch.handled_requests.extend(writes.requests)
-            if writes.finish is not None:
-                batch.finishes.append(writes.finish)
-            elif writes.release is not None:
-                batch.releases.append(writes.release)
+            if isinstance(writes.end, Finish):
+                batch.finishes.append(writes.end)
+            elif writes.end is not None:
+                batch.releases.append(writes.end)
             elif execution.clear_crashes and writes.entries:
                 execution.clear_crashes = False
                 batch.marks.append(
@@ -106,14 +105,14 @@ class Load:
 
     def halves(self) -> Iterable[Load]:
         """Split in two, or give nothing if there is one part only."""
-        parts = len(self.starts) + len(self.runs)
+        if self.starts and self.runs:
+            return Load(self.starts, [], self.large), Load([], self.runs, self.large)
+        parts = max(len(self.starts), len(self.runs))
         if parts < 2:
             return self._halves_of_run(self.runs[0]) if self.runs else ()
-        if len(self.runs) < 2 or self.starts:
-            middle = (len(self.starts) + 1) // 2 if not self.runs else len(self.starts)
-            return Load(self.starts[:middle], [], self.large), Load(self.starts[middle:], self.runs, self.large)
-        middle = len(self.runs) // 2
-        return Load([], self.runs[:middle], self.large), Load([], self.runs[middle:], self.large)
+        middle = parts // 2
+        first = Load(self.starts[:middle], self.runs[:middle], self.large)
+        return first, Load(self.starts[middle:], self.runs[middle:], self.large)
 
     def _halves_of_run(self, writes: RunWrites) -> Iterable[Load]:
         """Split what one run has to write: its first entries, then the others and all that waits for them."""

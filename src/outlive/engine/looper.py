@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from outlive.errors import StoreError
-from outlive.limits import POLL_IDLE_S
+from outlive.limits import POLL_BUSY_S, POLL_IDLE_S
 from outlive.model.writes import Fence
 from outlive.store.interface import FenceLost
 
@@ -91,13 +92,11 @@ def post(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args
 class Backoff:
     """Adaptive polling: short waits while something is found, doubling to long ones at rest."""
 
-    def __init__(self, busy_s: float, idle_s: float, spread: Callable[[], float]) -> None:
-        self._busy_s = busy_s
-        self._idle_s = idle_s
-        self._spread = spread  # a random share, so that processes do not poll in step
-        self._delay_s = busy_s
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance  # so that processes do not poll in step
+        self._delay_s = POLL_BUSY_S
 
     def after(self, found: bool) -> float:
         """Give the wait before the next look."""
-        self._delay_s = self._busy_s if found else min(self._delay_s * 2, self._idle_s)
-        return self._delay_s * (0.75 + 0.5 * self._spread())
+        self._delay_s = POLL_BUSY_S if found else min(self._delay_s * 2, POLL_IDLE_S)
+        return self._delay_s * (0.75 + 0.5 * self._chance.random())

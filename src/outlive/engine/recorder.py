@@ -13,9 +13,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from outlive.engine.calls import Call, ChildCall, StartCall, child_reference
+from outlive.engine.calls import Call, RunCall, child_reference
 from outlive.engine.roles import LiveRun
-from outlive.model.writes import Committed, EntryWrite, NewRun, Outcome
+from outlive.model.writes import Committed, EntryWrite, Outcome
 
 
 class Recorder:
@@ -68,18 +68,18 @@ class Recorder:
         """Write that an attempt begins, for a step that may not be repeated blindly; give when that is on disk."""
         durable: asyncio.Future[None] = self._engine.main.create_future()
         entry = self.entry_of(call, "started", None)
-        self._append_started(entry, None, lambda _: None if durable.done() else durable.set_result(None))
+        self._append_started(entry, lambda _: None if durable.done() else durable.set_result(None))
         return durable
 
-    def start_child(self, call: ChildCall | StartCall, child: NewRun) -> None:
+    def start_child(self, call: RunCall) -> None:
         """Write the child's run together with the entry that says it was started.
 
         If that entry is there already, only the run is sent: a database that has the entry
         inserts nothing, but says so if the id was another run's, which no other entry may say yet.
         """
-        run = self._run
+        run, child = self._run, call.run
         run.has_children = True
-        recorded = run.journal.started(call.key)
+        recorded = run.journal.started.get(call.key)
 
         def on_durable(committed: Committed) -> None:
             if not run.closed:
@@ -87,17 +87,15 @@ class Recorder:
 
         if recorded is not None:
             child.row, child.started_at = json.loads(recorded.value or "{}")["row"], None
-            self._engine.committer.add_child(run, child, on_durable)
-            return
-        child.started_at = self._engine.clock.now() if self._engine.may_own(child) else None
-        self._append_started(self.entry_of(call, "started", child_reference(child)), child, on_durable)
+        else:
+            child.started_at = self._engine.clock.now() if self._engine.may_own(child) else None
+            self._append_started(self.entry_of(call, "started", child_reference(child)))
+        self._engine.committer.add_child(run, child, on_durable)
 
-    def _append_started(
-        self, entry: EntryWrite, child: NewRun | None = None, on_durable: Callable[[Any], Any] | None = None
-    ) -> None:
+    def _append_started(self, entry: EntryWrite, on_durable: Callable[[Any], Any] | None = None) -> None:
         entry.finished_at = None
         self.appended += 1
-        self._engine.committer.add_entry(self._run, entry, child, on_durable)
+        self._engine.committer.add_entry(self._run, entry, on_durable)
 
 
 def microseconds(at: float) -> float:

@@ -1,7 +1,8 @@
 """What the parts of the engine are to each other, so that none of them has to import its user.
 
-`LiveRun` is a run in memory as calls, bodies and the committer see it; `Host` is
-the process as its runs and duties see it. Execution and Engine fill these roles.
+`World` and `Definitions` are what an app brings; `LiveRun` is a run in memory as
+calls, bodies and the committer see it, filled by Execution; `Host` is the process
+as its runs and duties see it, filled by Engine.
 Attributes that are other parts stand as Any here: their modules import this one.
 """
 
@@ -10,16 +11,31 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from collections.abc import Callable
 from typing import Any, Protocol
 
-from outlive.clock import DatabaseClock
+from outlive.clock import Clock, DatabaseClock
 from outlive.codec.payload import Codec
 from outlive.ids import Ids
 from outlive.model.definition import StepSpec, WorkflowSpec
-from outlive.model.reads import Claimed
-from outlive.model.writes import EntryWrite, Fence, NewRun, Outcome
+from outlive.model.writes import EntryWrite, Fence, Finish, NewRun, Outcome, Release
 from outlive.store.interface import Store
+
+
+class World(Protocol):
+    """What a process takes from the outside; the simulator puts its own in the place."""
+
+    clock: Clock
+    chance: random.Random
+    locks: Any  # FileLocks
+    threaded: bool
+
+
+class Definitions(Protocol):
+    """The definitions that a process serves, by name."""
+
+    def use(self, spec: WorkflowSpec | StepSpec) -> None: ...
+    def find(self, name: str) -> WorkflowSpec | None: ...
+    def names(self) -> list[str]: ...
 
 
 class LiveRun(Protocol):
@@ -30,7 +46,6 @@ class LiveRun(Protocol):
     row: int
     id: str
     claim: int
-    claimed: Claimed
     spec: WorkflowSpec
     loop: Any  # RunLoop
     journal: Any  # Journal
@@ -38,8 +53,6 @@ class LiveRun(Protocol):
     closed: bool
     disowned: bool
     write_failed: bool
-    idle: bool
-    alone: bool
     thread_busy: bool
     clear_crashes: bool
     marked_in_user_code: bool
@@ -52,7 +65,6 @@ class LiveRun(Protocol):
     def ask(self, call: Any) -> None: ...
     def settle(self, call: Any, outcome: Outcome, text: str | None, value: Any, error: str | None) -> None: ...
     def settle_now(self, call: Any, outcome: Outcome, text: str | None, value: Any, error: str | None) -> None: ...
-    def cancel_call(self, call: Any) -> None: ...
     def take_turn(self, call: Any, value: str) -> asyncio.Future[EntryWrite]: ...
     def end_turn(self, call: Any, entry: EntryWrite | None, value: Any = None) -> None: ...
     def written(self, count: int) -> None: ...
@@ -63,6 +75,8 @@ class Host(Protocol):
     """The process that executes runs."""
 
     store: Store
+    definitions: Definitions
+    is_worker: bool
     main: asyncio.AbstractEventLoop
     clock: DatabaseClock
     codec: Codec
@@ -78,13 +92,9 @@ class Host(Protocol):
     roster: Any  # Roster
     claimer: Any  # Claimer
 
-    @property
-    def find_workflow(self) -> Callable[[str], WorkflowSpec | None]: ...
-    @property
-    def use_definition(self) -> Callable[[WorkflowSpec | StepSpec], None]: ...
-    @property
-    def workflow_names(self) -> Callable[[], list[str]]: ...
-    def new_run(self, spec: WorkflowSpec, run_id: str | None, text: str) -> NewRun: ...
+    def new_row(self) -> int: ...
+    def started(self, run: NewRun, fence: Fence | None) -> None: ...
+    def left(self, execution: Any, end: Finish | Release) -> None: ...
     def may_own(self, run: NewRun) -> bool: ...
     def fence(self) -> Fence: ...
     def lease_lost(self, fence: Fence) -> None: ...

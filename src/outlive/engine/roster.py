@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
 from typing import Any
 
 from outlive.codec.failure import record_error
@@ -43,7 +42,7 @@ class Roster:
         self.closing = False  # nothing enters or begins any more
         self.hushed = False  # no step begins, so that a suspect may run alone
         self._suspects = 0
-        self._lost_waits: dict[int, list[Callable[[LeaseLost], None]]] = {}
+        self._lost_waits: dict[int, list[asyncio.Future[Any]]] = {}  # of handles, for a run that is executed here
         self.threads = WorkflowThreads(self._free_thread)
 
     # -- room ---------------------------------------------------------------
@@ -85,7 +84,7 @@ class Roster:
     def enter(self, claimed: Claimed, entries: list[EntryRow]) -> None:
         """Take a run that this process owns into memory and let it run."""
         engine = self._engine
-        spec = engine.find_workflow(claimed.workflow)
+        spec = engine.definitions.find(claimed.workflow)
         assert spec is not None, claimed.workflow
         refused: Exception | None = None
         try:
@@ -168,7 +167,7 @@ class Roster:
     # -- leaving ------------------------------------------------------------
     def suspend(self, execution: Execution) -> None:
         """Let an idle run leave memory."""
-        self._engine.committer.add_release(execution, execution.suspend())
+        self._engine.committer.add_end(execution, execution.suspend())
 
     def release(self, execution: Execution) -> None:
         """Let go of a run, for a peer to continue now, or when it is due if it only waits."""
@@ -177,7 +176,7 @@ class Roster:
             return
         execution.unwind()
         release = Release(execution.row, execution.claim, wake_at=self._engine.clock.now())
-        self._engine.committer.add_release(execution, release)
+        self._engine.committer.add_end(execution, release)
 
     def release_all(self) -> None:
         """Let go of every run."""
@@ -204,14 +203,14 @@ class Roster:
         for request in execution.cancels:
             self._engine.committer.add_handled(execution, request)
         error = record_error(asyncio.CancelledError(reason), self._engine.codec)
-        self._engine.committer.add_finish(execution, execution.finish(Status.CANCELLED, None, error))
+        self._engine.committer.add_end(execution, execution.finish(Status.CANCELLED, None, error))
 
     def _hold(self, execution: Execution, reason: str, request: int | None = None) -> None:
         execution.unwind()
         if request is not None:
             self._engine.committer.add_handled(execution, request)
         release = Release(execution.row, execution.claim, wake_at=None, hold="paused", hold_reason=reason)
-        self._engine.committer.add_release(execution, release)
+        self._engine.committer.add_end(execution, release)
 
     def write_failed(self, execution: Execution, error: BaseException) -> None:
         """The database refused what a run had to write: hold the run as the journal has it."""
@@ -236,13 +235,14 @@ class Roster:
         for execution in lost:
             execution.disowned = True
             execution.unwind()
-            for tell in self._lost_waits.pop(execution.row, ()):
-                tell(LeaseLost(execution.id))
+            for waiting in self._lost_waits.pop(execution.row, ()):
+                if not waiting.done():
+                    waiting.set_exception(LeaseLost(execution.id))
 
-    def on_lease_lost(self, row: int, tell: Callable[[LeaseLost], None]) -> None:
-        """Tell a handle if this process loses the run."""
+    def wait_here(self, row: int, waiting: asyncio.Future[Any]) -> None:
+        """Fail what waits for the end of a run if this process loses the run."""
         if row in self.executions:
-            self._lost_waits.setdefault(row, []).append(tell)
+            self._lost_waits.setdefault(row, []).append(waiting)
 
 
 async def _fail(error: BaseException) -> Any:

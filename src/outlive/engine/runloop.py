@@ -151,26 +151,33 @@ class RunLoop(asyncio.AbstractEventLoop):
     # -- turning ------------------------------------------------------------
     def turn(self) -> None:
         """Run callbacks until every branch is blocked, or the run is unwinding."""
-        ready = self.ready
+        self._as_running(self._run_ready)
+
+    def _as_running(self, work: Callable[[], None]) -> None:
+        """Do something while this loop is the running one of the thread."""
         outer = asyncio._get_running_loop()
         asyncio._set_running_loop(self)
         hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(firstiter=_ignore, finalizer=_ignore)
-        left = TURN_MAX_CALLBACKS
+        sys.set_asyncgen_hooks(_ignore, _ignore)
         try:
-            while ready and not self.unwinding:
-                handle = ready.popleft()
-                if not handle.is_cancelled:
-                    self._run(handle)
-                left -= 1
-                if not left:
-                    raise UsageError(
-                        f"the workflow ran {TURN_MAX_CALLBACKS:,} callbacks without waiting for anything; "
-                        "a loop around sleep(0) must await a durable call"
-                    )
+            work()
         finally:
             sys.set_asyncgen_hooks(*hooks)
             asyncio._set_running_loop(outer)
+
+    def _run_ready(self) -> None:
+        ready = self.ready
+        left = TURN_MAX_CALLBACKS
+        while ready and not self.unwinding:
+            handle = ready.popleft()
+            if not handle.is_cancelled:
+                self._run(handle)
+            left -= 1
+            if not left:
+                raise UsageError(
+                    f"the workflow ran {TURN_MAX_CALLBACKS:,} callbacks without waiting for anything; "
+                    "a loop around sleep(0) must await a durable call"
+                )
 
     def _run(self, handle: Handle) -> None:
         try:
@@ -193,20 +200,15 @@ class RunLoop(asyncio.AbstractEventLoop):
         """
         self.unwinding = True
         self.ready.clear()
-        outer = asyncio._get_running_loop()
-        asyncio._set_running_loop(self)
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(firstiter=_ignore, finalizer=_ignore)
-        try:
-            for task in reversed(self._tasks):
-                if not task.done():
-                    task._log_destroy_pending = False  # type: ignore[attr-defined]
-                    task.context.run(self._close, task)
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
-            asyncio._set_running_loop(outer)
+        self._as_running(self._close_all)
         self.ready.clear()
         self._tasks.clear()
+
+    def _close_all(self) -> None:
+        for task in reversed(self._tasks):
+            if not task.done():
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                task.context.run(self._close, task)
 
     def _close(self, task: RunTask) -> None:
         """Close a task's coroutine as that task, so that its `finally` blocks see what they always see."""

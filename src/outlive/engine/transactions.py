@@ -12,7 +12,7 @@ import asyncio
 import contextvars
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from outlive.codec.payload import round_trip
@@ -47,7 +47,9 @@ class Transactions:
         A database that does not answer is no error of the body: it is waited for, as the committer does.
         """
         tried = overdue = 0
-        clock, limit_s = self._engine.clock, self._limit_s(call)
+        clock = self._engine.clock
+        # On SQLite no beat of this process gets through while a transaction is open.
+        limit_s = min(call.spec.timeout_s or TRANSACTION_TIMEOUT_S, self._engine.lease_s / 3)
         while True:
             began = clock.steady()
             try:
@@ -64,10 +66,6 @@ class Transactions:
             except StoreUnavailable as error:
                 log.warning("transaction %s of run %r waits for the store: %s", call.key, call.execution.id, error)
                 await self._engine.bodies.rest(_UNAVAILABLE_S)
-
-    def _limit_s(self, call: StepCall) -> float:
-        """How long a transaction may be open: on SQLite no beat of this process gets through meanwhile."""
-        return min(call.spec.timeout_s or TRANSACTION_TIMEOUT_S, self._engine.lease_s / 3)
 
     async def _once(self, call: StepCall, run: Run, limit_s: float) -> None:
         execution, spec = call.execution, call.spec
@@ -119,11 +117,8 @@ class Transactions:
         engine = self._engine
         try:
             await tx.commit(fence, entry)
-        except FenceLost:
+        except (FenceLost, EntrySettled):  # somebody else owns, or has written for, a run that we believed to own
             engine.lease_lost(fence)
-            raise asyncio.CancelledError from None
-        except EntrySettled:
-            engine.lease_lost(fence)  # somebody else has written for a run that we believed to own
             raise asyncio.CancelledError from None
         except StoreUnavailable as error:
             if not error.outcome_unknown or not await self._was_committed(entry):
@@ -153,8 +148,24 @@ async def _undisturbed(work: Awaitable[None]) -> None:
         raise
 
 
+def _not_awaited(name: str) -> Callable[..., Any]:
+    def method(self: SyncTransaction, *args: Any) -> Any:
+        try:
+            return asyncio.run_coroutine_threadsafe(getattr(self._tx, name)(*args), self._main).result()
+        except asyncio.CancelledError:
+            raise UsageError("this transaction was ended; the step it belonged to has been cancelled") from None
+
+    return method
+
+
 class SyncTransaction:
-    """The `tx` of a plain function: the same methods, not awaited, from the step's thread."""
+    """The `tx` of a plain function: the methods of `OpenTransaction`, not awaited, from the step's thread."""
+
+    execute = _not_awaited("execute")
+    executemany = _not_awaited("executemany")
+    fetch = _not_awaited("fetch")
+    fetchrow = _not_awaited("fetchrow")
+    fetchval = _not_awaited("fetchval")
 
     def __init__(self, tx: OpenTransaction, main: asyncio.AbstractEventLoop) -> None:
         self._tx = tx
@@ -164,29 +175,3 @@ class SyncTransaction:
     def raw(self) -> Any:
         """The driver's own connection."""
         return self._tx.raw
-
-    def execute(self, sql: str, *args: Any) -> int:
-        """Run a statement; give the number of rows it changed."""
-        return self._wait(self._tx.execute(sql, *args))  # type: ignore[no-any-return]
-
-    def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
-        """Run a statement for each row of arguments."""
-        return self._wait(self._tx.executemany(sql, rows))  # type: ignore[no-any-return]
-
-    def fetch(self, sql: str, *args: Any) -> Sequence[Any]:
-        """Give all rows of a query."""
-        return self._wait(self._tx.fetch(sql, *args))  # type: ignore[no-any-return]
-
-    def fetchrow(self, sql: str, *args: Any) -> Any:
-        """Give the first row of a query, or None."""
-        return self._wait(self._tx.fetchrow(sql, *args))
-
-    def fetchval(self, sql: str, *args: Any) -> Any:
-        """Give the first value of the first row, or None."""
-        return self._wait(self._tx.fetchval(sql, *args))
-
-    def _wait(self, work: Any) -> Any:
-        try:
-            return asyncio.run_coroutine_threadsafe(work, self._main).result()
-        except asyncio.CancelledError:
-            raise UsageError("this transaction was ended; the step it belonged to has been cancelled") from None
