@@ -58,14 +58,16 @@ class RunNotFound(RunError, LookupError):
 
 
 class RunExists(RunError, ValueError):
-    """The id is taken by a run of another workflow."""
+    """The id is taken by a run of another workflow, or that of an awaited child by a run that somebody else started."""
 
     def __init__(self, run_id: str, existing: str, wanted: str) -> None:
-        super().__init__(
-            run_id,
-            f"run {run_id!r} already exists for workflow {existing!r}, so it cannot be started "
-            f"for {wanted!r}; choose an id that names the workflow too",
+        text = (
+            f"run {run_id!r} already exists for workflow {existing!r}, so it cannot be started for {wanted!r}; "
+            "choose an id that names the workflow too"
         )
+        if existing == wanted:
+            text = f"run {run_id!r} was started by somebody else, so it is not the child that this call has to await"
+        super().__init__(run_id, text)
 
 
 class RunFailed(RunError):

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 import outlive
-from outlive import Outlive, Status, StoreUnavailable, UsageError, step, workflow
+from outlive import Outlive, RunNotFound, Status, StoreUnavailable, UsageError, step, workflow
 from outlive.store.sqlite import database as sqlite_database
 from tests.house.source import SRC
 from tests.support.postgres import LOCKED_PASSWORD, LOCKED_ROLE, NOBODY, PostgresServer, shared_server
@@ -587,3 +587,31 @@ async def test_two_apps_on_one_database_in_one_process(url: str) -> None:
         taken = await second.get("left behind")  # the other app goes on with it
         assert await taken.result(timeout=LIMIT_S) == "left behind"
         assert entered["left behind"] == 2
+
+
+async def test_a_start_is_told_of_an_outage_while_an_outcome_waits_for_its_end(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Outlive(url) as app:
+        waits = await started(app, "waits")
+        store = app._engine().store
+
+        async def gone(*_: object) -> None:
+            raise StoreUnavailable("it is gone")
+
+        with monkeypatch.context() as outage:
+            outage.setattr(store, "commit", gone)
+            gates["waits"].set()
+            async with asyncio.timeout(LIMIT_S):
+                while not caplog.records:
+                    await asyncio.sleep(0.01)
+                for name in ("late", "later"):
+                    with pytest.raises(StoreUnavailable, match="may not have been started: it is gone") as told:
+                        await app.start(gated, name, id=name)
+                    assert not told.value.outcome_unknown
+                    assert told.value.run_id == name
+            assert len(caplog.records) < 5
+        assert await waits.result(timeout=LIMIT_S) == "waits"
+        for name in ("late", "later"):
+            with pytest.raises(RunNotFound):
+                await app.get(name)

@@ -11,18 +11,21 @@ import asyncio
 import contextvars
 import functools
 import inspect
+import logging
 import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from outlive.clock import seconds
-from outlive.codec.failure import record_error
+from outlive.codec.failure import error_facts, record_error
 from outlive.codec.payload import digest, round_trip
 from outlive.engine.calls import CANCELLED, StepCall
 from outlive.engine.transactions import Transactions
 from outlive.errors import PayloadError, RetryAfter, StepFailed
 from outlive.limits import STEP_THREADS
 from outlive.model.definition import StepInfo
+
+log = logging.getLogger("outlive.step")
 
 current_step: contextvars.ContextVar[StepCall | None] = contextvars.ContextVar("outlive_step", default=None)
 
@@ -104,6 +107,10 @@ class Bodies:
             delay_s = spec.retry.delay_s(call.attempts, self._chance)
             if isinstance(failure, RetryAfter):
                 delay_s = max(delay_s, seconds(failure.delay))
+            log.info(
+                "step %s of run %r failed at attempt %d and is tried again in %.2g s:\n%s",
+                call.key, execution.id, call.attempts, delay_s, error_facts(record)["traceback"],
+            )  # fmt: skip
             del failure
             execution.recorder.attempt(call, record)
             await self.rest(delay_s)

@@ -27,6 +27,7 @@ from outlive.store.interface import FenceLost, RowTaken, WriteRefused
 log = logging.getLogger("outlive.committer")
 
 _AGAIN_S = 0.1  # to a store that does not write
+_TRIES_PER_WARNING = 100  # one every 10 s or so
 
 
 class Committer:
@@ -172,7 +173,7 @@ class Committer:
 
     async def _send(self, load: Load) -> Committed | None:
         """Send a batch until its outcome is known; None if nothing is left to send."""
-        batch = load.batch()
+        batch, tries = load.batch(), 0
         while len(batch):
             try:
                 load.fence = self._engine.fence() if self._engine.is_worker else None
@@ -181,7 +182,10 @@ class Committer:
                 raise
             except StoreError as error:  # it does not answer, or is read-only or damaged for the moment
                 load.fail_starts(error)
-                log.warning("the store does not write, %d rows wait for it: %s", len(batch), error)
+                self._fail_waiting_starts(error)
+                if tries % _TRIES_PER_WARNING == 0:
+                    log.warning("the store does not write, %d rows wait for it: %s", len(batch), error)
+                tries += 1
                 if not (isinstance(error, StoreUnavailable) and error.outcome_unknown):
                     if self.closing:
                         return None
@@ -189,6 +193,12 @@ class Committer:
                     batch = load.batch()
                 await asyncio.sleep(_AGAIN_S)
         return None
+
+    def _fail_waiting_starts(self, error: StoreError) -> None:
+        """Tell those who have asked since: they are to hear of it as soon as those whose start was sent."""
+        known = StoreUnavailable(str(error)) if isinstance(error, StoreUnavailable) else error
+        Load(self._starts, []).fail_starts(known)
+        self._starts.clear()
 
     def _renumber(self, load: Load, taken: Collection[int]) -> None:
         """Give other row numbers to runs whose numbers another process has drawn too."""

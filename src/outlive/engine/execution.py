@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from outlive.codec.failure import record_error
+from outlive.codec.failure import error_facts, record_error
 from outlive.codec.payload import encode
 from outlive.engine.calls import CANCELLED, Call, StepCall
 from outlive.engine.invoke import call_in_thread
@@ -423,6 +423,11 @@ class Execution:
         difference = self.journal.left()
         if difference is not None:
             self._diverge(difference)
+        if self.journal.unread:
+            log.warning(
+                "run %r of code version %s has ended under version %s, which never asked for what is recorded: %s",
+                self.id, self.version, self.spec.version, ", ".join(map(describe, self.journal.unread.values())),
+            )  # fmt: skip
         self._finish()
         return True
 
@@ -436,6 +441,7 @@ class Execution:
             status, error = Status.CANCELLED, record_error(asyncio.CancelledError(why), self.codec)
         except BaseException as failure:
             status, error = Status.FAILED, record_error(_explain(failure), self.codec)
+            log.warning("run %r failed:\n%s", self.id, error_facts(error)["traceback"])
         self._close()
         self.engine.committer.add_end(self, self.finish(status, output, error))
 
