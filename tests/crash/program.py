@@ -191,7 +191,7 @@ async def connected(url: str) -> AsyncIterator[Any]:
     connection = await asyncpg.connect(url, server_settings={"search_path": "outlive, public"})
     try:
         yield connection
-    except (OSError, asyncpg.PostgresConnectionError) as error:
+    except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
         raise StoreUnavailable("the application's own connection was lost") from error
     finally:
         await connection.close()

@@ -34,9 +34,12 @@ LOST_SHARE = 0.02  # of the replies under load
 WORKERS = 2
 
 
+JOINED = number_parameters(start_statement()).text  # what a start on the user's connection sends
+
+
 def ends_with_fence(sent: Round) -> bool:
     """Choose the one statement of a batch."""
-    return any("select (select count(*) from fence) as fenced" in sql for sql in sent.sql)
+    return any("select (select count(*) from fence) as fenced" in sql and sql != JOINED for sql in sent.sql)
 
 
 def begins_with(word: str) -> Choose:
@@ -64,7 +67,7 @@ SENT: dict[str, dict[str, Choose]] = {
     "transaction": {"commit": begins_with("commit;")},  # the library's own, which also resets the session
     "session": {"commit": follows("as written", begins_with("COMMIT"))},  # SQLAlchemy's, after the entry
     "migrate": {"commit": begins_with("COMMIT")},  # the driver's
-    "start_in": {"start_run": executes(number_parameters(start_statement()).text)},
+    "start_in": {"start_run": executes(JOINED)},
     "add_request": {name: executes(statement(name).text) for name in ("insert_request", "wake_requested")},
     **{
         site: {name: executes(statement(name).text)}

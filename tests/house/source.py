@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -35,7 +36,11 @@ class Module:
 
 @cache
 def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+    gc.disable()  # Python 3.11 miscounts the depth of a tree if the collector runs finalisers while it makes one
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"), str(path))
+    finally:
+        gc.enable()
 
 
 def _modules() -> dict[str, Module]:
