@@ -24,6 +24,7 @@ def shell(tmp_path) -> CommandLine:
         (["demo", "--orders", "0"], "orders"),
         (["runs", "ls", "--url", "mysql://localhost/x"], "mysql"),
         (["runs", "ls", "--url", "shop.db"], "shop.db"),
+        (["worker", ":app"], "names no module"),
     ],
 )
 def test_wrong_usage_ends_with_2(shell, arguments, word):

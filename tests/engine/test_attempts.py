@@ -42,6 +42,11 @@ async def tries_picky(errors: list[str]) -> str:
         return f"{type(error).__name__}: {error}"
 
 
+@workflow
+async def fails_picky() -> str:
+    return await picky(["connection"] * 4)
+
+
 @pytest.mark.parametrize(
     ("errors", "result", "attempts"),
     [
@@ -71,6 +76,20 @@ async def busy_service(delay: float) -> str:
 @workflow
 async def waits_for_service(delay: float) -> str:
     return await busy_service(delay)
+
+
+async def test_attempts_that_are_repeated_and_runs_that_fail_are_logged(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with Outlive(url) as app:
+        with pytest.raises(ConnectionError):
+            await app.run(fails_picky, id="unlucky")
+    told = {record.name: record for record in caplog.records if "unlucky" in record.getMessage()}
+    assert told["outlive.step"].levelname == "INFO"
+    assert "step picky#1 of run 'unlucky' failed at attempt 3 and is tried again" in told["outlive.step"].getMessage()
+    assert told["outlive.run"].levelname == "WARNING"
+    assert "in picky" in told["outlive.run"].getMessage()
 
 
 async def test_retry_after_waits_at_least_so_long(url: str) -> None:

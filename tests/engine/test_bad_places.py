@@ -207,6 +207,12 @@ async def test_a_file_that_may_not_be_written(open_folder: Path, what: str, role
         assert (await app.start(two_steps, "before", id="before")).created is (what == "a new file")
 
 
+async def test_a_file_in_a_folder_that_may_not_be_entered(open_folder: Path) -> None:
+    allow(open_folder, 0o700)
+    said = await asyncio.to_thread(python, AS_ANOTHER_USER, f"sqlite:///{open_folder}/in/shop.db", NOBODY, "worker")
+    assert "cannot be reached by this process" in said
+
+
 async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     path.write_bytes(b"these are my notes, not a database " * 100)

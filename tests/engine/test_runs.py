@@ -389,6 +389,9 @@ async def test_use_before_entry_is_an_error(url: str) -> None:
 
 async def test_runs_are_listed_newest_first_by_page(url: str) -> None:
     async with Outlive(url) as app:
+        for wrong in ({"created_after": "today"}, {"created_before": 7}, {"after": "x"}):
+            with pytest.raises(UsageError, match=r"time zone|`next` of a page"):
+                app.runs(**wrong)
         for n in range(5):
             await app.run(sleeper, 0, id=f"s{n}")
         page = await app.runs(workflow="sleeper", limit=2)

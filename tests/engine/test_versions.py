@@ -75,6 +75,11 @@ async def one_child() -> float:
     return slept
 
 
+@workflow(name="plan")
+async def forgetful_code() -> str:
+    return await other("new")
+
+
 Start = Callable[[str, Any], Any]
 
 
@@ -138,6 +143,14 @@ async def test_other_code_is_an_edit(url: str, start: Start) -> None:
     assert executed == ["one", "new"]
     assert await finish(url, edited_code) == "edited"
     assert executed == ["one", "new", "edited"]
+
+
+async def test_what_other_code_never_asks_for_is_told(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    await by_definition(url, first_code)
+    await execute_until(url, first_code, 1)
+    assert await finish(url, forgetful_code) == "new"
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "outlive.run"]
+    assert "never asked for what is recorded: step 'note' (note#1)" in told
 
 
 async def test_other_code_may_go_on_after_each_restart(url: str, start: Start) -> None:
