@@ -1,14 +1,14 @@
 """One run in memory: delivers its outcomes in one order, on first execution and on replay.
 
 The path of an outcome: work ends in `settle`; `_pump` takes it from the inbox
-when every branch is blocked, gives it the next `seq`, hands the entry to the
-committer and delivers it; the branch goes on at once, and what it begins next
-waits in `_rest` until all earlier entries are on disk. A recovered run starts
-with a journal: its entries are delivered first, by the same `_deliver`.
+when every branch is blocked, lets the recorder number and write its entry, and
+delivers it; the branch goes on at once, and what it asks for next waits in
+`_unbegun` until all earlier entries are on disk. A recovered run starts with a
+journal: its entries are delivered first, by the same `Call.deliver`.
 
 It owns the run's loop, the calls that wait and the order; it must not know SQL,
 leases or other runs. Invariants: `_pump` is entered from plain callbacks of the
-main loop only, never from a task; after `_unwind` nothing of the run runs, and
+main loop only, never from a task; after `unwind` nothing of the run runs, and
 nothing is written for it but what the committer already has.
 """
 

@@ -1,4 +1,4 @@
-"""Durable calls as a workflow's body makes them: each gets its key here, and its arguments are recorded.
+"""Durable calls as a workflow's body makes them: each gets its key and the digest of its arguments here.
 
 Functions of a run in memory; what they make is a `Call` of `calls.py`, which the
 run answers in its order. A run that leaves memory gets futures that never end:
