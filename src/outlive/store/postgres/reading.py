@@ -1,4 +1,4 @@
-"""From filters to SQL, from the driver's rows to the values of the seam. Pure.
+"""The store's reads: runs, entries, ends, requests and workers as plain values. Each is one statement, so one snapshot.
 
 Invariant: the text of a listing depends on which filters are set, never on
 their values.
@@ -6,10 +6,14 @@ their values.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from outlive.model.reads import Claimed, EntryRow, RunQuery
+from outlive.model.reads import Claimed, EndedRun, EntryRow, RequestRow, RunQuery, RunRow, WorkerRow
 from outlive.model.status import Status
+from outlive.model.writes import Fence
+from outlive.store.interface import FenceLost
+from outlive.store.postgres.database import Database
 from outlive.store.postgres.statements import named_block
 
 # What a live row of a derived status looks like; the status itself is tested again.
@@ -32,6 +36,53 @@ _FILTERS = {
     "after": "r.row < {}",
 }
 _UNSUCCESSFUL = {Status.FAILED, Status.CANCELLED}
+
+
+class Reading(Database):
+    """The reads of a Store."""
+
+    async def find_run(self, run_id: str) -> RunRow | None:
+        rows = await self._list(*compose_list(RunQuery(), run_id=run_id))
+        return rows[0] if rows else None
+
+    async def list_runs(self, query: RunQuery) -> list[RunRow]:
+        return await self._list(*compose_list(query))
+
+    async def _list(self, text: str, arguments: list[Any]) -> list[RunRow]:
+        return [RunRow(**row) for row in await self._pool.fetch(text, arguments)]
+
+    async def list_entries(self, run_id: str) -> list[EntryRow]:
+        return [to_entry(record) for record in await self._read("load_entries", rows=[], id=run_id)]
+
+    async def list_ended(self, rows: Sequence[int]) -> list[EndedRun]:
+        return [EndedRun(**row) for row in await self._read("list_ended", rows=list(rows))]
+
+    async def list_children(self, row: int, *, unfinished: bool) -> list[RunRow]:
+        children = await self._list(*compose_list(RunQuery(), parent_row=row, unfinished=unfinished))
+        return sorted(children, key=lambda child: child.row)
+
+    async def load_entries(self, rows: Sequence[int]) -> Mapping[int, list[EntryRow]]:
+        entries: dict[int, list[EntryRow]] = {row: [] for row in rows}
+        for record in await self._read("load_entries", rows=list(rows), id=None):
+            entries[record[0]].append(to_entry(record))
+        return entries
+
+    async def list_requests(self, fence: Fence) -> list[RequestRow]:
+        rows = await self._read("list_requests", worker=fence.worker, epoch=fence.epoch)
+        if not rows:
+            raise FenceLost(fence)
+        return [RequestRow(**row) for row in rows if row["request"] is not None]
+
+    async def list_workers(self) -> list[WorkerRow]:
+        return [WorkerRow(**row) for row in await self._read("list_workers")]
+
+    async def has_suspects(self) -> bool:
+        ((found,),) = await self._read("has_suspects")
+        return bool(found)
+
+    async def next_due(self) -> float | None:
+        ((due_at,),) = await self._read("next_due")
+        return None if due_at is None else float(due_at)
 
 
 def compose_list(

@@ -30,8 +30,8 @@ class Statement:
 
 
 def named_block(name: str) -> str:
-    """Give a block of queries.sql as it is written there."""
-    return load_sql("outlive.store.postgres", "queries.sql")[name]
+    """Give a block of SQL as it is written there."""
+    return load_sql("outlive.store.postgres")[name]
 
 
 @cache
@@ -47,5 +47,5 @@ def number_parameters(sql: str) -> Statement:
 
 @cache
 def statement(name: str) -> Statement:
-    """Give a block of queries.sql, ready to be sent."""
+    """Give a block of SQL, ready to be sent."""
     return number_parameters(named_block(name))

@@ -19,7 +19,7 @@ from outlive.store.interface import FenceLost, RowTaken, WriteRefused
 from outlive.store.sqlfile import load_sql
 from outlive.store.sqlite.drivers import Connection
 
-SQL = load_sql("outlive.store.sqlite", "queries.sql")
+SQL = load_sql("outlive.store.sqlite")
 
 _LADDER = (256, 64, 16, 4, 1)  # rows per statement: few lengths, so that each stays prepared
 

@@ -1,0 +1,95 @@
+"""Who may execute what: workers and their leases, claims, takeover, requests and wake-ups.
+
+Knows the tables of workers, live rows and requests. Invariant: a run changes
+owner here only from nobody to a claimer, or from a worker that is gone to
+nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from outlive import hooks
+from outlive.limits import SUSPECT_CRASHES, SUSPECT_GROUPS
+from outlive.model.reads import Claimed, TakenOver, WorkerRow
+from outlive.model.writes import Fence
+from outlive.store.interface import FenceLost, WriteRefused
+from outlive.store.postgres.database import Database
+from outlive.store.postgres.reading import to_claimed
+
+
+class Ownership(Database):
+    """What a Store does for workers, claims, requests and wake-ups."""
+
+    # -- workers ------------------------------------------------------------
+    @hooks.commit_site("register")
+    async def register(self, worker: WorkerRow, lease_s: float) -> Fence:
+        registered = await self._write("insert_worker", **asdict(worker), lease_s=lease_s)
+        if not registered:
+            raise WriteRefused(f"worker number {worker.worker} is taken by another process; draw another")
+        return Fence(worker.worker, worker.epoch)
+
+    @hooks.commit_site("unregister")
+    async def unregister(self, fence: Fence) -> None:
+        ((left,),) = await self._write("delete_worker", worker=fence.worker, epoch=fence.epoch)
+        if not left:
+            raise FenceLost(fence)
+
+    @hooks.commit_site("release_strays")
+    async def release_strays(self, fence: Fence, kept: Sequence[int]) -> int:
+        (row,) = await self._write("release_strays", worker=fence.worker, epoch=fence.epoch, kept=list(kept))
+        if not row["stands"]:
+            raise FenceLost(fence)
+        return int(row["released"])
+
+    @hooks.commit_site("take_over")
+    async def take_over(self, dead: Sequence[int]) -> TakenOver:
+        (row,) = await self._write("take_over", dead=list(dead))
+        return TakenOver(row["workers"], row["released"], row["quarantined"])
+
+    @hooks.commit_site("claim")
+    async def claim(
+        self, fence: Fence, workflows: Sequence[str], queues: Sequence[str] | None, limit: int, *, suspect: bool = False
+    ) -> list[Claimed]:
+        rows = await self._write(
+            "claim_runs",
+            worker=fence.worker,
+            epoch=fence.epoch,
+            workflows=list(workflows),
+            queues=None if queues is None else list(queues),
+            limit=limit,
+            suspect=suspect,
+            suspect_crashes=SUSPECT_CRASHES,
+            groups=[SUSPECT_GROUPS.get(crashes, 1) for crashes in range(1, max(SUSPECT_GROUPS) + 1)],
+        )
+        if not rows[0]["stands"]:
+            raise FenceLost(fence)
+        return [to_claimed(row) for row in rows if row["row"] is not None]
+
+    # -- requests, wake-ups -------------------------------------------------
+    @hooks.commit_site("add_request")
+    async def add_request(self, run_id: str, kind: str, payload: str | None) -> bool:
+        found = await self._write("insert_request", id=run_id, kind=kind, payload=payload)
+        if not found:
+            raise KeyError(run_id)
+        if found[0]["status"] is not None:
+            return False
+        hooks.point("add_request.recorded")
+        await self._write("wake_requested", row=found[0]["row"])
+        return True
+
+    @hooks.commit_site("resume")
+    async def resume(self, run_id: str) -> bool:
+        found = await self._write("resume_run", id=run_id)
+        if not found:
+            raise KeyError(run_id)
+        return bool(found[0]["resumed"])
+
+    @hooks.commit_site("wake")
+    async def wake(self, rows: Sequence[int]) -> None:
+        await self._write("wake_run", rows=list(rows))
+
+    @hooks.commit_site("sweep")
+    async def sweep(self) -> int:
+        return len(await self._write("sweep_runs"))

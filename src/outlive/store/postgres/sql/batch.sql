@@ -1,0 +1,167 @@
+-- What a batch writes. Each counts on READ COMMITTED. The blocks up to find_taken are parts of one statement, WITH … SELECT,
+-- which commit.py puts together from what a batch holds; all parts read one snapshot. `:name` marks a parameter. A plan is
+-- made once and kept, so its cost may not depend on how full the tables were then: a table that grows is reached by keys,
+-- `= any (array)` or a lateral lookup, and joined to nothing as a whole.
+
+-- name: lock_fence
+-- Locks the worker's fence row; waits for a takeover that is under way and is then empty, as all that derives from it.
+fence as materialized (
+  select from outlive.workers w where w.worker = cast(:worker as bigint) and w.epoch = cast(:epoch as bigint) for key share
+)
+
+-- name: pass_fence
+-- Stands in for the fence of a batch that needs none.
+fence as (select)
+
+-- name: insert_entries
+-- Inserts entries, settles started ones; one already stored exactly as given is this batch's own earlier send.
+given_entries as materialized (
+  select g.* from json_to_recordset(cast(:entry as json)) as g (
+    row bigint, key text, seq integer, kind text, name text, digest text, outcome text, value text, error text,
+    attempts integer, noted_version text, started_at float8, finished_at float8)
+),
+written as (
+  insert into outlive.entries as e (
+    row, key, seq, kind, name, digest, outcome, value, error, attempts, noted_version, started_at, finished_at)
+  select g.row, g.key, g.seq, g.kind, g.name, g.digest, g.outcome, g.value, g.error, g.attempts, g.noted_version,
+    to_timestamp(g.started_at), to_timestamp(g.finished_at)
+  from given_entries g, fence
+  on conflict (row, key) do update set
+    seq = excluded.seq, kind = excluded.kind, name = excluded.name, digest = excluded.digest,
+    outcome = excluded.outcome, value = excluded.value, error = excluded.error, attempts = excluded.attempts,
+    noted_version = excluded.noted_version, started_at = excluded.started_at, finished_at = excluded.finished_at
+  where e.outcome = 'started' or (
+    (e.outcome, e.seq, e.attempts) = (excluded.outcome, excluded.seq, excluded.attempts)
+    and (e.digest, e.value, e.error) is not distinct from (excluded.digest, excluded.value, excluded.error))
+  returning e.row, e.key, e.xmax = 0 as is_new  -- an updated row has the updater there
+),
+refused as materialized (
+  select distinct g.row from given_entries g
+  where (select count(*) from written) <> (select count(*) from given_entries)
+    and (g.row, g.key) not in (select w.row, w.key from written w)
+)
+
+-- name: skip_entries
+-- Stands in for the entries of a batch without any.
+written as (select cast(null as bigint) as row, cast(null as text) as key, false as is_new where false),
+refused as (select cast(null as bigint) as row where false)
+
+-- name: insert_runs
+-- Inserts runs with their live rows where the id is free; a child only with its parent's entry. A taken row number
+-- violates the primary key, and nothing of the batch is written.
+given_runs as materialized (
+  select g.* from json_to_recordset(cast(:run as json)) as g (
+    row bigint, id text, workflow text, version text, codec text, queue text, priority integer, key text,
+    attributes text, input text, parent bigint, parent_key text, parent_close text, deadline_at float8,
+    delay_s float8, started_at float8)
+),
+started as (
+  insert into outlive.runs (
+    row, id, workflow, version, codec, queue, priority, key, attributes, input, parent, parent_key, parent_close,
+    deadline_at, created_at)
+  select g.row, g.id, g.workflow, g.version, g.codec, g.queue, g.priority, g.key, g.attributes, g.input, g.parent,
+    g.parent_key, g.parent_close, to_timestamp(g.deadline_at), least(now(), to_timestamp(g.started_at))
+  from given_runs g, fence
+  where g.parent is null or (g.parent, g.parent_key) in (select w.row, w.key from written w where w.is_new)
+  on conflict (id) do nothing
+  returning row
+),
+placed as (
+  insert into outlive.live (row, workflow, queue, priority, owner, claim, wake_at, in_user_code, started_at)
+  select g.row, g.workflow, g.queue, g.priority, case when g.started_at is not null then cast(:worker as bigint) end,
+    (g.started_at is not null)::integer,
+    case when g.started_at is null then now() + make_interval(secs => g.delay_s) end,
+    g.started_at is not null, to_timestamp(g.started_at)
+  from given_runs g
+  where (g.row in (select s.row from started s)) is true  -- as a test of a value it is hashed, whatever the estimate
+)
+
+-- name: skip_runs
+-- Stands in for the runs of a batch without any.
+started as (select cast(null as bigint) as row where false)
+
+-- name: insert_blobs
+-- Inserts large payloads of runs that are there, or come with this batch: a start that is refused leaves none behind.
+stored as (
+  insert into outlive.blobs (row, name, text)
+  select g.row, g.name, g.text
+  from unnest(cast(:blob_row as bigint[]), cast(:blob_name as text[]), cast(:blob_text as text[])) as g (row, name, text),
+    fence
+  where g.row in (
+    select r.row from outlive.runs r where r.row = any (cast(:blob_row as bigint[])) union all select s.row from started s)
+  on conflict (row, name) do nothing
+)
+
+-- name: finish_run
+-- Ends runs that the worker still owns under this claim: deletes their live rows and requests, sets status and value.
+finishes as materialized (
+  select g.* from json_to_recordset(cast(:finish as json)) as g (
+    row bigint, claim integer, status text, output text, error text, started_at float8, close_reason text)
+),
+ended as (
+  delete from outlive.live l
+  where l.row = any (array(select g.row from finishes g)) and l.owner = cast(:worker as bigint)
+    and exists (select from fence) and l.row <> all (array(select r.row from refused r))
+    and ((l.row, l.claim) in (select g.row, g.claim from finishes g)) is true
+  returning l.row
+),
+closed as (
+  update outlive.runs r set status = g.status, output = g.output, error = g.error,
+    started_at = to_timestamp(g.started_at), finished_at = greatest(now(), to_timestamp(g.started_at))
+  from finishes g
+  where r.row = any (array(select x.row from ended x)) and r.row = g.row
+),
+forgotten as (
+  delete from outlive.requests q where q.row = any (array(select x.row from ended x))
+)
+
+-- name: close_children
+-- Asks the children that were to end with these runs to cancel; a second send of the batch finds no such end.
+asked as (
+  insert into outlive.requests (row, kind, payload, created_at)
+  select c.row, 'cancel', g.close_reason, now()
+  from outlive.runs c join finishes g on g.row = c.parent and g.close_reason is not null
+  where c.parent = any (array(select x.row from ended x))
+    and c.parent_close = 'cancel' and c.status is null and c.row <> all (array(select x.row from ended x))
+  on conflict (row, kind) do nothing
+)
+
+-- name: release_run
+-- Lets go of runs that the worker still owns under this claim; a held one is not claimable.
+releases as materialized (
+  select g.* from json_to_recordset(cast(:release as json)) as g (
+    row bigint, claim integer, wake_at float8, hold text, hold_reason text)
+),
+released as (
+  update outlive.live l set owner = null, hold = g.hold, hold_reason = g.hold_reason,
+    wake_at = case when g.hold is null then to_timestamp(g.wake_at) end, in_user_code = false, alone = false
+  from releases g
+  where l.row = any (array(select x.row from releases x)) and l.owner = cast(:worker as bigint)
+    and l.row = g.row and l.claim = g.claim
+    and exists (select from fence) and l.row <> all (array(select r.row from refused r))
+)
+
+-- name: mark_run
+-- Notes whether runs are in user code, and progress that clears their crashes.
+marks as materialized (
+  select g.* from json_to_recordset(cast(:mark as json)) as g (
+    row bigint, claim integer, in_user_code boolean, clear_crashes boolean)
+),
+marked as (
+  update outlive.live l set in_user_code = g.in_user_code, alone = l.alone and not g.clear_crashes,
+    crashes = case when g.clear_crashes then 0 else l.crashes end
+  from marks g
+  where l.row = any (array(select x.row from marks x)) and l.owner = cast(:worker as bigint)
+    and l.row = g.row and l.claim = g.claim and exists (select from fence)
+)
+
+-- name: delete_request
+-- Deletes requests that have been executed.
+handled as (
+  delete from outlive.requests q where q.request = any (cast(:request as bigint[])) and exists (select from fence)
+)
+
+-- name: find_taken
+-- Reads, after a batch, who has the ids and row numbers of its starts; needs a snapshot after that of the batch.
+select r.row, r.id, r.workflow from outlive.runs r
+where r.id = any (cast(:run_id as text[])) or r.row = any (cast(:run_row as bigint[]))

@@ -1,0 +1,90 @@
+-- Runs and journals as anyone may read them; one snapshot each.
+
+-- name: load_entries
+-- All entries of some runs in the order of delivery, started ones last. One snapshot.
+SELECT e.row, e.key, e.seq, e.kind, e.name, e.digest, e.outcome,
+    coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = e.row AND b.name = e.value), e.value),
+    e.error, e.attempts, e.started_at, e.finished_at, e.noted_version
+FROM json_each(?) want CROSS JOIN ol_entries e ON e.row = want.value
+ORDER BY want.id, e.seq IS NULL, e.seq, e.started_at, e.key
+
+-- name: list_workers
+-- The incarnations that hold a lease, or held one that nobody has taken over yet. One snapshot.
+SELECT w.worker, w.epoch, w.host, w.pid, w.name, w.lock_path, b.expires_at
+FROM ol_workers w JOIN ol_worker_beats b ON b.worker = w.worker
+ORDER BY w.registered_at, w.worker
+
+-- name: list_requests
+-- Open requests for the runs of one worker. One snapshot.
+SELECT q.request, q.row, q.kind, q.payload
+FROM ol_requests q CROSS JOIN ol_live l ON l.row = q.row
+WHERE l.owner = ? ORDER BY q.request
+
+-- name: select_runs
+-- The head of every reading of runs, with the status derived at :now; a where_… block follows. One snapshot.
+SELECT r.row, r.id, r.workflow, r.version,
+    CASE
+        WHEN r.status IS NOT NULL THEN r.status
+        WHEN l.hold IS NOT NULL THEN l.hold
+        WHEN l.owner IS NOT NULL THEN 'running'
+        WHEN l.started_at IS NOT NULL THEN 'suspended'
+        WHEN l.wake_at > :now THEN 'scheduled'
+        ELSE 'queued'
+    END AS derived_status,
+    r.queue, r.priority, r.key, r.attributes,
+    coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = r.row AND b.name = r.input), r.input),
+    coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = r.row AND b.name = r.output), r.output),
+    r.error, r.codec,
+    (SELECT p.id FROM ol_runs p WHERE p.row = r.parent) AS parent_id,
+    r.created_at, coalesce(r.started_at, l.started_at), r.finished_at,
+    l.hold_reason, l.owner, coalesce(l.crashes, 0), l.wake_at, r.parent_close
+FROM ol_runs r LEFT JOIN ol_live l ON l.row = r.row
+
+-- name: where_id
+-- One run.
+WHERE r.id = :id
+
+-- name: where_parent
+-- The children of a run, as they were started.
+WHERE r.parent = :parent AND (NOT :unfinished OR r.status IS NULL)
+ORDER BY r.row
+
+-- name: where_query
+-- A page of runs, newest first; each filter that is NULL lets everything pass.
+WHERE (:after IS NULL OR r.row < :after)
+    AND (:workflow IS NULL OR r.workflow = :workflow)
+    AND (:queue IS NULL OR r.queue = :queue)
+    AND (:id_prefix IS NULL OR substr(r.id, 1, length(:id_prefix)) = :id_prefix)
+    AND (:created_after IS NULL OR r.created_at >= :created_after)
+    AND (:created_before IS NULL OR r.created_at < :created_before)
+    AND (:statuses IS NULL OR derived_status IN (SELECT value FROM json_each(:statuses)))
+
+-- name: narrow_to_live
+-- For unfinished statuses only: through the live rows instead of all history.
+AND r.row IN (SELECT n.row FROM ol_live n)
+
+-- name: narrow_to_unsuccessful
+-- For runs that have failed or were cancelled: through their own index.
+AND r.row IN (SELECT n.row FROM ol_runs n WHERE n.status IN ('failed', 'cancelled'))
+
+-- name: order_newest
+-- The end of a page.
+ORDER BY r.row DESC LIMIT :limit
+
+-- name: list_entries
+-- The journal of one run. One snapshot.
+SELECT e.key, e.seq, e.kind, e.name, e.digest, e.outcome,
+    coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = e.row AND b.name = e.value), e.value),
+    e.error, e.attempts, e.started_at, e.finished_at, e.noted_version
+FROM ol_runs r JOIN ol_entries e ON e.row = r.row
+WHERE r.id = ?
+ORDER BY e.seq IS NULL, e.seq, e.started_at, e.key
+
+-- name: list_ended
+-- Those of some runs that have ended or are held; a held run gives the reason as its error. One snapshot.
+SELECT r.row, r.id, r.workflow, coalesce(r.status, l.hold),
+    coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = r.row AND b.name = r.output), r.output),
+    coalesce(r.error, l.hold_reason), r.codec
+FROM json_each(?) want CROSS JOIN ol_runs r ON r.row = want.value LEFT JOIN ol_live l ON l.row = r.row
+WHERE r.status IS NOT NULL OR l.hold IS NOT NULL
+ORDER BY want.id
