@@ -1,6 +1,6 @@
 """Outlive: durable workflows as plain functions, in the database you already have."""
 
-from outlive import ambient, errors, sync
+from outlive import ambient, errors, sync, versions
 from outlive.ambient import *
 from outlive.app import Outlive, RunPage
 from outlive.definitions import step, transaction, workflow
@@ -8,10 +8,12 @@ from outlive.errors import *
 from outlive.model.definition import Retry, StepInfo, WorkflowInfo
 from outlive.model.status import Status
 from outlive.run import Entry, Run, RunInfo
+from outlive.versions import *
 
 __version__ = "0.1.0"
 
 __all__ = ["Outlive", "Retry", "step", "sync", "transaction", "workflow", "__version__"]
 __all__ += ["Entry", "Run", "RunInfo", "RunPage", "Status", "StepInfo", "WorkflowInfo"]
 __all__ += ambient.__all__
+__all__ += versions.__all__
 __all__ += errors.__all__

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-from outlive import ambient
+from outlive import ambient, versions
 from outlive.engine.threads import current_body
 
 P = ParamSpec("P")
@@ -27,15 +27,15 @@ def _awaited(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
     return call
 
 
-def _on_loop(function: Callable[[], R]) -> Callable[[], R]:
+def _on_loop(function: Callable[P, R]) -> Callable[P, R]:
     """Make a function that has this one called on the run's loop, where it is executing."""
 
-    async def call_there() -> R:
-        return function()
+    async def call_there(*args: P.args, **kwargs: P.kwargs) -> R:
+        return function(*args, **kwargs)
 
     @functools.wraps(function)
-    def call() -> R:
-        return _awaited(call_there)() if current_body.get() is not None else function()
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return _awaited(call_there)(*args, **kwargs) if current_body.get() is not None else function(*args, **kwargs)
 
     return call
 
@@ -47,3 +47,4 @@ now = _on_loop(ambient.now)
 random = _on_loop(ambient.random)
 uuid = _on_loop(ambient.uuid)
 info = _on_loop(ambient.info)
+patched = _on_loop(versions.patched)

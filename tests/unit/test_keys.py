@@ -371,6 +371,14 @@ async def cancelled() -> None:
         await a()
 
 
+@workflow
+async def asks_for_patches() -> None:
+    for _ in range(2):
+        outlive.patched("a")
+        await a()
+    await outlive.map(lambda _: b() if outlive.patched("fee, with VAT") else a(), range(2))
+
+
 # key and kind, by seq; an entry that was cancelled is marked
 TABLE: dict[Any, str] = {
     awaits: "a#1 step, b#1 step, a#2 step, a#3 step, b#2 step",
@@ -405,6 +413,8 @@ TABLE: dict[Any, str] = {
     plain_workflow: "plain#1 step, sleep#1 timer, plain#2 step, now#1 now, random#1 random, uuid#1 uuid, plain_child#1 child",
     names: "sleep#1 step, sleep#2 timer, now#1 now, now#2 step, 1#1 step, 1/1#1 step, 2/Schritt für Schritt#1 step",
     cancelled: "cancel#1 step, cancel#2 cancel, 2/slow#1 step cancelled, a#1 step",
+    asks_for_patches: "patch:a#1 patch, a#1 step, patch:a#2 patch, a#2 step, patch:fee, with VAT#1 patch, "
+    "patch:fee, with VAT#2 patch, 1/b#1 step, 2/b#1 step",
 }
 
 

@@ -98,7 +98,7 @@ class Execution:
 
     # -- what the workflow's body asks ----------------------------------------
     def answer(self, kind: str, make: Callable[[], Any], hint: Any) -> Any:
-        """Journal a value that is made at once: `now`, `random`, `uuid`, `patched`."""
+        """Journal a value that is made at once: `now`, `random`, `uuid`."""
         self.check_alive()
         key = self.loop.branch().key(kind)
         misplaced = self.journal.misplaced(key, kind)
@@ -112,6 +112,18 @@ class Execution:
         at = self.loop.time()
         self.recorder.append_at_once(key, kind, kind, text, at, at)
         return self.codec.decode(text, hint, where=kind)
+
+    def patched(self, name: str) -> bool:
+        """Say whether this run takes the new path here: it does unless it has been past this point; recorded."""
+        self.check_alive()
+        key = self.loop.branch().key(f"patch:{name}")
+        recorded = self.journal.patches.get(key)
+        if recorded is not None:
+            return bool(self.codec.decode(recorded.value or "null", bool, where=f"recorded patch {name}"))
+        is_new = not self.journal.goes_on()
+        at = self.loop.time()
+        self.recorder.append_at_once(key, "patch", name, self.codec.encode(is_new, where="patch"), at, at)
+        return is_new
 
     def call_in_thread(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> asyncio.Future[Any]:
         """Serve `asyncio.to_thread`, for the run loop."""

@@ -6,7 +6,8 @@ how an outcome is delivered or stored.
 Invariant: an entry is read at most once, in the order of `seq` while journal
 and code have the same version. Across versions the order among entries that
 the code waits for at the same time still holds; what the code no longer asks
-for stays unread.
+for stays unread. Answers of `patched` stand apart: they may be missing, left
+unread or late, which is no divergence in any version.
 """
 
 from __future__ import annotations
@@ -35,16 +36,21 @@ class Journal:
         self.unread: dict[str, EntryRow] = {}  # recorded outcomes not delivered yet, by key, in order of seq
         self.started: dict[str, EntryRow] = {}  # those of calls that had begun but have no outcome
         self._before: dict[str, str] = {}  # the entry before each cancellation
+        self.patches: dict[str, EntryRow] = {}
+        self._read_up_to: dict[str | None, tuple[int, float]] = {}  # by maker: the last that was read, and its time
         last = ""
         for entry in entries:
             if entry.seq is None:
                 self.started[entry.key] = entry
                 continue
+            self.last_seq = max(self.last_seq, entry.seq)
+            if entry.kind == "patch":
+                self.patches[entry.key] = entry
+                continue
             if entry.kind == "cancel":
                 self._before[entry.key] = last
             last = entry.key
             self.unread[entry.key] = entry
-            self.last_seq = max(self.last_seq, entry.seq)
         self._unasked = dict(self.started)
 
     def next_of(self, waiting: Container[str]) -> EntryRow | None:
@@ -54,15 +60,30 @@ class Journal:
         """
         for key, entry in self.unread.items():
             if key in waiting or (entry.kind == "cancel" and self._before[key] not in self.unread):
-                del self.unread[key]
-                return entry
+                return self.take(key)
             if self.same_version:
                 return None
         return None
 
     def take(self, key: str) -> EntryRow | None:
-        """Read the entry of a call that answers at once, out of turn."""
-        return self.unread.pop(key, None)
+        """Read an entry; that of a call which answers at once may be out of turn."""
+        entry = self.unread.pop(key, None)
+        if entry is not None and entry.seq is not None:
+            seq, at = self._read_up_to.get(entry.noted_version, (0, 0.0))
+            self._read_up_to[entry.noted_version] = max(seq, entry.seq), max(at, entry.finished_at or 0.0)
+        return entry
+
+    def goes_on(self) -> bool:
+        """Whether code has run past where the body stands now: something is recorded that came after this turn.
+
+        What came before is of no account, though it is unread: edited code no longer asks for it, and other entries of
+        its maker that came later have been read.
+        """
+        none = 0, 0.0
+        read = self._read_up_to
+        return any((e.seq or 0) > read.get(e.noted_version, none)[0] for e in self.unread.values()) or any(
+            e.started_at >= read.get(e.noted_version, none)[1] for e in self._unasked.values()
+        )
 
     def misplaced(self, key: str, kind: str) -> Divergence | None:
         """Judge a call that answers at once: its entry is the very next one, or there is none left."""
