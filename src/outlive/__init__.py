@@ -3,6 +3,7 @@
 from outlive import ambient, errors, sync, versions
 from outlive.ambient import *
 from outlive.app import Outlive, RunPage
+from outlive.control import AuditEntry
 from outlive.definitions import step, transaction, workflow
 from outlive.errors import *
 from outlive.model.definition import Retry, StepInfo, WorkflowInfo
@@ -13,7 +14,7 @@ from outlive.versions import *
 __version__ = "0.1.0"
 
 __all__ = ["Outlive", "Retry", "step", "sync", "transaction", "workflow", "__version__"]
-__all__ += ["Entry", "Run", "RunInfo", "RunPage", "Status", "StepInfo", "WorkflowInfo"]
+__all__ += ["AuditEntry", "Entry", "Run", "RunInfo", "RunPage", "Status", "StepInfo", "WorkflowInfo"]
 __all__ += ambient.__all__
 __all__ += versions.__all__
 __all__ += errors.__all__

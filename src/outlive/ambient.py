@@ -10,7 +10,8 @@ import asyncio
 import random as _random
 import time
 import uuid as _uuid
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar, cast
 
@@ -24,11 +25,12 @@ from outlive.engine.invoke import start_child, wait_durable
 from outlive.errors import UsageError
 from outlive.ids import check_id
 from outlive.model.definition import StepInfo, WorkflowInfo
-from outlive.model.options import check_key, check_priority, check_wait
+from outlive.model.options import check_deadline, check_key, check_priority, check_wait
 from outlive.run import Run
 
 __all__ = ["durable", "info", "now", "random", "sleep", "sleep_until", "start", "uuid"]
 __all__ += ["gather", "group", "map", "race"]  # branches
+__all__ += ["shielded"]  # stopping
 
 T = TypeVar("T")
 
@@ -128,6 +130,21 @@ async def durable() -> None:
     await wait_durable(_in_workflow("durable"))
 
 
+@asynccontextmanager
+async def shielded() -> AsyncIterator[None]:
+    """Hold back cancellation: `async with outlive.shielded():` a request or the deadline is delivered after the block.
+
+    *Again*: replay holds it back as well. The block holds back what comes for the whole run, in whichever branch it
+    is open; timeouts of the body's own still count.
+    """
+    cancellation = _in_workflow("shielded").cancellation
+    cancellation.shields += 1
+    try:
+        yield
+    finally:
+        cancellation.shields -= 1
+
+
 def group() -> asyncio.TaskGroup:
     """Open a group of branches: `async with outlive.group() as g: g.create_task(…)`."""
     _in_workflow("group")
@@ -157,6 +174,7 @@ async def start(
     delay: Duration | None = None,
     priority: int = 0,
     key: str | None = None,
+    deadline: Duration | None = None,
     kwargs: dict[str, Any] | None = None,
     parent_close: Literal["cancel", "abandon"] = "cancel",
 ) -> Run:
@@ -173,6 +191,7 @@ async def start(
         "priority": check_priority(priority),
         "key": check_key(key),
         "delay_s": check_wait(delay, "delay=…"),
+        "deadline_s": check_deadline(deadline),
         "parent_close": parent_close,
     }
     if id is not None:

@@ -9,20 +9,20 @@ from typing import Any
 
 from outlive.clock import Duration, to_instant
 from outlive.codec.payload import encode_arguments
+from outlive.control import Audited
 from outlive.definitions import spec_of
 from outlive.engine.engine import Engine
 from outlive.errors import RunExists, RunNotFound, UsageError
 from outlive.ids import check_id
 from outlive.model.definition import WorkflowSpec
-from outlive.model.options import check_key, check_name, check_priority, check_queue, check_wait
+from outlive.model.options import check_deadline, check_key, check_name, check_priority, check_queue, check_wait
 from outlive.model.reads import RunQuery
 from outlive.model.status import Status
 from outlive.model.writes import NewRun
-from outlive.opened import Opened
 from outlive.run import Run, RunInfo, make_info
 
 
-class Outlive(Opened):
+class Outlive(Audited):
     """Durable workflows in one database. Use it as `async with Outlive(url) as app:`.
 
     `include`: modules, package names or definitions to serve; None serves every
@@ -74,11 +74,8 @@ class Outlive(Opened):
             key=check_key(key),
             codec=engine.codec.id,
             delay_s=check_wait(delay, "delay=…"),
+            deadline_s=check_deadline(deadline),
         )
-        if deadline is not None:
-            raise UsageError(
-                "deadline=… is not available in this version: cancel() the run, or use asyncio.timeout in it"
-            )
         if attributes is not None:
             shown = _check_mapping(attributes, "attributes=…")
             run.attributes = engine.codec.encode(shown, where=f"attributes of run {run.id}")

@@ -6,6 +6,7 @@
     │   ├── RunFailed  RunCancelled  RunTimedOut  RunOnHold
     │   └── RunNotFound  RunExists  LeaseLost
     ├── StepFailed          a recorded error whose class cannot be rebuilt here
+    ├── DeadlineExceeded    a run had not ended when its deadline passed
     ├── OutcomeUnknown      nobody knows whether a step that a crash interrupted took effect
     ├── ReplayError         code and journal no longer fit: an operator decides
     │   └── JournalMismatch  VersionMissing  JournalCorrupt
@@ -24,9 +25,11 @@ step, what to do next. Each error also inherits the built-in that fits it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 __all__ = ["OutliveError", "UsageError", "StepFailed", "OutcomeUnknown", "LimitError", "Permanent", "RetryAfter"]
+__all__ += ["DeadlineExceeded"]
 __all__ += ["RunError", "RunFailed", "RunCancelled", "RunTimedOut", "RunOnHold"]
 __all__ += ["RunNotFound", "RunExists", "LeaseLost"]
 __all__ += ["ReplayError", "JournalMismatch", "VersionMissing", "JournalCorrupt"]
@@ -150,6 +153,15 @@ class OutcomeUnknown(OutliveError):
         )
         self.run_id = run_id
         self.key = key
+
+
+class DeadlineExceeded(OutliveError, TimeoutError):
+    """A run had not ended when its deadline passed, and has ended by that."""
+
+    def __init__(self, run_id: str, deadline_at: datetime) -> None:
+        super().__init__(f"run {run_id!r} had not ended at its deadline, {deadline_at.isoformat(timespec='seconds')}")
+        self.run_id = run_id
+        self.deadline_at = deadline_at.isoformat()
 
 
 class ReplayError(OutliveError):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,9 +11,9 @@ from typing import Any
 from outlive.clock import Duration, seconds, to_datetime
 from outlive.codec.failure import error_facts, rebuild_error
 from outlive.codec.payload import Codec, codec_for
+from outlive.control import Controlled
 from outlive.engine.engine import Engine
-from outlive.errors import RunCancelled, RunFailed, RunNotFound, RunOnHold, RunTimedOut, StepFailed, UsageError
-from outlive.limits import ERROR_TEXT_MAX_CHARS
+from outlive.errors import RunCancelled, RunFailed, RunNotFound, RunOnHold, RunTimedOut, StepFailed
 from outlive.model.reads import EndedRun, EntryRow, RunRow
 from outlive.model.status import Status
 
@@ -38,6 +37,9 @@ class RunInfo:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    deadline: datetime | None = None
+    generation: int = 0
+    forked_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Entry:
     finished_at: datetime | None
 
 
-class Run:
+class Run(Controlled):
     """A handle of one run. `created` is False if the run existed when it was started."""
 
     def __init__(self, engine: Callable[[], Engine], run_id: str, row: int, result_hint: Any, *, created: bool) -> None:
@@ -128,60 +130,6 @@ class Run:
         finally:
             engine.watcher.forget(self._row, on_ended)
 
-    async def cancel(self, reason: str | None = None) -> bool:
-        """Ask for cancellation; False if the run has ended.
-
-        *Durable*: the request, before this returns. The owner delivers it as
-        CancelledError at the run's next durable await, and journals that.
-        """
-        return await self._request("cancel", self._check_reason(reason))
-
-    async def pause(self, reason: str | None = None) -> bool:
-        """Ask the owner to take the run out of memory and hold it; False if the run has ended."""
-        return await self._request("pause", self._check_reason(reason))
-
-    async def resume(self) -> bool:
-        """Let a paused or quarantined run go on; False if it is not held."""
-        engine = self._engine()
-        resumed = await self._found(engine.store.resume(self.id))
-        if resumed:
-            engine.hint()
-        return resumed
-
-    async def resolve(self, key: str, *, value: Any = None, error: str | None = None, retry: bool = False) -> bool:
-        """Decide what became of a step whose outcome a crash left unknown, and let the run go on.
-
-        The step at `key` then has this `value`, fails with this `error`, or is
-        executed again (`retry`). False if the run has ended.
-        """
-        decision: dict[str, Any] = {"key": key}
-        if error is not None:
-            decision["error"] = error
-        elif not retry:
-            decision["value"] = json.loads(self._engine().codec.encode(value, where=f"value for {key}"))
-        accepted = await self._request("resolve", decision)
-        if accepted:
-            await self.resume()
-        return accepted
-
-    def _check_reason(self, reason: Any) -> str | None:
-        """Refuse at the caller what the run's journal could not hold: its owner would have nobody to tell."""
-        if reason is None:
-            return None
-        if not isinstance(reason, str):
-            raise UsageError(f"reason=… is text, not {reason!r}")
-        self._engine().codec.encode(reason, where=f"reason for run {self.id}")
-        return reason[:ERROR_TEXT_MAX_CHARS]
-
-    async def _request(self, kind: str, reason: Any) -> bool:
-        return await self._found(self._engine().request(self.id, kind, reason))
-
-    async def _found(self, answer: Awaitable[bool]) -> bool:
-        try:
-            return await answer
-        except KeyError:
-            raise RunNotFound(self.id) from None
-
     async def _read(self) -> RunRow:
         row = await self._engine().store.find_run(self.id)
         if row is None:
@@ -205,6 +153,9 @@ def make_info(row: RunRow, codec: Codec) -> RunInfo:
         created_at=to_datetime(row.created_at),
         started_at=to_datetime(row.started_at) if row.started_at is not None else None,
         finished_at=to_datetime(row.finished_at) if row.finished_at is not None else None,
+        deadline=to_datetime(row.deadline_at) if row.deadline_at is not None else None,
+        generation=row.generation,
+        forked_from=row.forked_from,
     )
 
 

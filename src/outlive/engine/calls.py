@@ -275,9 +275,9 @@ def child_reference(run: NewRun) -> str:
     return json.dumps({"run": run.id, "row": run.row})
 
 
-def child_id(parent_id: str, key: str) -> str:
-    """Give the id of the child that a parent starts at a key: the same on every replay."""
-    plain = f"{parent_id}/{key}"
+def child_id(parent_id: str, key: str, generation: int) -> str:
+    """Give the id of the child that a parent starts at a key in a generation: the same on every replay."""
+    plain = f"{parent_id}/{key}" + (f"@{generation}" if generation else "")
     return plain if len(plain) <= ID_MAX_CHARS else f"{plain[: ID_MAX_CHARS - 17]}~{digest(plain)}"
 
 

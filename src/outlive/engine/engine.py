@@ -12,7 +12,7 @@ import json
 import logging
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from outlive.clock import DatabaseClock
 from outlive.codec.payload import Codec
@@ -31,7 +31,7 @@ from outlive.errors import StoreError, StoreUnavailable
 from outlive.ids import Ids
 from outlive.limits import BEATS_PER_LEASE, POLL_IDLE_S
 from outlive.model.reads import Claimed, EndedRun, WorkerRow
-from outlive.model.writes import ExistingRun, Fence, Finish, NewRun, Release
+from outlive.model.writes import ExistingRun, Fence, Finish, NewRun, Note, Release
 from outlive.store.interface import FenceLost, Store
 
 log = logging.getLogger("outlive.engine")
@@ -235,7 +235,7 @@ class Engine:
                 fresh=True,
                 alone=False,
                 started_at=run.started_at or 0.0,
-                deadline_at=run.deadline_at,
+                deadline_at=run.deadline_after(run.started_at or 0.0),
                 parent=run.parent,
                 parent_key=run.parent_key,
             ),
@@ -276,9 +276,23 @@ class Engine:
         self.hint()
 
     # -- requests of this process -------------------------------------------
-    async def request(self, run_id: str, kind: str, reason: Any) -> bool:
+    def note(
+        self,
+        action: str,
+        noun: Literal["run", "queue", "schedule"],
+        target: str,
+        reason: str | None,
+        by: str | None,
+        facts: Any = None,
+    ) -> Note:
+        """Make the note that the audit gets of an action; `by` is this app unless somebody is named."""
+        who = by if by is not None else self.options.name
+        return Note(self.new_row(), who, action, noun, target, reason, None if facts is None else json.dumps(facts))
+
+    async def request(self, run_id: str, kind: str, payload: Any, note: Note | None = None) -> bool:
         """Ask the owner of a run for something; False if the run has ended. KeyError if there is none."""
-        accepted = await self.store.add_request(run_id, kind, json.dumps(reason) if reason is not None else None)
+        text = json.dumps(payload) if payload is not None else None
+        accepted = await self.store.add_request(run_id, kind, text, note)
         if accepted:
             self._requests.looper.wake()
             self.hint()

@@ -26,6 +26,7 @@ from typing import Any
 from outlive.codec.failure import error_facts, record_error
 from outlive.codec.payload import encode
 from outlive.engine.calls import CANCELLED, Call, StepCall
+from outlive.engine.cancellation import Cancellation, Stop
 from outlive.engine.invoke import call_in_thread
 from outlive.engine.journal import Divergence, Journal, compare, describe, version_behind
 from outlive.engine.recorder import Recorder, microseconds
@@ -62,7 +63,9 @@ class Execution:
         self.spec = spec
         self.version = version_behind(entries, claimed.version, spec.version)
         self.journal = Journal(entries, same_version=self.version == spec.version)
-        self.loop = RunLoop(self, claimed.row, claimed.started_at)  # type: ignore[abstract]
+        self.generation = claimed.generation
+        salt = claimed.row if claimed.salt is None else claimed.salt
+        self.loop = RunLoop(self, salt, claimed.started_at)  # type: ignore[abstract]
         noted_version = None if claimed.version == spec.version else spec.version
         self.recorder = Recorder(self, self.journal.last_seq, noted_version)
         self.closed = False  # out of memory: nothing runs on
@@ -70,7 +73,7 @@ class Execution:
         self.write_failed = False
         self.resolutions: dict[str, dict[str, Any]] = {}  # what a person decided about unknown outcomes, by key
         self.heard: set[int] = set()  # requests already in the inbox
-        self.cancels: dict[int, str | None] = {}  # reasons of those to cancel that were not delivered yet
+        self.cancellation = Cancellation(claimed.id, claimed.deadline_at, entries)
         self.alone = claimed.alone  # a suspect: no other user code begins until it has made progress
         self.marked_in_user_code = True  # what takeover would count, as last written
         self.idle = False
@@ -89,7 +92,6 @@ class Execution:
         self._doom: JournalMismatch | None = None
         self._pumping = False
         self._leftovers_cancelled = False
-        self._cancel_reason: str | None = None
         self._task = self.loop.create_root_task(body, f"{spec.name}:{claimed.id}", engine.context.copy())
 
     def wake(self) -> None:
@@ -159,6 +161,13 @@ class Execution:
             heapq.heappop(self._timers)
         return None
 
+    def _next_due(self) -> float | None:
+        """Give when something is to be delivered that only time brings."""
+        timer, stop_at = self._next_timer(), self.cancellation.due_at()
+        if timer is None:
+            return stop_at
+        return timer.when() if stop_at is None else min(timer.when(), stop_at)
+
     # -- the order of delivery ----------------------------------------------
     def _pump(self) -> None:
         """Deliver outcomes, one at a time and each when all branches are blocked, until none is left."""
@@ -208,6 +217,9 @@ class Execution:
         while self._inbox and self._committing is None:
             if self._inbox.popleft()():
                 return True
+        if self.cancellation.pending and (stop := self.cancellation.next_due(self.engine.clock.now())) is not None:
+            self._stop(stop)
+            return True
         timer = self._next_timer() if self._timers else None
         if timer is not None and timer.when() <= self.engine.clock.now():
             self._fire(timer)
@@ -218,7 +230,7 @@ class Execution:
         self.loop.advance(entry.finished_at or entry.started_at)
         if entry.kind == "cancel":
             self.loop.root.key("cancel")
-            self._cancel_reason = self.codec.decode(entry.value or "null", where="reason of cancel")
+            self.cancellation.replayed(entry.name, self.codec.decode(entry.value or "null", where="reason of cancel"))
             self._task.cancel()
             return
         waiting = self._waiting.pop(entry.key)
@@ -303,24 +315,22 @@ class Execution:
         self.wake()
 
     def request_cancel(self, request: int, reason: str | None) -> None:
-        """Deliver a durable request to cancel, in its turn."""
-
-        def deliver() -> bool:
-            del self.cancels[request]
-            at = self.recorder.now()
-            self.loop.advance(at)
-            value = self.codec.encode(reason, where="reason of cancel")
-            self.recorder.append_at_once(self.loop.root.key("cancel"), "cancel", "cancel", value, at, at)
-            self.engine.committer.add_handled(self, request)
-            self._cancel_reason = reason
-            self._task.cancel()
-            return True
-
+        """Take note of a request to cancel: it is delivered when nothing else can be, outside shielded blocks."""
         if not self.closed:
-            self.cancels[request] = reason
-            self._inbox.append(deliver)
+            self.cancellation.requests[request] = reason
             self._busy_again()
             self.wake()
+
+    def _stop(self, stop: Stop) -> None:
+        """Deliver a cancellation."""
+        at = self.recorder.now()
+        self.loop.advance(at)
+        value = self.codec.encode(stop.reason, where="reason of cancel")
+        self.recorder.append_at_once(self.loop.root.key("cancel"), "cancel", stop.name, value, at, at)
+        if stop.request is not None:
+            self.engine.committer.add_handled(self, stop.request)
+        self.cancellation.delivered(stop)
+        self._task.cancel()
 
     def _compare(self, entry: EntryRow, kind: str, name: str, digest: str | None) -> None:
         difference = compare(entry, kind, name, digest)
@@ -382,17 +392,19 @@ class Execution:
     # -- rest ---------------------------------------------------------------
     def _rest(self) -> None:
         """Nothing can be delivered now: arm the next timer, and tell the engine if the run is idle."""
-        if self._in_flight and not self._timers and self._armed is None and not self.idle:
+        pending = self.cancellation.pending
+        if self._in_flight and not self._timers and self._armed is None and not self.idle and not pending:
             return  # the usual case: a step is executing
-        timer = self._next_timer()
+        due_at = self._next_due()
         if self._armed is not None:
             self._armed.cancel()
             self._armed = None
-        if timer is not None and self._committing is None:  # the end of a turn looks again
-            delay = max(0.0, timer.when() - self.engine.clock.now())
+        if due_at is not None and self._committing is None:  # the end of a turn looks again
+            delay = max(0.0, due_at - self.engine.clock.now())
             self._armed = self.engine.main.call_later(delay, self._pump)
         idle = (
             not (self._in_flight or self._unbegun or self._inbox or self._committing or self.looking)
+            and not self.cancellation.requests  # held back by a shielded block: they would only wake it again
             and self.recorder.appended == self.recorder.durable
         )
         if idle and not self.idle:
@@ -400,7 +412,7 @@ class Execution:
             if self.alone:
                 self.engine.roster.mark(self)  # at once: it may wait long, and is no suspect of what happens meanwhile
                 self.engine.roster.clear_suspicion(self)
-            self.engine.roster.rested(self, timer.when() if timer is not None else None)
+            self.engine.roster.rested(self, due_at)
         elif not idle:
             self._busy_again()
 
@@ -449,13 +461,19 @@ class Execution:
             result, hint = self._task.result(), self.spec.shape.result
             output = encode(self.codec, result, hint, where=f"result of workflow {self.spec.name}")
         except asyncio.CancelledError as cancelled:
-            why = self._cancel_reason or str(cancelled)
-            status, error = Status.CANCELLED, record_error(asyncio.CancelledError(why), self.codec)
+            status, error = self._cancelled(str(cancelled))
         except BaseException as failure:
             status, error = Status.FAILED, record_error(_explain(failure), self.codec)
             log.warning("run %r failed:\n%s", self.id, error_facts(error)["traceback"])
         self._close()
         self.engine.committer.add_end(self, self.finish(status, output, error))
+
+    def _cancelled(self, text: str) -> tuple[Status, str]:
+        """Give what a run ends as that ends by a cancellation: by the last one that was delivered."""
+        why = self.cancellation.reason or text
+        if self.cancellation.deadline_passed and self.claimed.deadline_at is not None:
+            return Status.FAILED, record_error(self.cancellation.exceeded(self.claimed.deadline_at), self.codec)
+        return Status.CANCELLED, record_error(asyncio.CancelledError(why), self.codec)
 
     def finish(self, status: Status, output: str | None, error: str | None) -> Finish:
         """Make the record of the run's end, with the reason for which its children are to end with it."""
@@ -485,9 +503,9 @@ class Execution:
 
     def suspend(self) -> Release:
         """Leave memory until the next timer is due or something wakes the run."""
-        timer = self._next_timer()
+        due_at = self._next_due()
         self.unwind()
-        return Release(self.row, self.claim, wake_at=timer.when() if timer is not None else None)
+        return Release(self.row, self.claim, wake_at=due_at)
 
 
 def _explain(failure: BaseException) -> BaseException:

@@ -99,7 +99,9 @@ def _new_child(run: LiveRun, spec: WorkflowSpec, args: Args, kwargs: Kwargs, **o
     key = run.loop.branch().key(spec.name)
     where = f"arguments of workflow {spec.name}"
     text = encode_arguments(run.codec, spec.shape, args, kwargs, where=where)
-    facts: dict[str, Any] = {"id": child_id(run.id, key), "parent_close": "cancel"} | options
+    facts: dict[str, Any] = {"id": child_id(run.id, key, run.generation), "parent_close": "cancel"} | options
+    if facts["parent_close"] == "cancel":
+        facts["deadline_at"] = run.claimed.deadline_at
     child = NewRun(
         row=engine.new_row(),
         workflow=spec.name,

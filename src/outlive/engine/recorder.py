@@ -39,7 +39,7 @@ class Recorder:
         """Make the entry of a call, without its place in the order."""
         return EntryWrite(
             self._run.row, call.key, None, call.kind, call.name, call.digest, outcome, value, error, call.attempts,
-            call.began_at, self.now(), self._noted_version,
+            call.began_at, self.now(), self._noted_version, self._run.generation,
         )  # fmt: skip
 
     def number(self, entry: EntryWrite) -> None:
@@ -57,7 +57,8 @@ class Recorder:
     def append_at_once(self, key: str, kind: str, name: str, value: str, began_at: float, at: float) -> None:
         """Write the outcome of what has it without any work."""
         noted = self._noted_version
-        self.append(EntryWrite(self._run.row, key, None, kind, name, None, "ok", value, None, 1, began_at, at, noted))
+        row, generation = self._run.row, self._run.generation
+        self.append(EntryWrite(row, key, None, kind, name, None, "ok", value, None, 1, began_at, at, noted, generation))
 
     def attempt(self, call: Call, error: str) -> None:
         """Write that an attempt failed and another will follow; nobody waits for it."""
@@ -86,7 +87,8 @@ class Recorder:
                 call.on_started(committed.existing.get(child.row), again=recorded is not None)
 
         if recorded is not None:
-            child.row, child.started_at = json.loads(recorded.value or "{}")["row"], None
+            reference = json.loads(recorded.value or "{}")
+            child.row, child.id, child.started_at = reference["row"], reference["run"], None
         else:
             child.started_at = self._engine.clock.now() if self._engine.may_own(child) else None
             self._append_started(self.entry_of(call, "started", child_reference(child)))

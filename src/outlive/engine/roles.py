@@ -17,6 +17,7 @@ from outlive.clock import Clock, DatabaseClock
 from outlive.codec.payload import Codec
 from outlive.ids import Ids
 from outlive.model.definition import StepSpec, WorkflowSpec
+from outlive.model.reads import Claimed
 from outlive.model.writes import EntryWrite, Fence, Finish, NewRun, Outcome, Release
 from outlive.store.interface import Store
 
@@ -46,6 +47,8 @@ class LiveRun(Protocol):
     row: int
     id: str
     claim: int
+    generation: int
+    claimed: Claimed
     spec: WorkflowSpec
     loop: Any  # RunLoop
     journal: Any  # Journal

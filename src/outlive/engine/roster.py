@@ -15,12 +15,13 @@ import json
 import logging
 from typing import Any
 
+from outlive.clock import to_datetime
 from outlive.codec.failure import record_error
 from outlive.codec.payload import codec_for, decode_arguments
 from outlive.engine.execution import Execution
 from outlive.engine.roles import Host
 from outlive.engine.threads import ThreadBody, WorkflowThreads
-from outlive.errors import LeaseLost, PayloadError, RunOnHold
+from outlive.errors import DeadlineExceeded, LeaseLost, PayloadError, RunOnHold
 from outlive.limits import QUARANTINE_CRASHES, RESIDENT_IDLE_RUNS, RESIDENT_WAIT_S
 from outlive.model.reads import Claimed, EntryRow, RequestRow
 from outlive.model.status import Status
@@ -94,6 +95,8 @@ class Roster:
             args, kwargs = decode_arguments(
                 codec, spec.shape, claimed.input, where=f"arguments of workflow {spec.name}"
             )
+            if claimed.fresh and claimed.deadline_at is not None and claimed.deadline_at <= engine.clock.now():
+                raise DeadlineExceeded(claimed.id, to_datetime(claimed.deadline_at))
             if spec.is_async:
                 body = spec.function(*args, **kwargs)
             else:
@@ -190,7 +193,7 @@ class Roster:
             return
         if error is None:
             self.release(execution)
-        elif execution.cancels:
+        elif execution.cancellation.requests:
             self._end_cancelled(execution)
         else:
             log.error("run %r is paused: %s", execution.id, error)
@@ -199,8 +202,9 @@ class Roster:
     def _end_cancelled(self, execution: Execution) -> None:
         """Cancel a run that cannot go on: its code gets no chance to tidy up, since nobody knows where it stands."""
         execution.unwind()
-        reason = next(iter(execution.cancels.values())) or ""
-        for request in execution.cancels:
+        requests = execution.cancellation.requests
+        reason = next(iter(requests.values())) or ""
+        for request in requests:
             self._engine.committer.add_handled(execution, request)
         error = record_error(asyncio.CancelledError(reason), self._engine.codec)
         self._engine.committer.add_end(execution, execution.finish(Status.CANCELLED, None, error))

@@ -40,6 +40,18 @@ def check_priority(priority: Any) -> int:
     return priority
 
 
+def check_deadline(duration: Duration | None) -> float | None:
+    """Give how long a run may take, in seconds; None if it has no deadline."""
+    return None if duration is None else check_wait(duration, "deadline=…")
+
+
+def check_limit(limit: Any) -> int:
+    """Give how many items a list may have at most."""
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise UsageError(f"limit=… is a whole number of at least 1, not {limit!r}")
+    return limit
+
+
 def check_wait(duration: Duration | None, what: str) -> float:
     """Give a duration in seconds, 0 for None; refuse one that ends beyond the calendar of a database."""
     if duration is None:

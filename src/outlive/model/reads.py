@@ -24,6 +24,7 @@ class EntryRow:
     started_at: float
     finished_at: float | None
     noted_version: str | None = None
+    generation: int = 0  # in which it was recorded
 
 
 @dataclass(slots=True)
@@ -53,6 +54,8 @@ class Claimed:
     key: str | None = None
     attributes: str | None = None
     asked: bool = False
+    generation: int = 0
+    salt: int | None = None  # of the run whose journal this one has inherited
 
 
 @dataclass(slots=True)
@@ -81,6 +84,9 @@ class RunRow:
     crashes: int = 0
     wake_at: float | None = None
     parent_close: str | None = None
+    generation: int = 0
+    deadline_at: float | None = None
+    forked_from: str | None = None
 
 
 @dataclass(slots=True)
@@ -104,6 +110,20 @@ class RequestRow:
     row: int
     kind: Literal["cancel", "pause", "resolve"]
     payload: str | None  # JSON text
+
+
+@dataclass(slots=True)
+class AuditRow:
+    """One action of an operator."""
+
+    audit: int
+    at: float
+    who: str
+    action: str
+    noun: str
+    target: str
+    reason: str | None
+    facts: str | None  # JSON text
 
 
 @dataclass(slots=True)

@@ -46,7 +46,8 @@ class NewRun(msgspec.Struct, gc=False):
     attributes: str | None = None
     codec: str = "json/1"
     delay_s: float = 0.0  # start not before the database's now + delay_s
-    deadline_at: float | None = None
+    deadline_at: float | None = None  # the parent's, at the latest
+    deadline_s: float | None = None  # from its creation, by the database's clock; the earlier of the two counts
     parent: int | None = None
     parent_key: str | None = None
     parent_close: Literal["cancel", "abandon"] | None = None
@@ -57,9 +58,17 @@ class NewRun(msgspec.Struct, gc=False):
         """Whether the writing worker owns it from the start."""
         return self.started_at is not None
 
+    def deadline_after(self, created_at: float) -> float | None:
+        """Give when the run has to have ended, if it was created then."""
+        own = float("inf") if self.deadline_s is None else created_at + self.deadline_s
+        earlier = min(own, float("inf") if self.deadline_at is None else self.deadline_at)
+        return earlier if earlier != float("inf") else None
 
-class EntryWrite(msgspec.Struct, gc=False):
+
+class EntryWrite(msgspec.Struct, gc=False, omit_defaults=True):
     """One outcome of one run: a new entry, or the settlement of a `started` one.
+
+    One of a generation that has ended is written by nobody: it is a late send, and dropped.
 
     `seq` is the place in the order of delivery, None while only started.
     `noted_version` is the code version that made an entry within a run of
@@ -79,6 +88,7 @@ class EntryWrite(msgspec.Struct, gc=False):
     started_at: float
     finished_at: float | None
     noted_version: str | None = None
+    generation: int = 0
 
 
 @dataclass(slots=True)
@@ -143,6 +153,55 @@ class Batch:
             + len(self.marks)
             + len(self.handled_requests)
         )
+
+
+@dataclass(slots=True, frozen=True)
+class Note:
+    """Who acts, on what, and why: one row of the audit, written in the transaction of the action.
+
+    `audit` is drawn by the writer, so that a second send is recognised. `facts` is JSON text.
+    """
+
+    audit: int
+    who: str
+    action: str
+    noun: Literal["run", "queue", "schedule"]
+    target: str
+    reason: str | None = None
+    facts: str | None = None
+
+
+@dataclass(slots=True)
+class Reopening:
+    """Another generation of a run that nobody owns, if it still is in the generation given.
+
+    `dropped`: keys of entries that move to the past. `awaited`: keys of children that are awaited again, each with the
+    reference to its run. `cancelled`: rows of children to be asked to cancel. `resume`: a held run may go on.
+    """
+
+    row: int
+    generation: int
+    action: Literal["retry", "rewind"]
+    dropped: list[str] = field(default_factory=list)
+    awaited: dict[str, str] = field(default_factory=dict)
+    cancelled: list[int] = field(default_factory=list)
+    resume: bool = False
+
+
+@dataclass(slots=True)
+class Fork:
+    """A new run with the arguments of another one and a part of its journal, if that is in the generation given.
+
+    `kept`: keys of the entries to copy. `patch`: by key, values as text in the place of those recorded.
+    """
+
+    row: int
+    id: str
+    origin: int
+    generation: int
+    kept: list[str]
+    patch: dict[str, str] = field(default_factory=dict)
+    deadline_s: float | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from outlive.errors import StoreError
 from outlive.model.reads import (
+    AuditRow,
     Claimed,
     EndedRun,
     EntryRow,
@@ -27,7 +28,7 @@ from outlive.model.reads import (
     TakenOver,
     WorkerRow,
 )
-from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, NewRun
+from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, Fork, NewRun, Note, Reopening
 
 
 class FenceLost(Exception):
@@ -48,6 +49,10 @@ class RowTaken(WriteRefused):
     def __init__(self, rows: Collection[int]) -> None:
         super().__init__(f"row numbers {sorted(rows)} belong to other runs; draw others and send the batch again")
         self.rows = frozenset(rows)
+
+
+class GenerationEnded(Exception):
+    """A run is in another generation than the one that was planned for: read and plan again."""
 
 
 class EntrySettled(Exception):
@@ -187,16 +192,16 @@ class Store(Protocol):
         """Read all entries of these runs by seq, started ones last; one query."""
 
     # -- requests, wake-ups -------------------------------------------------
-    async def add_request(self, run_id: str, kind: str, payload: str | None) -> bool:
+    async def add_request(self, run_id: str, kind: str, payload: str | None, note: Note | None = None) -> bool:
         """Record a request for an unfinished run and make it claimable if it is suspended; False if it has ended.
 
-        Raises KeyError if there is no such run.
+        The note is written with it, if it is a person's. Raises KeyError if there is no such run.
         """
 
     async def list_requests(self, fence: Fence) -> list[RequestRow]:
         """Read the open requests for runs that this worker owns."""
 
-    async def resume(self, run_id: str) -> bool:
+    async def resume(self, run_id: str, note: Note | None = None) -> bool:
         """Make a held run claimable, with no crashes; False if it is not held. KeyError if unknown."""
 
     async def wake(self, rows: Sequence[int]) -> None:
@@ -204,6 +209,32 @@ class Store(Protocol):
 
     async def sweep(self) -> int:
         """Make due every suspended run whose awaited child has ended or that has a request; give how many."""
+
+    # -- control ------------------------------------------------------------
+    async def reopen(self, reopenings: Sequence[Reopening], note: Note) -> bool:
+        """Begin another generation of each of these runs; of none (False) if one is owned, or in another one by now."""
+
+    async def fork(self, fork: Fork, note: Note) -> ExistingRun | None:
+        """Insert a fork, due at once; give the run that has its id already, or None.
+
+        Its row number is that of the fork if an earlier send of this one had succeeded. Raises
+        GenerationEnded if the other run is in another generation by now, RowTaken as `commit` does.
+        """
+
+    async def list_descendants(self, row: int) -> list[int]:
+        """Read the rows of a run's children, their children and so on."""
+
+    async def delete_runs(self, rows: Sequence[int], note: Note) -> tuple[list[str], list[str]]:
+        """Delete runs with all that is their own, or none of them if something is in the way.
+
+        That is given then: the ids of those that have not ended, and of those whose result a parent waits for.
+        """
+
+    async def list_past(self, row: int, generation: int) -> list[EntryRow]:
+        """Read the journal of a generation that has ended."""
+
+    async def list_audit(self, target: str | None, limit: int, after: int | None) -> list[AuditRow]:
+        """Read what operators have done, the latest first."""
 
     # -- reading ------------------------------------------------------------
     async def find_run(self, run_id: str) -> RunRow | None: ...

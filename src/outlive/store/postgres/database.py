@@ -8,6 +8,8 @@ its own, with its own snapshot.
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from outlive.clock import Clock
@@ -18,6 +20,8 @@ from outlive.store.postgres.pool import Pool
 from outlive.store.postgres.session import Room
 from outlive.store.postgres.side import PostgresSideChannel
 from outlive.store.postgres.statements import statement
+
+Send = Callable[..., Awaitable[list[Any]]]  # a named statement and its values
 
 
 class Database:
@@ -68,6 +72,17 @@ class Database:
     async def _write(self, name: str, /, **values: Any) -> list[Any]:
         query = statement(name)
         return await self._pool.fetch(query.text, query.arguments(values), writing=True)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Send]:
+        """Give what sends named statements within one transaction; where its reply is lost, its outcome is unknown."""
+        async with self._pool.transaction() as connection:
+
+            async def send(name: str, /, **values: Any) -> list[Any]:
+                query = statement(name)
+                return await connection.fetch(query.text, *query.arguments(values))  # type: ignore[no-any-return]
+
+            yield send
 
     async def notify(self) -> None:
         await self._hints.send()

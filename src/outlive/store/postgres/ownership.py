@@ -13,8 +13,9 @@ from dataclasses import asdict
 from outlive import hooks
 from outlive.limits import SUSPECT_CRASHES, SUSPECT_GROUPS
 from outlive.model.reads import Claimed, TakenOver, WorkerRow
-from outlive.model.writes import Fence
+from outlive.model.writes import Fence, Note
 from outlive.store.interface import FenceLost, WriteRefused
+from outlive.store.postgres.control import write_audit
 from outlive.store.postgres.database import Database
 from outlive.store.postgres.reading import to_claimed
 
@@ -69,8 +70,11 @@ class Ownership(Database):
 
     # -- requests, wake-ups -------------------------------------------------
     @hooks.commit_site("add_request")
-    async def add_request(self, run_id: str, kind: str, payload: str | None) -> bool:
-        found = await self._write("insert_request", id=run_id, kind=kind, payload=payload)
+    async def add_request(self, run_id: str, kind: str, payload: str | None, note: Note | None = None) -> bool:
+        async with self._transaction() as send:
+            found = await send("insert_request", id=run_id, kind=kind, payload=payload)
+            if note is not None and found and found[0]["status"] is None:
+                await write_audit(send, note)
         if not found:
             raise KeyError(run_id)
         if found[0]["status"] is not None:
@@ -80,8 +84,11 @@ class Ownership(Database):
         return True
 
     @hooks.commit_site("resume")
-    async def resume(self, run_id: str) -> bool:
-        found = await self._write("resume_run", id=run_id)
+    async def resume(self, run_id: str, note: Note | None = None) -> bool:
+        async with self._transaction() as send:
+            found = await send("resume_run", id=run_id)
+            if note is not None and found and found[0]["resumed"]:
+                await write_audit(send, note)
         if not found:
             raise KeyError(run_id)
         return bool(found[0]["resumed"])

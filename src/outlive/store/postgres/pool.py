@@ -9,7 +9,8 @@ batches of its run.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from outlive.errors import StoreUnavailable, UsageError
@@ -83,6 +84,23 @@ class Pool:
             return rows
         except Exception as error:
             explained = self._address.explain(error, writing=writing)
+            if isinstance(explained, StoreUnavailable):
+                connection.terminate()
+            if explained is None:
+                raise
+            raise explained from error
+        finally:
+            self.give(connection)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """Lend a connection for one transaction of several statements; an error rolls it back."""
+        connection = await self.take()
+        try:
+            async with connection.transaction(isolation="read_committed"):
+                yield connection
+        except Exception as error:
+            explained = self._address.explain(error, writing=True)
             if isinstance(explained, StoreUnavailable):
                 connection.terminate()
             if explained is None:

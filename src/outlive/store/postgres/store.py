@@ -16,6 +16,7 @@ from outlive.store.interface import FenceLost, RowTaken, WriteRefused
 from outlive.store.postgres import joining
 from outlive.store.postgres.commit import compose, find_collisions
 from outlive.store.postgres.connect import load_driver
+from outlive.store.postgres.control import Control
 from outlive.store.postgres.ownership import Ownership
 from outlive.store.postgres.reading import Reading
 from outlive.store.postgres.session import PostgresSession
@@ -25,7 +26,7 @@ from outlive.store.postgres.transaction import PostgresTransaction
 _COMMIT = hooks.declare_site("commit")
 
 
-class PostgresStore(Ownership, Reading):
+class PostgresStore(Ownership, Control, Reading):
     """One database. See `outlive.store.interface.Store` for what each method promises."""
 
     async def commit(self, batch: Batch, fence: Fence | None) -> Committed:

@@ -39,7 +39,7 @@ def write_batch(db: Connection, batch: Batch, fence: Fence | None, now: float, b
     committed = Committed()
     new_runs = _plan_starts(db, batch.starts, committed)
     _insert_runs(db, (run for run in new_runs if run.parent is None), fence, now)
-    new_entries = write_entries(db, batch.entries, committed)
+    new_entries = write_entries(db, current_entries(db, batch.entries), committed)
     children = [run for run in new_runs if run.parent is not None]
     allowed = [run for run in children if (run.parent, run.parent_key) in new_entries]
     _insert_runs(db, allowed, fence, now)
@@ -88,16 +88,18 @@ def _insert_runs(db: Connection, runs: Iterable[NewRun], fence: Fence | None, no
 
 
 def run_values(run: NewRun, now: float) -> tuple[Any, ...]:
+    created_at = min(now, run.started_at or now)
     return (
         run.row, run.id, run.workflow, run.version, run.codec, run.queue, run.priority, run.key, run.parent,
-        run.parent_key, run.parent_close, min(now, run.started_at or now), run.deadline_at, run.attributes, run.input,
+        run.parent_key, run.parent_close, created_at, run.deadline_after(created_at), run.attributes, run.input,
     )  # fmt: skip
 
 
 def live_values(run: NewRun, fence: Fence | None, now: float) -> tuple[Any, ...]:
     if run.owned and fence is not None:
         return (run.row, run.workflow, run.queue, run.priority, fence.worker, 1, None, 1, run.started_at)
-    return (run.row, run.workflow, run.queue, run.priority, None, 0, now + run.delay_s, 0, None)
+    wake_at = min(now + run.delay_s, run.deadline_after(now) or float("inf"))
+    return (run.row, run.workflow, run.queue, run.priority, None, 0, wake_at, 0, None)
 
 
 def blob_values(blob: Blob) -> tuple[Any, ...]:
@@ -133,6 +135,14 @@ def write_entries(db: Connection, entries: Sequence[EntryWrite], committed: Comm
     return set(new)
 
 
+def current_entries(db: Connection, entries: Sequence[EntryWrite]) -> Sequence[EntryWrite]:
+    """Leave out entries of generations that have ended: a late send of a batch that was committed."""
+    if not entries or not db.rows(SQL["any_generation"]):
+        return entries
+    ended = set(_look_up(db, "find_generations", list({(entry.row, entry.generation) for entry in entries})))
+    return [entry for entry in entries if (entry.row, entry.generation) not in ended]
+
+
 def find_outcome(db: Connection, entry: EntryWrite) -> str | None:
     """Give the outcome that the database has for an entry, None if it does not exist."""
     return next((row[2] for row in _look_up(db, "find_entries", [(entry.row, entry.key)])), None)
@@ -145,7 +155,7 @@ def _identity(entry: EntryWrite) -> list[Any]:
 def _entry_values(entry: EntryWrite) -> tuple[Any, ...]:
     return (
         entry.row, entry.key, entry.seq, entry.kind, entry.name, entry.digest, entry.outcome, entry.attempts,
-        entry.noted_version, entry.started_at, entry.finished_at, entry.value, entry.error,
+        entry.noted_version, entry.generation, entry.started_at, entry.finished_at, entry.value, entry.error,
     )  # fmt: skip
 
 
@@ -158,7 +168,10 @@ def _write_ends(db: Connection, batch: Batch, fence: Fence, refused: set[int], n
     ends = [end for end in batch.finishes if end.row not in refused]
     each(
         "finish_run",
-        [(e.status, e.output, e.error, e.started_at, max(now, e.started_at), e.row, worker, e.claim) for e in ends],
+        [
+            (e.status, e.output, e.error, e.started_at, max(now, e.started_at), e.claim, e.row, worker, e.claim)
+            for e in ends
+        ],
     )
     each("close_children", [(e.close_reason, now, e.row, worker, e.claim) for e in ends if e.close_reason is not None])
     each("delete_live", [(e.row, worker, e.claim) for e in ends])

@@ -17,10 +17,11 @@ from outlive.errors import StoreUnavailable
 from outlive.hooks import commit_site
 from outlive.limits import QUARANTINE_CRASHES, SUSPECT_CRASHES, SUSPECT_GROUPS
 from outlive.model.reads import Claimed, TakenOver, WorkerRow
-from outlive.model.writes import Fence
+from outlive.model.writes import Fence, Note
 from outlive.store.interface import WriteRefused
 from outlive.store.sqlite.batch import SQL, check_fence
 from outlive.store.sqlite.connect import FIRST_SAFE_LIBRARY, dotted, library_version
+from outlive.store.sqlite.control import write_audit
 from outlive.store.sqlite.database import Database, reading, writing
 from outlive.store.sqlite.drivers import Connection
 from outlive.store.sqlite.writer import write
@@ -129,7 +130,10 @@ class Ownership(Database):
             now, rows = self._wall(), _json(choose(db))
             found = db.rows(SQL["read_claimable"], (now, rows))
             db.run(SQL["claim_runs"], (fence.worker, suspect, now, rows))
-            return [Claimed(*(*facts[:8], bool(facts[8]), suspect, *facts[9:-1], bool(facts[-1]))) for facts in found]
+            return [
+                Claimed(*(*facts[:8], bool(facts[8]), suspect, *facts[9:17], bool(facts[17]), *facts[18:]))
+                for facts in found
+            ]
 
         return await self._write_if(choose, take, [])
 
@@ -144,22 +148,28 @@ class Ownership(Database):
     # -- requests, wake-ups ---------------------------------------------------
     @commit_site("add_request")
     @writing
-    def add_request(self, db: Connection, run_id: str, kind: str, payload: str | None) -> bool:
+    def add_request(
+        self, db: Connection, run_id: str, kind: str, payload: str | None, note: Note | None = None
+    ) -> bool:
         row = _find_unfinished(db, run_id)
         if row is None:
             return False
         now = self._wall()
         db.run(SQL["insert_request"], (row, kind, payload, now))
         db.run(SQL["wake_requested"], {"now": now, "row": row})
+        if note is not None:
+            write_audit(db, note, now)
         return True
 
     @commit_site("resume")
     @writing
-    def resume(self, db: Connection, run_id: str) -> bool:
-        row = _find_unfinished(db, run_id)
-        if row is None or not db.run(SQL["resume_run"], (self._wall(), row)):
+    def resume(self, db: Connection, run_id: str, note: Note | None = None) -> bool:
+        row, now = _find_unfinished(db, run_id), self._wall()
+        if row is None or not db.run(SQL["resume_run"], (now, row)):
             return False
         db.run(SQL["delete_pauses"], (row,))
+        if note is not None:
+            write_audit(db, note, now)
         return True
 
     @commit_site("wake")

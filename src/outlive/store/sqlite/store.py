@@ -10,6 +10,7 @@ from outlive.model.writes import Batch, Committed, ExistingRun, Fence, NewRun
 from outlive.store.blobs import Blobs
 from outlive.store.sqlite import foreign
 from outlive.store.sqlite.batch import write_batch
+from outlive.store.sqlite.control import Control
 from outlive.store.sqlite.drivers import Connection
 from outlive.store.sqlite.ownership import Ownership
 from outlive.store.sqlite.reading import Reading
@@ -20,7 +21,7 @@ from outlive.store.sqlite.writer import write
 _COMMIT = hooks.declare_site("commit")
 
 
-class SqliteStore(Ownership, Reading):
+class SqliteStore(Ownership, Control, Reading):
     """See `outlive.store.interface.Store` for what each method promises, and `Database` for the settings."""
 
     async def commit(self, batch: Batch, fence: Fence | None) -> Committed:

@@ -22,7 +22,7 @@ from outlive.clock import Clock
 from outlive.errors import StoreReadOnly, StoreUnavailable, UsageError
 from outlive.model.writes import Committed, EntryWrite, Fence
 from outlive.store.interface import EntrySettled
-from outlive.store.sqlite.batch import check_fence, find_outcome, write_entries
+from outlive.store.sqlite.batch import check_fence, current_entries, find_outcome, write_entries
 from outlive.store.sqlite.drivers import Connection, Guarded
 from outlive.store.sqlite.failures import extended_code, translate, translated
 from outlive.store.sqlite.statements import Record, arrange
@@ -105,7 +105,7 @@ class SqliteTransaction:
         try:
             with translated(self._lane.where, committing=True):
                 check_fence(db, fence)
-                if find_outcome(db, entry) not in (None, "started"):
+                if find_outcome(db, entry) not in (None, "started") or not current_entries(db, [entry]):
                     raise EntrySettled(f"entry {entry.key!r} of run row {entry.row} is settled already")
                 write_entries(db, [entry], Committed())
                 hooks.point("transaction.entry_written")

@@ -18,18 +18,20 @@ fence as (select)
 given_entries as materialized (
   select g.* from json_to_recordset(cast(:entry as json)) as g (
     row bigint, key text, seq integer, kind text, name text, digest text, outcome text, value text, error text,
-    attempts integer, noted_version text, started_at float8, finished_at float8)
+    attempts integer, noted_version text, started_at float8, finished_at float8, generation integer)
 ),
 written as (
   insert into outlive.entries as e (
-    row, key, seq, kind, name, digest, outcome, value, error, attempts, noted_version, started_at, finished_at)
+    row, key, seq, kind, name, digest, outcome, value, error, attempts, noted_version, generation, started_at, finished_at)
   select g.row, g.key, g.seq, g.kind, g.name, g.digest, g.outcome, g.value, g.error, g.attempts, g.noted_version,
-    to_timestamp(g.started_at), to_timestamp(g.finished_at)
+    coalesce(g.generation, 0), to_timestamp(g.started_at), to_timestamp(g.finished_at)
   from given_entries g, fence
+  where (
+    select true from outlive.generations n where n.row = g.row and n.generation = coalesce(g.generation, 0)) is not true
   on conflict (row, key) do update set
     seq = excluded.seq, kind = excluded.kind, name = excluded.name, digest = excluded.digest,
     outcome = excluded.outcome, value = excluded.value, error = excluded.error, attempts = excluded.attempts,
-    noted_version = excluded.noted_version, started_at = excluded.started_at, finished_at = excluded.finished_at
+    noted_version = excluded.noted_version, generation = excluded.generation, started_at = excluded.started_at, finished_at = excluded.finished_at
   where e.outcome = 'started' or (
     (e.outcome, e.seq, e.attempts) = (excluded.outcome, excluded.seq, excluded.attempts)
     and (e.digest, e.value, e.error) is not distinct from (excluded.digest, excluded.value, excluded.error))
@@ -39,6 +41,8 @@ refused as materialized (
   select distinct g.row from given_entries g
   where (select count(*) from written) <> (select count(*) from given_entries)
     and (g.row, g.key) not in (select w.row, w.key from written w)
+    and (
+      select true from outlive.generations n where n.row = g.row and n.generation = coalesce(g.generation, 0)) is not true
 )
 
 -- name: skip_entries
@@ -53,14 +57,16 @@ given_runs as materialized (
   select g.* from json_to_recordset(cast(:run as json)) as g (
     row bigint, id text, workflow text, version text, codec text, queue text, priority integer, key text,
     attributes text, input text, parent bigint, parent_key text, parent_close text, deadline_at float8,
-    delay_s float8, started_at float8)
+    deadline_s float8, delay_s float8, started_at float8)
 ),
 started as (
   insert into outlive.runs (
     row, id, workflow, version, codec, queue, priority, key, attributes, input, parent, parent_key, parent_close,
     deadline_at, created_at)
   select g.row, g.id, g.workflow, g.version, g.codec, g.queue, g.priority, g.key, g.attributes, g.input, g.parent,
-    g.parent_key, g.parent_close, to_timestamp(g.deadline_at), least(now(), to_timestamp(g.started_at))
+    g.parent_key, g.parent_close,
+    least(to_timestamp(g.deadline_at), least(now(), to_timestamp(g.started_at)) + make_interval(secs => g.deadline_s)),
+    least(now(), to_timestamp(g.started_at))
   from given_runs g, fence
   where g.parent is null or (g.parent, g.parent_key) in (select w.row, w.key from written w where w.is_new)
   on conflict (id) do nothing
@@ -70,7 +76,8 @@ placed as (
   insert into outlive.live (row, workflow, queue, priority, owner, claim, wake_at, in_user_code, started_at)
   select g.row, g.workflow, g.queue, g.priority, case when g.started_at is not null then cast(:worker as bigint) end,
     (g.started_at is not null)::integer,
-    case when g.started_at is null then now() + make_interval(secs => g.delay_s) end,
+    case when g.started_at is null then least(now() + make_interval(secs => g.delay_s), to_timestamp(g.deadline_at),
+      now() + make_interval(secs => g.deadline_s)) end,
     g.started_at is not null, to_timestamp(g.started_at)
   from given_runs g
   where (g.row in (select s.row from started s)) is true  -- as a test of a value it is hashed, whatever the estimate
@@ -107,7 +114,7 @@ ended as (
 ),
 closed as (
   update outlive.runs r set status = g.status, output = g.output, error = g.error,
-    started_at = to_timestamp(g.started_at), finished_at = greatest(now(), to_timestamp(g.started_at))
+    started_at = to_timestamp(g.started_at), finished_at = greatest(now(), to_timestamp(g.started_at)), claim = g.claim
   from finishes g
   where r.row = any (array(select x.row from ended x)) and r.row = g.row
 ),

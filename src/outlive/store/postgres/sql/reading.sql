@@ -6,7 +6,7 @@ select e.row, e.key, e.seq, e.kind, e.name, e.digest, e.outcome,
   outlive.read_payload(e.row, e.value) as value,
   e.error, e.attempts,
   extract(epoch from e.started_at)::float8 as started_at, extract(epoch from e.finished_at)::float8 as finished_at,
-  e.noted_version
+  e.noted_version, e.generation
 from outlive.entries e
 where e.row = any (cast(:rows as bigint[]) || array(select r.row from outlive.runs r where r.id = cast(:id as text)))
 order by e.row, e.seq nulls last, e.started_at, e.key
@@ -25,7 +25,8 @@ select v.* from (
     extract(epoch from r.created_at)::float8 as created_at,
     extract(epoch from coalesce(r.started_at, l.started_at))::float8 as started_at,
     extract(epoch from r.finished_at)::float8 as finished_at, l.hold_reason, l.owner as worker,
-    coalesce(l.crashes, 0) as crashes, extract(epoch from l.wake_at)::float8 as wake_at
+    coalesce(l.crashes, 0) as crashes, extract(epoch from l.wake_at)::float8 as wake_at,
+    r.generation, extract(epoch from r.deadline_at)::float8 as deadline_at, r.forked_from
   from outlive.runs r
   left join lateral (select * from outlive.live n where n.row = r.row offset 0) l on true
 

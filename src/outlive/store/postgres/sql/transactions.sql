@@ -8,15 +8,17 @@ fence as materialized (
 ),
 written as (
   insert into outlive.entries as e (
-    row, key, seq, kind, name, digest, outcome, value, error, attempts, noted_version, started_at, finished_at)
+    row, key, seq, kind, name, digest, outcome, value, error, attempts, noted_version, generation, started_at, finished_at)
   select cast(:row as bigint), cast(:key as text), cast(:seq as integer), cast(:kind as text), cast(:name as text),
     cast(:digest as text), cast(:outcome as text), cast(:value as text), cast(:error as text),
-    cast(:attempts as integer), cast(:noted_version as text), to_timestamp(:started_at), to_timestamp(:finished_at)
+    cast(:attempts as integer), cast(:noted_version as text), cast(:generation as integer), to_timestamp(:started_at), to_timestamp(:finished_at)
   from fence
+  where (
+    select true from outlive.generations n where n.row = :row and n.generation = cast(:generation as integer)) is not true
   on conflict (row, key) do update set
     seq = excluded.seq, kind = excluded.kind, name = excluded.name, digest = excluded.digest,
     outcome = excluded.outcome, value = excluded.value, error = excluded.error, attempts = excluded.attempts,
-    noted_version = excluded.noted_version, started_at = excluded.started_at, finished_at = excluded.finished_at
+    noted_version = excluded.noted_version, generation = excluded.generation, started_at = excluded.started_at, finished_at = excluded.finished_at
   where e.outcome = 'started'
   returning 1
 )

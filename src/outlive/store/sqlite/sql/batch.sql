@@ -34,8 +34,17 @@ FROM want CROSS JOIN ol_entries e ON e.row = want.row AND e.key = want.key
 -- name: insert_entries
 -- Entries that were looked up in this transaction and do not exist.
 INSERT INTO ol_entries
-    (row, key, seq, kind, name, digest, outcome, attempts, noted_version, started_at, finished_at, value, error)
+    (row, key, seq, kind, name, digest, outcome, attempts, noted_version, generation, started_at, finished_at, value, error)
 VALUES {rows}
+
+-- name: any_generation
+-- Whether any generation of any run has ended: there rarely is one, and it saves the look-up.
+SELECT 1 FROM ol_generations LIMIT 1
+
+-- name: find_generations
+-- Which of these generations have ended.
+WITH want (row, generation) AS (VALUES {rows})
+SELECT g.row, g.generation FROM want CROSS JOIN ol_generations g ON g.row = want.row AND g.generation = want.generation
 
 -- name: insert_blobs
 -- A large payload, after the rows of its run: a start that was refused leaves none behind.
@@ -46,14 +55,14 @@ ON CONFLICT (row, name) DO NOTHING
 -- name: settle_entry
 -- Gives a started entry its outcome; a settled one is never changed.
 UPDATE ol_entries
-SET seq = ?, kind = ?, name = ?, digest = ?, outcome = ?, attempts = ?, noted_version = ?,
+SET seq = ?, kind = ?, name = ?, digest = ?, outcome = ?, attempts = ?, noted_version = ?, generation = ?,
     started_at = ?, finished_at = ?, value = ?, error = ?
 WHERE row = ? AND key = ? AND outcome = 'started'
 
 -- name: finish_run
 -- Ends a run that this worker owns under this claim.
 UPDATE ol_runs
-SET status = ?, output = ?, error = ?, started_at = ?, finished_at = ?
+SET status = ?, output = ?, error = ?, started_at = ?, finished_at = ?, claim = ?
 WHERE row = ? AND EXISTS (SELECT 1 FROM ol_live l WHERE l.row = ol_runs.row AND l.owner = ? AND l.claim = ?)
 
 -- name: close_children

@@ -4,7 +4,7 @@
 -- All entries of some runs in the order of delivery, started ones last. One snapshot.
 SELECT e.row, e.key, e.seq, e.kind, e.name, e.digest, e.outcome,
     coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = e.row AND b.name = e.value), e.value),
-    e.error, e.attempts, e.started_at, e.finished_at, e.noted_version
+    e.error, e.attempts, e.started_at, e.finished_at, e.noted_version, e.generation
 FROM json_each(?) want CROSS JOIN ol_entries e ON e.row = want.value
 ORDER BY want.id, e.seq IS NULL, e.seq, e.started_at, e.key
 
@@ -37,7 +37,8 @@ SELECT r.row, r.id, r.workflow, r.version,
     r.error, r.codec,
     (SELECT p.id FROM ol_runs p WHERE p.row = r.parent) AS parent_id,
     r.created_at, coalesce(r.started_at, l.started_at), r.finished_at,
-    l.hold_reason, l.owner, coalesce(l.crashes, 0), l.wake_at, r.parent_close
+    l.hold_reason, l.owner, coalesce(l.crashes, 0), l.wake_at, r.parent_close,
+    r.generation, r.deadline_at, r.forked_from
 FROM ol_runs r LEFT JOIN ol_live l ON l.row = r.row
 
 -- name: where_id
@@ -75,7 +76,7 @@ ORDER BY r.row DESC LIMIT :limit
 -- The journal of one run. One snapshot.
 SELECT e.key, e.seq, e.kind, e.name, e.digest, e.outcome,
     coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = e.row AND b.name = e.value), e.value),
-    e.error, e.attempts, e.started_at, e.finished_at, e.noted_version
+    e.error, e.attempts, e.started_at, e.finished_at, e.noted_version, e.generation
 FROM ol_runs r JOIN ol_entries e ON e.row = r.row
 WHERE r.id = ?
 ORDER BY e.seq IS NULL, e.seq, e.started_at, e.key

@@ -1,0 +1,129 @@
+"""What operators do: to a run by its handle, and the audit of it all by the app.
+
+Each method is one request or one transaction of the store, with a note of who
+asked for it and why. It knows handles and the engine, no journal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from outlive.clock import to_datetime
+from outlive.engine.engine import Engine
+from outlive.errors import RunNotFound, UsageError
+from outlive.limits import ERROR_TEXT_MAX_CHARS
+from outlive.model.options import check_limit
+from outlive.model.writes import Note
+from outlive.opened import Opened
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One action of an operator: who did it, when, to what, and why. `facts` says more where there is more to say."""
+
+    number: int
+    at: datetime
+    by: str
+    action: str
+    noun: str
+    target: str
+    reason: str | None
+    facts: Any
+
+
+class Audited(Opened):
+    """The part of an app that tells what operators have done."""
+
+    async def audit(self, run_id: str | None = None, *, limit: int = 100, after: int | None = None) -> list[AuditEntry]:
+        """List the actions of operators, the latest first; all, or those on one run (or queue, or schedule).
+
+        `after` is the `number` of the last one seen.
+        """
+        rows = await self._engine().store.list_audit(run_id, check_limit(limit), after)
+        return [
+            AuditEntry(
+                row.audit, to_datetime(row.at), row.who, row.action, row.noun, row.target, row.reason,
+                json.loads(row.facts) if row.facts is not None else None,
+            )
+            for row in rows
+        ]  # fmt: skip
+
+
+class Controlled:
+    """The part of a handle through which operators act. `by=` says who does; without it, the app's name."""
+
+    id: str
+    _engine: Callable[[], Engine]
+
+    async def cancel(self, reason: str | None = None, *, by: str | None = None) -> bool:
+        """Ask for cancellation; False if the run has ended.
+
+        *Durable*: the request, before this returns. The owner delivers it as
+        CancelledError at the run's next durable await outside shielded blocks, and journals that.
+        """
+        note = self._note("cancel", reason, by)
+        return await self._request("cancel", note.reason, note)
+
+    async def pause(self, reason: str | None = None, *, by: str | None = None) -> bool:
+        """Ask the owner to take the run out of memory and hold it; False if the run has ended."""
+        note = self._note("pause", reason, by)
+        return await self._request("pause", note.reason, note)
+
+    async def resume(self, *, reason: str | None = None, by: str | None = None) -> bool:
+        """Let a paused or quarantined run go on; False if it is not held."""
+        engine, note = self._engine(), self._note("resume", reason, by)
+        resumed = await self._found(engine.store.resume(self.id, note))
+        if resumed:
+            engine.hint()
+        return resumed
+
+    async def resolve(
+        self,
+        key: str,
+        *,
+        value: Any = None,
+        error: str | None = None,
+        retry: bool = False,
+        reason: str | None = None,
+        by: str | None = None,
+    ) -> bool:
+        """Decide what became of a step whose outcome a crash left unknown, and let the run go on.
+
+        The step at `key` then has this `value`, fails with this `error`, or is
+        executed again (`retry`). False if the run has ended.
+        """
+        decision: dict[str, Any] = {"key": key}
+        if error is not None:
+            decision["error"] = error
+        elif not retry:
+            decision["value"] = json.loads(self._engine().codec.encode(value, where=f"value for {key}"))
+        chosen = next((name for name in ("error", "value") if name in decision), "retry")
+        note = self._note("resolve", reason, by, {"key": key, "as": chosen})
+        engine = self._engine()
+        accepted = await self._request("resolve", decision, note)
+        if accepted and await self._found(engine.store.resume(self.id)):
+            engine.hint()
+        return accepted
+
+    def _note(self, action: str, reason: Any, by: Any, facts: Any = None) -> Note:
+        """Make the note of an action; what neither journal nor audit could hold is refused here, at the caller."""
+        engine = self._engine()
+        for what, text in (("reason", reason), ("by", by)):
+            if text is not None and not isinstance(text, str):
+                raise UsageError(f"{what}=… is text, not {text!r}")
+            if text is not None:
+                engine.codec.encode(text, where=f"{what} for run {self.id}")
+        return engine.note(action, "run", self.id, reason and reason[:ERROR_TEXT_MAX_CHARS], by, facts)
+
+    async def _request(self, kind: str, payload: Any, note: Note) -> bool:
+        return await self._found(self._engine().request(self.id, kind, payload, note))
+
+    async def _found(self, answer: Awaitable[bool]) -> bool:
+        try:
+            return await answer
+        except KeyError:
+            raise RunNotFound(self.id) from None
