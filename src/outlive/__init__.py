@@ -9,12 +9,13 @@ from outlive.errors import *
 from outlive.model.definition import Retry, StepInfo, WorkflowInfo
 from outlive.model.status import Status
 from outlive.run import Entry, Run, RunInfo
+from outlive.schedules import ScheduleInfo
 from outlive.versions import *
 
 __version__ = "0.1.0"
 
 __all__ = ["Outlive", "Retry", "step", "sync", "transaction", "workflow", "__version__"]
-__all__ += ["AuditEntry", "Entry", "Run", "RunInfo", "RunPage", "Status", "StepInfo", "WorkflowInfo"]
+__all__ += ["AuditEntry", "Entry", "Run", "RunInfo", "RunPage", "ScheduleInfo", "Status", "StepInfo", "WorkflowInfo"]
 __all__ += ambient.__all__
 __all__ += versions.__all__
 __all__ += errors.__all__

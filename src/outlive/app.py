@@ -20,9 +20,10 @@ from outlive.model.reads import RunQuery
 from outlive.model.status import Status
 from outlive.model.writes import NewRun
 from outlive.run import Run, RunInfo, make_info
+from outlive.schedules import Schedules
 
 
-class Outlive(Audited):
+class Outlive(Audited, Schedules):
     """Durable workflows in one database. Use it as `async with Outlive(url) as app:`.
 
     `include`: modules, package names or definitions to serve; None serves every

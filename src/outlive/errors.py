@@ -5,6 +5,7 @@
     ├── RunError            what a handle reports about a run
     │   ├── RunFailed  RunCancelled  RunTimedOut  RunOnHold
     │   └── RunNotFound  RunExists  LeaseLost
+    ├── ScheduleNotFound    no schedule has this name
     ├── StepFailed          a recorded error whose class cannot be rebuilt here
     ├── DeadlineExceeded    a run had not ended when its deadline passed
     ├── OutcomeUnknown      nobody knows whether a step that a crash interrupted took effect
@@ -29,7 +30,7 @@ from datetime import datetime
 from typing import Any
 
 __all__ = ["OutliveError", "UsageError", "StepFailed", "OutcomeUnknown", "LimitError", "Permanent", "RetryAfter"]
-__all__ += ["DeadlineExceeded"]
+__all__ += ["DeadlineExceeded", "ScheduleNotFound"]
 __all__ += ["RunError", "RunFailed", "RunCancelled", "RunTimedOut", "RunOnHold"]
 __all__ += ["RunNotFound", "RunExists", "LeaseLost"]
 __all__ += ["ReplayError", "JournalMismatch", "VersionMissing", "JournalCorrupt"]
@@ -119,6 +120,14 @@ class LeaseLost(RunError):
             f"this process lost its lease while it executed run {run_id!r}; the run continues on "
             "another worker, wait for it again with result()",
         )
+
+
+class ScheduleNotFound(OutliveError, LookupError):
+    """No schedule has this name in this store."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no schedule {name!r} in this store; app.schedule(…) or app.put_schedule(…) makes one")
+        self.name = name
 
 
 class StepFailed(OutliveError):

@@ -36,3 +36,14 @@ SUSPECT_EVERY_S = 5.0  # how often a busy worker makes room for a suspect
 SUSPECT_QUIET_S = 1.0  # how long other runs may be held up for a suspect
 
 LOOP_LAG_WARN_S = 0.25  # a blocked main loop is reported with its stack
+
+SCHEDULE_NAME_MAX_CHARS = 170  # a tick's run id is the name, '@' and an instant
+SCHEDULE_EVERY_MIN_S = 1.0  # below it a loop in a workflow is the better schedule
+SCHEDULE_LATE_S = 10.0  # a tick found so late was not missed: a poll, a busy process, a short outage
+SCHEDULE_CATCH_UP_MAX = 1_000  # missed ticks started after an outage; older ones are skipped
+SCHEDULE_WAITING_MAX = 1_000  # ticks that wait for the runs before them; more are skipped
+SCHEDULE_COUNT_MAX = 10_000  # skipped ticks counted at a time, so that years of seconds cost nothing
+SCHEDULE_RUNS_MAX = 100  # per transaction
+SCHEDULE_BACKFILL_MAX = 10_000  # ticks of one backfill
+SCHEDULE_FIRES_MAX = 10_000  # coming ticks told at a time
+SCHEDULE_RETRY_S = 60.0  # a schedule that this process cannot compute is looked at again

@@ -16,10 +16,21 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from outlive import LeaseLost, Outlive, OutliveError, Run, RunCancelled, Status, StoreUnavailable
+from outlive import (
+    LeaseLost,
+    Outlive,
+    OutliveError,
+    Run,
+    RunCancelled,
+    RunNotFound,
+    ScheduleNotFound,
+    Status,
+    StoreUnavailable,
+)
 from outlive.engine import roster
 from tests.crash import bank, databases, scenario
 from tests.crash.scenario import (
@@ -82,6 +93,7 @@ async def drive(url: str, lease_s: float, linger_s: float) -> None:
                 insist(lambda: cancel_once(app, "victim", url)),
                 insist(lambda: hold_and_resume(app, "held")),
                 insist(lambda: start_by_connection(app, url)),
+                start_by_schedule(app),
             )
             await asyncio.sleep(linger_s)
             for run_id in stage or await list_ids(app):
@@ -181,6 +193,22 @@ async def start_by_connection(app: Outlive, url: str) -> None:
         if not await connection.fetch(said):
             await connection.execute(insert)
             await app.start(errand, 8, id="from-connection", tx=connection)
+
+
+async def start_by_schedule(app: Outlive) -> None:
+    """Let a schedule start one run; when that is there, the schedule has done its work and goes."""
+    tick = datetime(2026, 11, 22, tzinfo=UTC)
+    await insist(lambda: app.put_schedule("once", errand, 9, at=tick, catch_up=timedelta(days=36_500)))
+    while True:
+        try:
+            await insist(lambda: app.get("once@2026-11-22T00:00:00Z"))
+            break
+        except RunNotFound:
+            await asyncio.sleep(PAUSE_S)
+    try:
+        await insist(lambda: app.delete_schedule("once"))
+    except ScheduleNotFound:
+        pass  # the reply to an earlier deletion was lost
 
 
 @asynccontextmanager

@@ -47,6 +47,7 @@ FOREIGN = {
     "outlive.limits": set(),
     "outlive.hooks": set(),
     "outlive.model": {"msgspec"},
+    "outlive.model.ticks": {"cronsim", "msgspec"},
     "outlive.codec": {"attrs", "msgspec", "pydantic"},
     "outlive.store": {"apsw", "asyncpg", "msgspec", "psycopg", "sqlalchemy"},
     "outlive.engine": set(),

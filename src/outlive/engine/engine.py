@@ -25,6 +25,7 @@ from outlive.engine.lease import Lease
 from outlive.engine.looper import Backoff, Looper
 from outlive.engine.roles import Definitions, World
 from outlive.engine.roster import Roster
+from outlive.engine.scheduler import Scheduler
 from outlive.engine.transactions import Transactions
 from outlive.engine.watcher import Watcher
 from outlive.errors import StoreError, StoreUnavailable
@@ -77,9 +78,10 @@ class Engine:
         self._requests = Requests(self)
         self._takeover = Takeover(self)
         self._sweep = Sweep(self)
+        self.scheduler = Scheduler(self)
         self._loopers = [self.watcher.looper, Looper("hints", self._wait_hint)]
         if self.is_worker:
-            duties = (self.claimer, self._requests, self._takeover, self._sweep)
+            duties = (self.claimer, self._requests, self._takeover, self._sweep, self.scheduler)
             self._loopers += [*(duty.looper for duty in duties), Looper("marks", self._mark_all)]
 
     # -- life ---------------------------------------------------------------

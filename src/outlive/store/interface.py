@@ -28,6 +28,7 @@ from outlive.model.reads import (
     TakenOver,
     WorkerRow,
 )
+from outlive.model.schedule import ScheduleRow, ScheduleWrite
 from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, Fork, NewRun, Note, Reopening
 
 
@@ -244,6 +245,33 @@ class Store(Protocol):
         """Read those of these runs that have ended or are held."""
 
     async def list_children(self, row: int, *, unfinished: bool) -> list[RunRow]: ...
+
+    # -- schedules ----------------------------------------------------------
+    async def write_schedule(
+        self,
+        write: ScheduleWrite,
+        starts: Sequence[NewRun] = (),
+        cancels: Sequence[int] = (),
+        reason: str | None = None,
+    ) -> bool:
+        """Write a schedule's new state if it has the expected revision still (None: if there is none); else False.
+
+        The same transaction inserts the runs, not owned, whose ids are free, and
+        asks unfinished ones to cancel, for a reason (JSON text). Sent again it
+        finds another revision and does nothing.
+        """
+
+    async def delete_schedule(self, name: str) -> bool:
+        """Delete a schedule, not its runs; False if there is none."""
+
+    async def list_schedules(self, name: str | None = None) -> list[ScheduleRow]:
+        """Read all schedules by name, or the one of a name."""
+
+    async def list_due_schedules(self, but: Sequence[str], limit: int) -> list[ScheduleRow]:
+        """Read schedules, not paused and not in `but`, with a tick to act on; the earliest first."""
+
+    async def next_tick(self, but: Sequence[str]) -> float | None:
+        """Give in how many seconds `list_due_schedules` finds one; None: not before something changes."""
 
     # -- hints --------------------------------------------------------------
     async def notify(self) -> None:

@@ -19,6 +19,7 @@ from outlive.store.postgres.connect import load_driver
 from outlive.store.postgres.control import Control
 from outlive.store.postgres.ownership import Ownership
 from outlive.store.postgres.reading import Reading
+from outlive.store.postgres.schedules import Schedules
 from outlive.store.postgres.session import PostgresSession
 from outlive.store.postgres.statements import Statement
 from outlive.store.postgres.transaction import PostgresTransaction
@@ -26,7 +27,7 @@ from outlive.store.postgres.transaction import PostgresTransaction
 _COMMIT = hooks.declare_site("commit")
 
 
-class PostgresStore(Ownership, Control, Reading):
+class PostgresStore(Ownership, Control, Reading, Schedules):
     """One database. See `outlive.store.interface.Store` for what each method promises."""
 
     async def commit(self, batch: Batch, fence: Fence | None) -> Committed:

@@ -14,6 +14,7 @@ from outlive.store.sqlite.control import Control
 from outlive.store.sqlite.drivers import Connection
 from outlive.store.sqlite.ownership import Ownership
 from outlive.store.sqlite.reading import Reading
+from outlive.store.sqlite.schedules import Schedules
 from outlive.store.sqlite.session import SqliteSession
 from outlive.store.sqlite.transaction import SqliteTransaction
 from outlive.store.sqlite.writer import write
@@ -21,7 +22,7 @@ from outlive.store.sqlite.writer import write
 _COMMIT = hooks.declare_site("commit")
 
 
-class SqliteStore(Ownership, Control, Reading):
+class SqliteStore(Ownership, Control, Reading, Schedules):
     """See `outlive.store.interface.Store` for what each method promises, and `Database` for the settings."""
 
     async def commit(self, batch: Batch, fence: Fence | None) -> Committed:
