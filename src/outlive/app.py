@@ -21,9 +21,10 @@ from outlive.model.status import Status
 from outlive.model.writes import NewRun
 from outlive.run import Run, RunInfo, make_info
 from outlive.schedules import Schedules
+from outlive.versions import Versions
 
 
-class Outlive(Audited, Schedules):
+class Outlive(Audited, Schedules, Versions):
     """Durable workflows in one database. Use it as `async with Outlive(url) as app:`.
 
     `include`: modules, package names or definitions to serve; None serves every
@@ -70,6 +71,7 @@ class Outlive(Audited, Schedules):
             workflow=name,
             input=encode_arguments(engine.codec, shape, args, arguments, where=f"arguments of workflow {name}"),
             version=spec.version if spec is not None else None,
+            pinned=spec is not None and spec.pinned,
             queue=check_queue(queue),
             priority=check_priority(priority),
             key=check_key(key),

@@ -26,7 +26,7 @@ from outlive.engine.runloop import RunLoop
 from outlive.engine.threads import current_body
 from outlive.errors import UsageError
 from outlive.model.definition import ONCE, OnUnknown, Retry, StepSpec, WorkflowSpec
-from outlive.model.options import check_name
+from outlive.model.options import check_name, check_version
 from outlive.store.sessions import check_maker
 from outlive.version import version_of
 
@@ -194,9 +194,16 @@ def transaction(
 @overload
 def workflow(function: Callable[P, R], /) -> Workflow[P, R]: ...
 @overload
-def workflow(*, name: str | None = None, version: str | None = None) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
 def workflow(
-    function: Callable[..., Any] | None = None, /, *, name: str | None = None, version: str | None = None
+    *, name: str | None = None, version: str | None = None, pin: bool = False
+) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
+def workflow(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    pin: bool = False,
 ) -> Any:
     """Make a function a workflow: its progress is durable.
 
@@ -204,12 +211,16 @@ def workflow(
     *Again*: after a crash the function runs again from its top; recorded outcomes
     are delivered instead of repeated, in the recorded order. So everything that
     touches the outside world belongs into steps.
-    `version` pins the code version, else it is a hash of the function's code.
+    `version` names the code version, else it is a hash of the function's code.
+    With `pin` a run that starts under this version is executed by workers of this version alone.
     """
+    if version is not None:
+        check_version(version)
 
     def decorate(function: Callable[..., Any]) -> Workflow[..., Any]:
         facts = _facts(function, name)
-        return Workflow(WorkflowSpec(**facts, version=version if version is not None else version_of(function)))
+        own = version if version is not None else version_of(function)
+        return Workflow(WorkflowSpec(**facts, version=own, pinned=pin))
 
     return decorate(function) if function is not None else decorate
 

@@ -16,6 +16,7 @@ from typing import Any
 from outlive.definitions import Definition, declared
 from outlive.errors import UsageError
 from outlive.model.definition import StepSpec, WorkflowSpec
+from outlive.model.writes import claim_name
 
 log = logging.getLogger("outlive.app")
 
@@ -52,9 +53,10 @@ class Registry:
         return specs[0] if len(specs) == 1 else None
 
     def names(self) -> list[str]:
-        """Give the names of all workflows that this app serves."""
+        """Give what live rows call the workflows that this app serves: each by name, and by name and version."""
         known = dict.fromkeys([*self._workflows, *declared] if self._is_open else self._workflows)
-        return [name for name in known if self.find(name) is not None]
+        specs = [spec for name in known if (spec := self.find(name)) is not None]
+        return [name for spec in specs for name in (spec.name, claim_name(spec.name, spec.version))]
 
 
 def _clash(first: WorkflowSpec | StepSpec, second: WorkflowSpec | StepSpec) -> str:

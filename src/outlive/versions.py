@@ -6,12 +6,57 @@ claim's business. Invariant: what a body is answered here, its replay is answere
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from outlive.definitions import current_execution
 from outlive.engine.execution import Execution
 from outlive.errors import UsageError
 from outlive.model.options import check_name
+from outlive.model.status import Status
+from outlive.opened import Opened
 
-__all__ = ["patched"]
+__all__ = ["VersionCount", "patched"]
+
+
+@dataclass(frozen=True)
+class VersionCount:
+    """How many unfinished runs of one version of a workflow there are, by status.
+
+    `version` is that of whoever started them, None if they were started by name.
+    `is_current`: the code of this process is of that version.
+    """
+
+    workflow: str
+    version: str | None
+    pinned: bool
+    is_current: bool
+    statuses: Mapping[Status, int]
+
+    @property
+    def runs(self) -> int:
+        """All of them."""
+        return sum(self.statuses.values())
+
+
+class Versions(Opened):
+    """What an app knows of the versions of its code."""
+
+    async def versions(self, workflow: str | None = None) -> list[VersionCount]:
+        """Count the unfinished runs of each version of a workflow, or of all; the oldest version first.
+
+        Code may go when no run of its version is left: workers of pinned versions,
+        old paths beside `patched`.
+        """
+        engine = self._engine()
+        counts: dict[tuple[str, str | None, bool], dict[Status, int]] = {}
+        for row in await engine.store.count_versions(None if workflow is None else check_name(workflow)):
+            counts.setdefault((row.workflow, row.version, row.pinned), {})[Status(row.status)] = row.runs
+        served = {name: spec.version for name, _, _ in counts if (spec := engine.definitions.find(name)) is not None}
+        return [
+            VersionCount(name, version, pinned, served.get(name, "") == version, statuses)
+            for (name, version, pinned), statuses in counts.items()
+        ]
 
 
 def _in_workflow(name: str) -> Execution:

@@ -137,3 +137,12 @@ def test_show_of_a_run_of_another_codec(run_cli, url):
     assert text.splitlines()[0].split() == ["sealed-1", "large", "succeeded"]
     assert "written by codec 'other/1', this process has json/1" in text
     assert "sealed-1" in run_cli("runs", "ls").stdout
+
+
+def test_versions_counts_what_is_unfinished(run_cli):
+    (line,) = run_cli("runs", "versions").stdout.splitlines()[1:]
+    assert line.split()[0] == "patient"
+    assert line.split()[2:] == ["1", "1", "suspended"]
+    (count,) = run_cli.json("runs", "versions", "patient")["versions"]
+    assert (count["workflow"], count["statuses"], count["pinned"]) == ("patient", {"suspended": 1}, False)
+    assert run_cli.json("runs", "versions", "order") == {"versions": []}

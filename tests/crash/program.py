@@ -72,7 +72,7 @@ async def insist(ask: Callable[[], Awaitable[T]]) -> T:
 @asynccontextmanager
 async def opened(url: str, **settings: Any) -> AsyncIterator[Outlive]:
     """Open an app on the scenario, as soon as the database answers."""
-    app = Outlive(url, include=["tests.crash.scenario", "tests.crash.bank"], **settings)
+    app = Outlive(url, **{"include": ["tests.crash.scenario", "tests.crash.bank"], **settings})
     await insist(app.open)
     scenario.app = app
     try:
@@ -86,6 +86,8 @@ async def drive(url: str, lease_s: float, linger_s: float) -> None:
     """Start everything, wait for everything; each part may have been done by a process that died."""
     async with opened(url, worker=False) as client:
         await start(client, errand, 0, id="by-client")
+    async with opened(url, worker=False, include=[]) as stranger:
+        await start(stranger, "pinned_errand", 1, id="by-name")
     for stage in (STAGE_ONE, None):
         async with opened(url, lease=lease_s) as app:
             await start_all(app)

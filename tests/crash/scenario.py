@@ -162,6 +162,11 @@ async def errand(number: int) -> str:
     return went + await label("back")
 
 
+@workflow(version="1", pin=True)
+async def pinned_errand(number: int) -> str:
+    return await label(f"pinned errand {number}")
+
+
 @workflow
 def plain_errand(text: str) -> str:
     outlive.sync.sleep(0.01)

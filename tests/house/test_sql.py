@@ -20,8 +20,8 @@ ONE_SIDED = {
     "under its one write lock SQLite looks first and writes then; PostgreSQL does it in one statement": """
         any_generation any_request bump_epoch check_fence delete_beat delete_ended_requests delete_live find_entries
         find_generations find_row find_worker forget_workers insert_live list_awaited list_dead list_due
-        list_held_cancels list_lanes list_newly_awaited list_requested list_suspects quarantine_owned read_claimable
-        release_owned take_owned
+        list_held_cancels list_lanes list_newly_awaited list_requested list_suspects pin_live quarantine_owned
+        read_claimable release_owned take_owned
     """,
     "SQLite puts a listing together from blocks whose filters may be NULL, PostgreSQL from those that are set": """
         narrow_to_live narrow_to_unsuccessful order_newest walk_lanes where_id where_parent where_query

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from outlive import Entry, Outlive, RunInfo, Status
+from outlive import Entry, Outlive, RunInfo, Status, VersionCount
 from outlive.cli.output import as_json, cut, lasted, print_json, print_table, when
 from outlive.cli.settings import CONFLICT, OK, RUN_FAILED, Settings, common_options, with_client
 from outlive.errors import PayloadError, RunError
@@ -46,6 +46,34 @@ def ls(settings: Settings, status: tuple[str, ...], **filters: Any) -> None:
     print_table(["ID", "WORKFLOW", "STATUS", "CREATED (UTC)", "LASTED"], rows)
     if page.next is not None:
         click.echo(f"more: --after {page.next}", err=True)
+
+
+@runs.command()
+@click.argument("workflow", required=False)
+@common_options
+def versions(settings: Settings, workflow: str | None) -> None:
+    """Count the unfinished runs of each version of WORKFLOW, or of all; the oldest version first.
+
+    Code may go when no run of its version is left.
+    """
+
+    async def read(client: Outlive) -> list[VersionCount]:
+        return await client.versions(workflow)
+
+    counts = with_client(settings, read)
+    if settings.json:
+        print_json({"versions": counts})
+        return
+    rows = [
+        [
+            count.workflow,
+            f"{count.version or '-'}{' (pinned)' if count.pinned else ''}",
+            str(count.runs),
+            ", ".join(f"{runs} {status.value}" for status, runs in count.statuses.items()),
+        ]
+        for count in counts
+    ]
+    print_table(["WORKFLOW", "VERSION", "UNFINISHED", "STATUS"], rows)
 
 
 @runs.command()

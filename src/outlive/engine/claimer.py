@@ -18,7 +18,7 @@ from outlive.limits import (
     SUSPECT_QUIET_S,
     SWEEP_S,
 )
-from outlive.model.reads import WorkerRow
+from outlive.model.reads import Claimed, WorkerRow
 
 log = logging.getLogger("outlive.engine")
 
@@ -56,6 +56,7 @@ class Claimer:
             recovered = [run.row for run in claimed if not run.fresh]
             entries = await store.load_entries(recovered) if recovered else {}
             requests = await store.list_requests(fence) if any(run.asked for run in claimed) else []
+            await self._pin([run for run in claimed if run.version is None and not entries.get(run.row)])
             if engine.lease.fence is not fence:
                 return 0.0  # the lease was lost meanwhile: peers have these runs
             for run in claimed:
@@ -72,6 +73,16 @@ class Claimer:
         if due_at is not None:
             delay_s = min(delay_s, max(due_at - engine.clock.now(), POLL_BUSY_S))
         return delay_s
+
+    async def _pin(self, untouched: list[Claimed]) -> None:
+        """Tie runs that were started by name, and that no code has executed yet, to the version that pins them here."""
+        pinned = {}
+        for run in untouched:
+            spec = self._engine.definitions.find(run.workflow)
+            if spec is not None and spec.pinned:
+                pinned[run.row] = run.version = spec.version
+        if pinned:
+            await self._engine.store.pin(self._engine.fence(), pinned)
 
     async def _make_quiet(self) -> None:
         """Hold up the steps of other runs for a moment, now and then, so that a suspect finds this process quiet."""

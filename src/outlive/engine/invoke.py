@@ -107,6 +107,7 @@ def _new_child(run: LiveRun, spec: WorkflowSpec, args: Args, kwargs: Kwargs, **o
         workflow=spec.name,
         input=text,
         version=spec.version,
+        pinned=spec.pinned,
         codec=engine.codec.id,
         parent=run.row,
         parent_key=key,

@@ -82,7 +82,7 @@ class StepSpec:
 
 @dataclass(eq=False)
 class WorkflowSpec:
-    """A workflow. `version` is a hash of its code unless it was pinned."""
+    """A workflow. `version` is a hash of its code unless it was given; `pinned`: no other one executes its runs."""
 
     kind: ClassVar[str] = "workflow"
     function: Callable[..., Any]
@@ -91,6 +91,7 @@ class WorkflowSpec:
     shape: CallShape
     site: str
     version: str
+    pinned: bool = False
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,13 @@ def check_name(name: Any) -> str:
     return name
 
 
+def check_version(version: Any) -> str:
+    """Give the version if a workflow can have it."""
+    if not isinstance(version, str) or not 1 <= len(version) <= NAME_MAX_CHARS or not version.isprintable():
+        raise UsageError(f"version=… has 1 to {NAME_MAX_CHARS} printable characters, not {version!r}")
+    return version
+
+
 def check_key(key: Any) -> str | None:
     """Give the key of a run, None if it has none."""
     return None if key is None else check_id(key, "key=…")

@@ -127,6 +127,17 @@ class AuditRow:
 
 
 @dataclass(slots=True)
+class VersionRow:
+    """How many unfinished runs of one version of a workflow have one status; `version` is None where nobody knew it."""
+
+    workflow: str
+    version: str | None
+    pinned: bool
+    status: str
+    runs: int
+
+
+@dataclass(slots=True)
 class WorkerRow:
     """One live process incarnation as its peers see it."""
 

@@ -26,6 +26,11 @@ class Fence:
     epoch: int
 
 
+def claim_name(workflow: str, version: str | None) -> str:
+    """Give what the live row of a pinned run has as its workflow; no name holds a '#'."""
+    return f"{workflow}#{version}"
+
+
 class NewRun(msgspec.Struct, gc=False):
     """One run to insert, with its live row, unless its id is taken.
 
@@ -52,11 +57,17 @@ class NewRun(msgspec.Struct, gc=False):
     parent_key: str | None = None
     parent_close: Literal["cancel", "abandon"] | None = None
     started_at: float | None = None
+    pinned: bool = False  # only code of this version may execute it
 
     @property
     def owned(self) -> bool:
         """Whether the writing worker owns it from the start."""
         return self.started_at is not None
+
+    @property
+    def claim_name(self) -> str:
+        """What its live row has as its workflow, and a claim has to name."""
+        return claim_name(self.workflow, self.version) if self.pinned else self.workflow
 
     def deadline_after(self, created_at: float) -> float | None:
         """Give when the run has to have ended, if it was created then."""

@@ -26,6 +26,7 @@ from outlive.model.reads import (
     RunQuery,
     RunRow,
     TakenOver,
+    VersionRow,
     WorkerRow,
 )
 from outlive.model.schedule import ScheduleRow, ScheduleWrite
@@ -177,6 +178,7 @@ class Store(Protocol):
     ) -> list[Claimed]:
         """Take due runs of these workflows: by priority, then due time; suspects only if asked, and nothing else then.
 
+        A pinned run is taken if its `claim_name` is among the workflows.
         Suspects come in groups that have crashed equally often: the oftener, the smaller (SUSPECT_GROUPS).
         """
 
@@ -272,6 +274,13 @@ class Store(Protocol):
 
     async def next_tick(self, but: Sequence[str]) -> float | None:
         """Give in how many seconds `list_due_schedules` finds one; None: not before something changes."""
+
+    # -- versions -----------------------------------------------------------
+    async def pin(self, fence: Fence, versions: Mapping[int, str]) -> None:
+        """Tie runs that this worker has claimed, and no code has executed yet, to these versions, by row."""
+
+    async def count_versions(self, workflow: str | None) -> list[VersionRow]:
+        """Count the unfinished runs of each version of a workflow, or of all, by status; versions oldest first."""
 
     # -- hints --------------------------------------------------------------
     async def notify(self) -> None:

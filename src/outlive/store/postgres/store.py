@@ -23,11 +23,12 @@ from outlive.store.postgres.schedules import Schedules
 from outlive.store.postgres.session import PostgresSession
 from outlive.store.postgres.statements import Statement
 from outlive.store.postgres.transaction import PostgresTransaction
+from outlive.store.postgres.versions import Versions
 
 _COMMIT = hooks.declare_site("commit")
 
 
-class PostgresStore(Ownership, Control, Reading, Schedules):
+class PostgresStore(Ownership, Control, Reading, Schedules, Versions):
     """One database. See `outlive.store.interface.Store` for what each method promises."""
 
     async def commit(self, batch: Batch, fence: Fence | None) -> Committed:

@@ -91,15 +91,16 @@ def run_values(run: NewRun, now: float) -> tuple[Any, ...]:
     created_at = min(now, run.started_at or now)
     return (
         run.row, run.id, run.workflow, run.version, run.codec, run.queue, run.priority, run.key, run.parent,
-        run.parent_key, run.parent_close, created_at, run.deadline_after(created_at), run.attributes, run.input,
+        run.parent_key, run.parent_close, created_at, run.deadline_after(created_at), run.attributes,
+        run.pinned, run.input,
     )  # fmt: skip
 
 
 def live_values(run: NewRun, fence: Fence | None, now: float) -> tuple[Any, ...]:
     if run.owned and fence is not None:
-        return (run.row, run.workflow, run.queue, run.priority, fence.worker, 1, None, 1, run.started_at)
+        return (run.row, run.claim_name, run.queue, run.priority, fence.worker, 1, None, 1, run.started_at)
     wake_at = min(now + run.delay_s, run.deadline_after(now) or float("inf"))
-    return (run.row, run.workflow, run.queue, run.priority, None, 0, wake_at, 0, None)
+    return (run.row, run.claim_name, run.queue, run.priority, None, 0, wake_at, 0, None)
 
 
 def blob_values(blob: Blob) -> tuple[Any, ...]:

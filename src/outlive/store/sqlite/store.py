@@ -17,12 +17,13 @@ from outlive.store.sqlite.reading import Reading
 from outlive.store.sqlite.schedules import Schedules
 from outlive.store.sqlite.session import SqliteSession
 from outlive.store.sqlite.transaction import SqliteTransaction
+from outlive.store.sqlite.versions import Versions
 from outlive.store.sqlite.writer import write
 
 _COMMIT = hooks.declare_site("commit")
 
 
-class SqliteStore(Ownership, Control, Reading, Schedules):
+class SqliteStore(Ownership, Control, Reading, Schedules, Versions):
     """See `outlive.store.interface.Store` for what each method promises, and `Database` for the settings."""
 
     async def commit(self, batch: Batch, fence: Fence | None) -> Committed:

@@ -57,16 +57,16 @@ given_runs as materialized (
   select g.* from json_to_recordset(cast(:run as json)) as g (
     row bigint, id text, workflow text, version text, codec text, queue text, priority integer, key text,
     attributes text, input text, parent bigint, parent_key text, parent_close text, deadline_at float8,
-    deadline_s float8, delay_s float8, started_at float8)
+    deadline_s float8, delay_s float8, started_at float8, pinned boolean)
 ),
 started as (
   insert into outlive.runs (
     row, id, workflow, version, codec, queue, priority, key, attributes, input, parent, parent_key, parent_close,
-    deadline_at, created_at)
+    deadline_at, pinned, created_at)
   select g.row, g.id, g.workflow, g.version, g.codec, g.queue, g.priority, g.key, g.attributes, g.input, g.parent,
     g.parent_key, g.parent_close,
     least(to_timestamp(g.deadline_at), least(now(), to_timestamp(g.started_at)) + make_interval(secs => g.deadline_s)),
-    least(now(), to_timestamp(g.started_at))
+    g.pinned, least(now(), to_timestamp(g.started_at))
   from given_runs g, fence
   where g.parent is null or (g.parent, g.parent_key) in (select w.row, w.key from written w where w.is_new)
   on conflict (id) do nothing
@@ -74,7 +74,8 @@ started as (
 ),
 placed as (
   insert into outlive.live (row, workflow, queue, priority, owner, claim, wake_at, in_user_code, started_at)
-  select g.row, g.workflow, g.queue, g.priority, case when g.started_at is not null then cast(:worker as bigint) end,
+  select g.row, outlive.claim_name(g.workflow, g.version, g.pinned), g.queue, g.priority,
+    case when g.started_at is not null then cast(:worker as bigint) end,
     (g.started_at is not null)::integer,
     case when g.started_at is null then least(now() + make_interval(secs => g.delay_s), to_timestamp(g.deadline_at),
       now() + make_interval(secs => g.deadline_s)) end,

@@ -71,7 +71,8 @@ where r.row = :row
 -- name: place_again
 -- Inserts the live row of a run that had ended; claims go on above those of its end, so that whoever had one stays out.
 insert into outlive.live (row, workflow, queue, priority, claim, wake_at, started_at)
-select r.row, r.workflow, r.queue, r.priority, coalesce(r.claim, 1048576), now(), r.started_at
+select r.row, outlive.claim_name(r.workflow, r.version, r.pinned), r.queue, r.priority, coalesce(r.claim, 1048576), now(),
+  r.started_at
 from outlive.runs r where r.row = :row
 
 -- name: delete_requests
@@ -99,9 +100,9 @@ on conflict (row, kind) do nothing
 -- name: insert_fork
 -- Inserts a run with the arguments of another one; its deadline and its parent are its own, its order of sets is inherited.
 insert into outlive.runs (row, id, workflow, version, codec, queue, priority, key, created_at, attributes, input, salt,
-  forked_from, deadline_at)
+  pinned, continued, continued_at, forked_from, deadline_at)
 select :row, :id, r.workflow, r.version, r.codec, r.queue, r.priority, r.key, now(), r.attributes, r.input,
-  coalesce(r.salt, r.row), r.id, now() + make_interval(secs => :deadline_s)
+  coalesce(r.salt, r.row), r.pinned, r.continued, r.continued_at, r.id, now() + make_interval(secs => :deadline_s)
 from outlive.runs r where r.row = :origin
 on conflict (id) do nothing
 returning row
@@ -126,7 +127,7 @@ update outlive.entries e set value = :value where e.row = :row and e.key = :key
 -- name: place_fork
 -- Inserts its live row; where it has entries its time begins when that of the other run began.
 insert into outlive.live (row, workflow, queue, priority, claim, wake_at, started_at)
-select f.row, f.workflow, f.queue, f.priority, 1, now(),
+select f.row, outlive.claim_name(f.workflow, f.version, f.pinned), f.queue, f.priority, 1, now(),
   case when exists (select from outlive.entries e where e.row = :row) then (
     select coalesce(r.started_at, l.started_at) from outlive.runs r left join outlive.live l on l.row = r.row
     where r.row = :origin) end

@@ -17,7 +17,7 @@ SELECT r.row, r.id, r.workflow FROM want CROSS JOIN ol_runs r ON r.row = want.ro
 -- Runs whose id and row were looked up in this transaction and are free.
 INSERT INTO ol_runs
     (row, id, workflow, version, codec, queue, priority, key, parent, parent_key, parent_close,
-     created_at, deadline_at, attributes, input)
+     created_at, deadline_at, attributes, pinned, input)
 VALUES {rows}
 
 -- name: insert_live
