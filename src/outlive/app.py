@@ -15,9 +15,16 @@ from outlive.engine.engine import Engine
 from outlive.errors import RunExists, RunNotFound, UsageError
 from outlive.ids import check_id
 from outlive.model.definition import WorkflowSpec
-from outlive.model.options import check_deadline, check_key, check_name, check_priority, check_queue, check_wait
+from outlive.model.options import (
+    check_deadline,
+    check_key,
+    check_name,
+    check_priority,
+    check_queue,
+    check_statuses,
+    check_wait,
+)
 from outlive.model.reads import RunQuery
-from outlive.model.status import Status
 from outlive.model.writes import NewRun
 from outlive.run import Run, RunInfo, make_info
 from outlive.schedules import Schedules
@@ -126,13 +133,10 @@ class Outlive(Audited, Schedules, Versions):
         after: int | None = None,
     ) -> Page:
         """List runs, newest first: await it for one page, or iterate over all with `async for`."""
-        statuses = (status,) if isinstance(status, str) else tuple(status or ())
-        for one in set(statuses) - set(Status):
-            raise UsageError(f"{one!r} is no status; there are {', '.join(Status)}")
         if limit < 1 or not isinstance(after, int | None):
             raise UsageError("limit=… is at least 1, and after=… is the `next` of a page")
         query = RunQuery(
-            statuses=statuses,
+            statuses=check_statuses(status),
             workflow=workflow,
             queue=queue,
             id_prefix=id_prefix,

@@ -199,6 +199,15 @@ class JournalMismatch(ReplayError):
 class VersionMissing(ReplayError):
     """The run is pinned to a version that this process does not have."""
 
+    def __init__(self, run_id: str, workflow: str, pinned_to: str, code_version: str) -> None:
+        super().__init__(
+            f"run {run_id!r} is pinned to version {pinned_to} of {workflow!r}, and the code here is of version "
+            f"{code_version}: only workers of its version go on with it"
+        )
+        self.run_id = run_id
+        self.pinned_to = pinned_to
+        self.code_version = code_version
+
 
 class JournalCorrupt(ReplayError):
     """The journal of a run contradicts itself or this process's memory of it."""

@@ -27,6 +27,7 @@ STEP_THREADS = 64  # sync step bodies at a time
 WORKFLOW_THREADS = 64  # sync workflow bodies in memory; an idle one makes room
 TURN_MAX_CALLBACKS = 1_000_000  # in one turn of a run loop: a workflow that spins without waiting
 UNWIND_MAX_THROWS = 50  # how often a branch that catches its own end is ended again, before it is left alone
+REHEARSAL_S = 30.0  # that a workflow body may compute between two durable calls while its journal is tried on new code
 TRANSACTION_TIMEOUT_S = 5.0  # of a user's transaction
 
 SUSPECT_CRASHES = 2  # after so many crashes a run executes only with others like it

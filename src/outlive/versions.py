@@ -6,13 +6,16 @@ claim's business. Invariant: what a body is answered here, its replay is answere
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from outlive.definitions import current_execution
 from outlive.engine.execution import Execution
-from outlive.errors import UsageError
-from outlive.model.options import check_name
+from outlive.errors import RunNotFound, UsageError
+from outlive.ids import check_id
+from outlive.model.frozen import FrozenJournal
+from outlive.model.options import check_name, check_statuses
+from outlive.model.reads import EntryRow, RunQuery, RunRow
 from outlive.model.status import Status
 from outlive.opened import Opened
 
@@ -39,6 +42,9 @@ class VersionCount:
         return sum(self.statuses.values())
 
 
+_PAGE_RUNS = 50  # whose journals are read at once
+
+
 class Versions(Opened):
     """What an app knows of the versions of its code."""
 
@@ -57,6 +63,47 @@ class Versions(Opened):
             VersionCount(name, version, pinned, served.get(name, "") == version, statuses)
             for (name, version, pinned), statuses in counts.items()
         ]
+
+    async def journals(
+        self, *ids: str, status: str | Iterable[str] | None = None, workflow: str | None = None
+    ) -> AsyncIterator[FrozenJournal]:
+        """Give what replay needs of these runs, or of all with this status and workflow, newest first.
+
+        `outlive.testing.replay` tries code on them, now or as `to_line()` in a file, without any effect.
+        """
+        store = self._engine().store
+        for run_id in ids:
+            row = await store.find_run(check_id(run_id))
+            if row is None:
+                raise RunNotFound(run_id)
+            yield _freeze(row, await store.list_entries(run_id))
+        query = RunQuery(statuses=check_statuses(status), workflow=workflow, limit=_PAGE_RUNS)
+        rows = [] if ids else await store.list_runs(query)
+        while rows:
+            entries = await store.load_entries([row.row for row in rows])
+            for row in rows:
+                yield _freeze(row, entries[row.row])
+            query = replace(query, after=rows[-1].row)
+            rows = await store.list_runs(query)
+
+
+def _freeze(row: RunRow, entries: Sequence[EntryRow]) -> FrozenJournal:
+    return FrozenJournal(
+        id=row.id,
+        row=row.row,
+        workflow=row.workflow,
+        version=row.version,
+        pinned=bool(row.pinned),
+        status=row.status,
+        codec=row.codec,
+        input=row.input,
+        output=row.output,
+        error=row.error,
+        started_at=row.began_at if row.began_at is not None else row.created_at,
+        salt=row.salt,
+        generation=row.generation,
+        entries=list(entries),
+    )
 
 
 def _in_workflow(name: str) -> Execution:

@@ -3,7 +3,8 @@
 Reads a list of actions as JSON from stdin. Python blocks share one namespace;
 a block with a title is written to that file; console lines after `$` are run
 if they call `outlive` or `python`, and what they print has to match what the
-page shows (`...` stands for anything). `# exit N` behind a command expects that exit code.
+page shows (`...` stands for anything); `> FILE` writes it to a file. `# exit N`
+behind a command expects that exit code.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def _commands(body: str) -> list[tuple[str, list[str]]]:
 def _run_command(command: str, expected: list[str], place: str) -> None:
     exit_code = int(match[1]) if (match := _EXIT.search(command)) else 0
     words = shlex.split(_EXIT.sub("", command), comments=True)
+    target = words[-1] if words[-2:-1] == [">"] else None
+    words = words[:-2] if target else words
     if words[0] == "outlive":
         argv = [sys.executable, "-m", "outlive", *words[1:]]
         if words[1:2] and words[1] in _ENDLESS:
@@ -53,6 +56,8 @@ def _run_command(command: str, expected: list[str], place: str) -> None:
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
     if done.returncode != exit_code:
         sys.exit(f"{place}: `{command}` ended with {done.returncode}, not {exit_code}:\n{done.stdout}")
+    if target:
+        Path(target).write_text(done.stdout, encoding="utf-8")
     lines = iter(done.stdout.splitlines())
     for wanted in filter(str.strip, expected):
         pattern = re.compile(r"\s+".join(_pattern(word) for word in wanted.split()))

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import outlive
-from outlive.codec.failure import rebuild_error
+from outlive.codec.failure import rebuild_error, record_error
 from outlive.codec.jsontext import JsonCodec
 from outlive.codec.payload import decode_arguments, encode_arguments
 from outlive.engine.bodies import Bodies
@@ -36,6 +36,7 @@ from outlive.engine.transactions import Transactions
 from outlive.errors import JournalMismatch
 from outlive.ids import Ids
 from outlive.model.definition import StepInfo, WorkflowSpec
+from outlive.model.frozen import FrozenJournal
 from outlive.model.reads import Claimed, EndedRun, EntryRow
 from outlive.model.writes import Committed, EntryWrite, Fence, Finish, NewRun, Release
 
@@ -794,3 +795,20 @@ def check_replays(
             assert again.settled == prefix
             assert again.outcome == first.outcome
     return first
+
+
+def freeze(
+    workflow: Any, *args: Any, entries: Sequence[EntryRow], played: Played | None = None, version: str | None = None
+) -> FrozenJournal:
+    """Give a journal of a play as `outlive runs export` would write it; `played` if it had ended like this."""
+    spec, codec = workflow.spec, JsonCodec()
+    output = error = None
+    if played is not None and played.error is not None:
+        error = record_error(played.error, codec)
+    elif played is not None:
+        output = codec.encode(played.value, hint=spec.shape.result, where="result")
+    return FrozenJournal(
+        id="solo", row=1, workflow=spec.name, version=version or spec.version, codec=codec.id, started_at=EPOCH,
+        status=played.status if played is not None else "suspended", output=output, error=error,
+        input=encode_arguments(codec, spec.shape, args, {}, where="input"), entries=list(entries),
+    )  # fmt: skip

@@ -11,6 +11,7 @@ from outlive import __version__, errors
 from outlive.cli.db import db
 from outlive.cli.demo import demo
 from outlive.cli.doctor import doctor
+from outlive.cli.replay import replay
 from outlive.cli.runs import runs
 from outlive.cli.settings import CONFLICT, NOT_FOUND, RUN_FAILED, STORE, USAGE, Settings, common_options
 from outlive.cli.worker import worker
@@ -37,7 +38,7 @@ def cli(_: Settings) -> None:
     """Durable workflows in the database you already have."""
 
 
-for command in (demo, runs, worker, db, doctor):
+for command in (demo, runs, worker, replay, db, doctor):
     cli.add_command(command)
 
 

@@ -77,6 +77,23 @@ def versions(settings: Settings, workflow: str | None) -> None:
 
 
 @runs.command()
+@click.option("--id", "ids", multiple=True, metavar="ID", help="Only this run; may be repeated.")
+@click.option(
+    "--status", multiple=True, type=click.Choice(_STATUSES), help="Only runs of this status; may be repeated."
+)
+@click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
+@common_options
+def export(settings: Settings, ids: tuple[str, ...], status: tuple[str, ...], workflow: str | None) -> None:
+    """Write the journals of runs as lines of JSON, payloads as stored: for `outlive replay` and for tests."""
+
+    async def write(client: Outlive) -> None:
+        async for journal in client.journals(*ids, status=status, workflow=workflow):
+            click.echo(journal.to_line())
+
+    with_client(settings, write)
+
+
+@runs.command()
 @click.argument("run_id", metavar="ID")
 @common_options
 def show(settings: Settings, run_id: str) -> int:

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import click
 
@@ -40,9 +41,18 @@ def worker(settings: Settings, target: str) -> None:
 
 def find_app(target: str, settings: Settings) -> Outlive:
     """Import what the command line names and give the app."""
+    found = import_target(target)
+    app = found if isinstance(found, Outlive) else Outlive(settings.require_url(), include=[found])
+    if not app._options.worker:
+        raise UsageError(f"{target} is a client (worker=False) and executes nothing")
+    return app
+
+
+def import_target(target: str) -> Outlive | ModuleType:
+    """Import what MODULE or MODULE:APP names."""
     module_name, _, attribute = target.partition(":")
     if not module_name:
-        raise UsageError(f"{target!r} names no module; say outlive worker MODULE or MODULE:APP")
+        raise UsageError(f"{target!r} names no module; say MODULE or MODULE:APP")
     sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
@@ -51,13 +61,11 @@ def find_app(target: str, settings: Settings) -> Outlive:
             raise  # an import inside the user's module: its traceback says where
         raise UsageError(f"no module {module_name!r} in {Path.cwd()} or on PYTHONPATH") from None
     if not attribute:
-        return Outlive(settings.require_url(), include=[module])
+        return module
     found = getattr(module, attribute, None)
     app = found() if callable(found) and not isinstance(found, type) else found
     if not isinstance(app, Outlive):
         raise UsageError(f"{target} is {found!r}, not an Outlive object or a function that gives one")
-    if not app._options.worker:
-        raise UsageError(f"{target} is a client (worker=False) and executes nothing")
     return app
 
 

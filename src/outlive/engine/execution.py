@@ -144,6 +144,10 @@ class Execution:
         self._waiting[call.key] = call
         self._unbegun.append((self.recorder.appended, call))
 
+    def asked(self) -> list[Waiting]:
+        """Give what branches wait for that has no recorded outcome."""
+        return [waiting for waiting in self._waiting.values() if waiting.key not in self.journal.unread]
+
     # -- timers, for the run loop -------------------------------------------
     def add_timer(self, timer: RunTimer) -> None:
         self._waiting[timer.key] = timer

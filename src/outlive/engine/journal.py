@@ -51,7 +51,7 @@ class Journal:
                 self._before[entry.key] = last
             last = entry.key
             self.unread[entry.key] = entry
-        self._unasked = dict(self.started)
+        self.unasked = dict(self.started)  # those whose call the code has not made
 
     def next_of(self, waiting: Container[str]) -> EntryRow | None:
         """Read the recorded outcome that is due, given the keys the code waits for.
@@ -82,7 +82,7 @@ class Journal:
         none = 0, 0.0
         read = self._read_up_to
         return any((e.seq or 0) > read.get(e.noted_version, none)[0] for e in self.unread.values()) or any(
-            e.started_at >= read.get(e.noted_version, none)[1] for e in self._unasked.values()
+            e.started_at >= read.get(e.noted_version, none)[1] for e in self.unasked.values()
         )
 
     def misplaced(self, key: str, kind: str) -> Divergence | None:
@@ -94,7 +94,7 @@ class Journal:
 
     def ask(self, key: str) -> EntryRow | None:
         """Give the entry of a call that had begun but has no outcome, and note that the code makes this call."""
-        self._unasked.pop(key, None)
+        self.unasked.pop(key, None)
         return self.started.get(key)
 
     def stuck(self, waiting: Sequence[str]) -> Divergence | None:
@@ -111,9 +111,9 @@ class Journal:
 
     def left(self) -> Divergence | None:
         """Judge a run that has returned."""
-        if not self.same_version or not (self.unread or self._unasked):
+        if not self.same_version or not (self.unread or self.unasked):
             return None
-        entry = next(iter((self.unread or self._unasked).values()))
+        entry = next(iter((self.unread or self.unasked).values()))
         return Divergence(describe(entry), "the end of the workflow", entry.key)
 
 

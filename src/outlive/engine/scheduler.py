@@ -87,6 +87,7 @@ class Scheduler:
             workflow=spec.workflow,
             input=spec.input,
             version=served.version if served is not None else None,
+            pinned=served is not None and served.pinned,
             queue=spec.queue,
             priority=spec.priority,
             codec=spec.codec,

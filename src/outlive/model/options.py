@@ -6,12 +6,14 @@ Pure: knows no run and no store. Invariant: what passes here is taken by both da
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from outlive.clock import Duration, seconds
 from outlive.errors import UsageError
 from outlive.ids import check_id
 from outlive.limits import NAME_MAX_CHARS, PRIORITY_MAX, WAIT_MAX_S
+from outlive.model.status import Status
 
 
 def check_name(name: Any) -> str:
@@ -57,6 +59,14 @@ def check_limit(limit: Any) -> int:
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise UsageError(f"limit=… is a whole number of at least 1, not {limit!r}")
     return limit
+
+
+def check_statuses(status: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Give the statuses to look for; none means all."""
+    statuses = (status,) if isinstance(status, str) else tuple(status or ())
+    for one in set(statuses) - set(Status):
+        raise UsageError(f"{one!r} is no status; there are {', '.join(Status)}")
+    return statuses
 
 
 def check_wait(duration: Duration | None, what: str) -> float:

@@ -87,6 +87,9 @@ class RunRow:
     generation: int = 0
     deadline_at: float | None = None
     forked_from: str | None = None
+    pinned: bool = False
+    salt: int | None = None  # of the run whose journal this one has inherited
+    began_at: float | None = None  # its time: the start, or when it was continued as new
 
 
 @dataclass(slots=True)

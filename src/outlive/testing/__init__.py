@@ -1,7 +1,11 @@
-"""For tests of durable programs: simulation of crashes."""
+"""For tests of durable programs: simulation of crashes, and replay of recorded journals."""
 
+from outlive.engine.rehearsal import Report
+from outlive.model.frozen import FrozenJournal
 from outlive.testing.faultplan import Fault
+from outlive.testing.replay import replay
 from outlive.testing.simulate import Simulation, SimulationFailed, simulate
 from outlive.testing.world import SimWorld, Violation
 
 __all__ = ["Fault", "SimWorld", "Simulation", "SimulationFailed", "Violation", "simulate"]
+__all__ += ["FrozenJournal", "Report", "replay"]

@@ -1,0 +1,90 @@
+"""`outlive replay`: tries the code at hand on recorded journals, before it is deployed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from typing import Any, BinaryIO
+
+import click
+
+from outlive import JournalMismatch, Outlive, Status
+from outlive.cli.output import print_json
+from outlive.cli.settings import OK, RUN_FAILED, Settings, common_options, refuse_missing_file
+from outlive.cli.worker import import_target
+from outlive.codec.jsontext import JsonCodec
+from outlive.engine.rehearsal import Report, rehearse
+from outlive.model.frozen import FrozenJournal, read_lines
+from outlive.model.status import FINAL
+from outlive.registry import Registry
+
+_UNFINISHED = [status for status in Status if status not in FINAL]
+
+
+@click.command()
+@click.argument("target", metavar="MODULE[:APP]")
+@click.option("--check", is_flag=True, help="Exit code 1 if a run would break: for CI and before a deployment.")
+@click.option("--strict", is_flag=True, help="Count edits that another version tolerates as breaking too.")
+@click.option("--journals", type=click.File("rb"), metavar="FILE", help="Of `outlive runs export`; - is stdin.")
+@click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
+@common_options
+def replay(
+    settings: Settings, target: str, check: bool, strict: bool, journals: BinaryIO | None, workflow: str | None
+) -> int:
+    """Replay recorded journals with the code of MODULE, without any effect, and tell which runs would break.
+
+    The journals are those of FILE, else of all unfinished runs in the database of --url, which is only read.
+    """
+    found = import_target(target)
+    is_app = isinstance(found, Outlive)
+    definitions = Registry(found._include if is_app else [found])
+    codec = found._options.codec if is_app else JsonCodec()
+    logging.getLogger("outlive").setLevel(logging.CRITICAL)  # what replay finds is told below
+
+    async def replay_all() -> list[Report]:
+        source: Any = nullcontext()
+        if journals is None:
+            url = found._url if is_app and not settings.url else settings.require_url()
+            refuse_missing_file(url)
+            source = Outlive(url, worker=False, migrate=False, include=[])
+        async with source as client:
+            return [await rehearse(one, definitions, codec) async for one in _read(client, journals, workflow)]
+
+    reports = asyncio.run(replay_all())
+    broken = [report for report in reports if not report.ok or (strict and report.verdict == "edited")]
+    if settings.json:
+        print_json({"ok": not broken, "runs": [_facts(report) for report in reports]})
+    else:
+        _print(reports)
+    return RUN_FAILED if check and broken else OK
+
+
+async def _read(client: Outlive | None, lines: BinaryIO | None, workflow: str | None) -> AsyncIterator[FrozenJournal]:
+    if client is not None:
+        async for journal in client.journals(status=_UNFINISHED, workflow=workflow):
+            yield journal
+    else:
+        for journal in read_lines(lines or ()):
+            if workflow in (None, journal.workflow):
+                yield journal
+
+
+def _print(reports: list[Report]) -> None:
+    for report in reports:
+        if report.verdict == "fits":
+            continue
+        click.echo(str(report))
+    counts = Counter(report.verdict for report in reports)
+    told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    click.echo(f"{len(reports)} runs: {told}" if reports else "no runs to replay")
+
+
+def _facts(report: Report) -> dict[str, Any]:
+    error = report.error
+    facts: dict[str, Any] = {name: getattr(report, name) for name in Report.__match_args__}
+    if isinstance(error, JournalMismatch):
+        facts["difference"] = {"expected": error.expected, "got": error.got, "where": error.where}
+    return facts

@@ -1,0 +1,71 @@
+"""`outlive runs export` and `outlive replay`: journals as lines, and whether the user's code fits them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import SHOP
+
+pytestmark = pytest.mark.usefixtures("played")
+
+CHANGED = SHOP.replace("    return await price(item)", "    return await price(item + '!')")
+
+
+@pytest.fixture
+def journals(run_cli, tmp_path):
+    file = tmp_path / "journals.jsonl"
+    file.write_text(run_cli("runs", "export").stdout)
+    return str(file)
+
+
+def test_export_writes_one_run_a_line(run_cli, journals):
+    lines = list(map(json.loads, Path(journals).read_text().splitlines()))
+    assert [line["id"] for line in lines] == ["patient-1", "broken-1", "order-1"]
+    assert [entry["key"] for entry in lines[-1]["entries"]] == ["price#1"]
+    (one,) = run_cli("runs", "export", "--id", "order-1").stdout.splitlines()
+    assert json.loads(one) == lines[-1]
+    (failed,) = run_cli("runs", "export", "--status", "failed").stdout.splitlines()
+    assert json.loads(failed)["id"] == "broken-1"
+    assert run_cli("runs", "export", "--workflow", "nothing").stdout == ""
+    assert "no run 'nobody'" in run_cli("runs", "export", "--id", "nobody", code=3).stderr
+
+
+def test_the_code_that_recorded_them_fits(run_cli, journals):
+    said = run_cli("replay", "--check", "--journals", journals, "shop")
+    assert said.stdout == "3 runs: 3 fits\n"
+    assert said.stderr == ""
+    assert run_cli("replay", "--check", "shop:app").stdout == "1 runs: 1 fits\n"
+    assert (
+        run_cli("replay", "--check", "--journals", journals, "--workflow", "x", "shop").stdout == "no runs to replay\n"
+    )
+
+
+def test_a_change_that_breaks_runs_fails_the_check(run_cli, journals, tmp_path):
+    (tmp_path / "shop.py").write_text(CHANGED)
+    said = run_cli("replay", "--check", "--journals", journals, "shop", code=1).stdout
+    assert said.startswith("order-1  order  breaks\n  recorded  step 'price' (price#1) with arguments of digest")
+    assert "\n  where     price#1\n" in said
+    assert said.endswith("3 runs: 1 breaks, 2 fits\n")
+    assert run_cli("replay", "--journals", journals, "shop").stdout == said  # told, but no check
+    shown = run_cli.json("replay", "--check", "--journals", journals, "shop", code=1)
+    assert not shown["ok"]
+    (broken,) = [run for run in shown["runs"] if run["verdict"] == "breaks"]
+    assert broken["error"]["type"] == "JournalMismatch"
+    assert broken["difference"]["where"] == "price#1"
+
+
+def test_edits_fail_the_check_only_if_asked(run_cli, journals, tmp_path):
+    (tmp_path / "shop.py").write_text(SHOP.replace("    return await price(item)", "    return 3"))
+    said = run_cli("replay", "--check", "--journals", journals, "shop").stdout
+    assert "order-1  order  edited\n  note      never asks for step 'price' (price#1)" in said
+    assert run_cli("replay", "--check", "--strict", "--journals", journals, "shop", code=1).stdout == said
+
+
+def test_wrong_usage(run_cli, tmp_path):
+    (tmp_path / "no.jsonl").write_text("{}")
+    assert "line 1 is no frozen journal" in run_cli("replay", "--journals", "no.jsonl", "shop", code=2).stderr
+    assert "no module 'nothing'" in run_cli("replay", "nothing", code=2).stderr
+    assert "nothing.jsonl" in run_cli("replay", "--journals", "nothing.jsonl", "shop", code=2).stderr
