@@ -7,16 +7,17 @@ asked for it and why. It knows handles and the engine, no journal.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
-from outlive.clock import to_datetime
+from outlive.clock import Duration, to_datetime
 from outlive.engine.engine import Engine
 from outlive.errors import RunNotFound, UsageError
+from outlive.ids import check_id
 from outlive.limits import ERROR_TEXT_MAX_CHARS
-from outlive.model.options import check_limit
+from outlive.model.options import check_deadline, check_limit
 from outlive.model.writes import Note
 from outlive.opened import Opened
 
@@ -57,6 +58,7 @@ class Controlled:
     """The part of a handle through which operators act. `by=` says who does; without it, the app's name."""
 
     id: str
+    _result_hint: Any
     _engine: Callable[[], Engine]
 
     async def cancel(self, reason: str | None = None, *, by: str | None = None) -> bool:
@@ -108,6 +110,55 @@ class Controlled:
         if accepted and await self._found(engine.store.resume(self.id)):
             engine.hint()
         return accepted
+
+    async def retry(self, *, reason: str | None = None, by: str | None = None) -> None:
+        """Let a failed or cancelled run go on from where it failed, under the same id.
+
+        *Durable*: entries before the error or the cancellation that it ended by are
+        kept, those after it move to the past; a child whose failure it was is retried too.
+        *Raises* RunRefused if it has not failed, or its compensations have been executed.
+        """
+        await self._engine().control.retry(self.id, self._note("retry", reason, by))
+
+    async def rewind(self, to: str, *, reason: str | None = None, by: str | None = None) -> None:
+        """Execute the run again from the entry at the key `to` on, under the same id.
+
+        *Durable*: entries before it are reused; it and later ones move to the past, and
+        children that those had started are cancelled. *Again*: a death on the way leaves
+        the run paused. *Raises* RunRefused for an unknown key.
+        """
+        await self._engine().control.rewind(self.id, to, self._note("rewind", reason, by, {"to": to}))
+
+    async def fork(
+        self,
+        at: str,
+        patch: Mapping[str, Any] | None = None,
+        *,
+        id: str | None = None,
+        deadline: Duration | None = None,
+        reason: str | None = None,
+        by: str | None = None,
+    ) -> Self:
+        """Start a new run that reuses the entries before the key `at`, with the values of `patch` in their places.
+
+        *Again*: a used `id` gives the fork that has it. *Raises* RunRefused for an unknown key, and for a patch of
+        what has no value recorded before it; EncodeFailed for a value that cannot be stored.
+        """
+        engine = self._engine()
+        if not isinstance(patch, Mapping | None):
+            raise UsageError(f"patch=… is a mapping of keys to values, not {patch!r}")
+        new_id = check_id(id) if id is not None else engine.ids.run_id(engine.clock.now())
+        note = self._note("fork", reason, by, {"at": at, "patched": sorted(patch or {}), "fork": new_id})
+        row, created = await engine.control.fork(self.id, at, patch or {}, new_id, check_deadline(deadline), note)
+        return type(self)(self._engine, row.id, row.row, self._result_hint, created=created)  # type: ignore[call-arg]
+
+    async def delete(self, *, children: bool = False, reason: str | None = None, by: str | None = None) -> None:
+        """Delete a run that has ended, with all that is its own; `children` takes its finished descendants along.
+
+        *Raises* RunRefused if it has not ended, or a descendant has not, or a parent still waits for its result.
+        """
+        note = self._note("delete", reason, by, {"children": True} if children else None)
+        await self._engine().control.delete(self.id, note, children=children)
 
     def _note(self, action: str, reason: Any, by: Any, facts: Any = None) -> Note:
         """Make the note of an action; what neither journal nor audit could hold is refused here, at the caller."""

@@ -4,7 +4,7 @@
     ├── UsageError          the calling code is wrong; never retried
     ├── RunError            what a handle reports about a run
     │   ├── RunFailed  RunCancelled  RunTimedOut  RunOnHold
-    │   └── RunNotFound  RunExists  LeaseLost
+    │   └── RunNotFound  RunExists  RunRefused  LeaseLost
     ├── ScheduleNotFound    no schedule has this name
     ├── StepFailed          a recorded error whose class cannot be rebuilt here
     ├── DeadlineExceeded    a run had not ended when its deadline passed
@@ -32,7 +32,7 @@ from typing import Any
 __all__ = ["OutliveError", "UsageError", "StepFailed", "OutcomeUnknown", "LimitError", "Permanent", "RetryAfter"]
 __all__ += ["DeadlineExceeded", "ScheduleNotFound"]
 __all__ += ["RunError", "RunFailed", "RunCancelled", "RunTimedOut", "RunOnHold"]
-__all__ += ["RunNotFound", "RunExists", "LeaseLost"]
+__all__ += ["RunNotFound", "RunExists", "RunRefused", "LeaseLost"]
 __all__ += ["ReplayError", "JournalMismatch", "VersionMissing", "JournalCorrupt"]
 __all__ += ["StoreError", "StoreUnavailable", "SchemaMismatch", "StoreReadOnly"]
 __all__ += ["PayloadError", "EncodeFailed", "DecodeFailed", "PayloadTooLarge"]
@@ -109,6 +109,14 @@ class RunOnHold(RunError):
         )
         self.status = status
         self.reason = reason
+
+
+class RunRefused(RunError, ValueError):
+    """An operator asked for what this run, as it stands, does not allow. Nothing was changed."""
+
+    def __init__(self, run_id: str, why: str) -> None:
+        super().__init__(run_id, f"run {run_id!r}: {why}")
+        self.why = why
 
 
 class LeaseLost(RunError):

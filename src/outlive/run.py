@@ -13,7 +13,7 @@ from outlive.codec.failure import error_facts, rebuild_error
 from outlive.codec.payload import Codec, codec_for
 from outlive.control import Controlled
 from outlive.engine.engine import Engine
-from outlive.errors import RunCancelled, RunFailed, RunNotFound, RunOnHold, RunTimedOut, StepFailed
+from outlive.errors import RunCancelled, RunFailed, RunNotFound, RunOnHold, RunTimedOut, StepFailed, UsageError
 from outlive.model.reads import EndedRun, EntryRow, RunRow
 from outlive.model.status import Status
 
@@ -81,10 +81,18 @@ class Run(Controlled):
         row, codec = await self._read(), self._engine().codec
         return make_info(row, codec)
 
-    async def entries(self) -> list[Entry]:
-        """Read the run's journal, by seq; calls that have only started come last."""
-        codec = codec_for((await self._read()).codec, [self._engine().codec], what=f"the journal of run {self.id!r}")
-        return [_make_entry(row, codec) for row in await self._engine().store.list_entries(self.id)]
+    async def entries(self, generation: int | None = None) -> list[Entry]:
+        """Read the run's journal, by seq; calls that have only started come last.
+
+        `generation` reads it as it was when that generation ended, before a retry or a rewind.
+        """
+        run, store = await self._read(), self._engine().store
+        codec = codec_for(run.codec, [self._engine().codec], what=f"the journal of run {self.id!r}")
+        if generation is None or generation == run.generation:
+            return [_make_entry(row, codec) for row in await store.list_entries(self.id)]
+        if not isinstance(generation, int) or not 0 <= generation < run.generation:
+            raise UsageError(f"run {self.id!r} has the generations 0 to {run.generation}, not {generation!r}")
+        return [_make_entry(row, codec) for row in await store.list_past(self._row, generation)]
 
     async def result(self, timeout: Duration | None = None, *, stop_on_hold: bool = False, as_type: Any = None) -> Any:
         """Wait for the end of the run and give its value.

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from outlive import (
     Run,
     RunCancelled,
     RunNotFound,
+    RunRefused,
     ScheduleNotFound,
     Status,
     StoreUnavailable,
@@ -40,6 +41,8 @@ from tests.crash.scenario import (
     can_be_held,
     errand,
     family,
+    is_rewound,
+    mends,
     order,
     starts_in_transaction,
     waits_for_ever,
@@ -96,6 +99,9 @@ async def drive(url: str, lease_s: float, linger_s: float) -> None:
                 insist(lambda: hold_and_resume(app, "held")),
                 insist(lambda: start_by_connection(app, url)),
                 start_by_schedule(app),
+                insist(lambda: retry_once(app)),
+                insist(lambda: rewind_once(app)),
+                insist(lambda: delete_once(app)),
             )
             await asyncio.sleep(linger_s)
             for run_id in stage or await list_ids(app):
@@ -116,6 +122,8 @@ async def start_all(app: Outlive) -> None:
         start(app, waits_for_ever, id="victim"),
         start(app, bulky, BULK, id="bulky"),
         start(app, can_be_held, id="held"),
+        start(app, mends, id="mends"),
+        start(app, is_rewound, id="rewound"),
     )
 
 
@@ -177,6 +185,37 @@ async def hold_and_resume(app: Outlive, run_id: str) -> None:
         if status == Status.PAUSED and await run.resume():
             return
         await asyncio.sleep(PAUSE_S)
+
+
+async def retry_once(app: Outlive) -> None:
+    """Wait for a run to fail, mend what made it fail, retry it, and fork it when it has ended."""
+    run = await app.get("mends")
+    while (status := await run.status()) != Status.SUCCEEDED:
+        if status == Status.FAILED:
+            scenario.ledger.with_name("mended").touch()
+            with suppress(RunRefused):  # a reply was lost: it has been retried
+                await run.retry()
+        await asyncio.sleep(PAUSE_S)
+    await run.fork("label#2", {"label#1": "<patched>"}, id="forked")
+
+
+async def rewind_once(app: Outlive) -> None:
+    """Rewind a run, wherever it stands, unless that was done before."""
+    run = await app.get("rewound")
+    while (await run.info()).generation == 0:
+        if any(entry.key == "label#1" and entry.seq for entry in await run.entries()):
+            await run.rewind("label#1")
+        await asyncio.sleep(PAUSE_S)
+    if await run.status() == Status.PAUSED:  # who has rewound it died before it had asked for its end
+        await run.resume()
+
+
+async def delete_once(app: Outlive) -> None:
+    """Start a run, wait for its end, and delete it."""
+    run = await start(app, errand, 9, id="doomed")
+    await wait_for(app, "doomed")
+    with suppress(RunNotFound):
+        await run.delete()
 
 
 async def start_by_connection(app: Outlive, url: str) -> None:

@@ -216,6 +216,33 @@ async def can_be_held() -> list[str]:
     return [before, await label("after")]
 
 
+# -- what operators do -----------------------------------------------------------
+@step
+async def try_it() -> str:
+    """Fail until somebody has mended the world."""
+    executed()
+    if not ledger.with_name("mended").exists():
+        raise LookupError("it is broken")
+    return "it works"
+
+
+@workflow
+async def mends() -> list[str]:
+    return [await label("before"), await needs_mending(), await label("after")]
+
+
+@workflow
+async def needs_mending() -> str:
+    return await try_it()
+
+
+@workflow
+async def is_rewound() -> list[str]:
+    first = await label("first")
+    await outlive.sleep(0.05)
+    return [first, await label("second")]
+
+
 # -- what goes wrong in user code ----------------------------------------------
 @step
 async def stall() -> int:

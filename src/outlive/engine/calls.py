@@ -15,11 +15,10 @@ from collections.abc import Callable
 from typing import Any
 
 from outlive.codec.failure import rebuild_error
-from outlive.codec.payload import codec_for, digest
+from outlive.codec.payload import codec_for
 from outlive.engine.roles import LiveRun
 from outlive.engine.runloop import RunFuture
 from outlive.errors import DecodeFailed, OutcomeUnknown, RunExists
-from outlive.limits import ID_MAX_CHARS
 from outlive.model.definition import StepSpec
 from outlive.model.reads import EndedRun
 from outlive.model.status import Status
@@ -273,12 +272,6 @@ class StartCall(RunCall):
 def child_reference(run: NewRun) -> str:
     """Give the value under which a started child is recorded."""
     return json.dumps({"run": run.id, "row": run.row})
-
-
-def child_id(parent_id: str, key: str, generation: int) -> str:
-    """Give the id of the child that a parent starts at a key in a generation: the same on every replay."""
-    plain = f"{parent_id}/{key}" + (f"@{generation}" if generation else "")
-    return plain if len(plain) <= ID_MAX_CHARS else f"{plain[: ID_MAX_CHARS - 17]}~{digest(plain)}"
 
 
 def _taken(existing: ExistingRun, wanted: NewRun) -> str:

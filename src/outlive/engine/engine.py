@@ -19,6 +19,7 @@ from outlive.codec.payload import Codec
 from outlive.engine.bodies import Bodies
 from outlive.engine.claimer import Claimer, Requests, Sweep, Takeover
 from outlive.engine.committer import Committer
+from outlive.engine.control import Control
 from outlive.engine.execution import Execution
 from outlive.engine.filelock import ProcessLock
 from outlive.engine.lease import Lease
@@ -75,6 +76,7 @@ class Engine:
         self.bodies = Bodies(self.main, Transactions(self), self.chance, self.context)
         self.watcher = Watcher(store, self.roster.executions, Backoff(self.chance))
         self.claimer = Claimer(self)
+        self.control = Control(self)
         self._requests = Requests(self)
         self._takeover = Takeover(self)
         self._sweep = Sweep(self)

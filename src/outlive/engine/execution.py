@@ -86,6 +86,7 @@ class Execution:
         self._unbegun: deque[tuple[int, Call]] = deque()
         self._in_flight = 0
         self._committing: Call | None = None  # a transaction's outcome is being committed: nothing else is delivered
+        self._after_turn: list[Callable[[], None]] = []
         self._timers: list[tuple[float, int, RunTimer]] = []  # a heap; dropped ones stay until they come up
         self._timers_made = 0
         self._armed: asyncio.TimerHandle | None = None
@@ -304,10 +305,20 @@ class Execution:
         self.wake()
         return granted
 
+    def between_turns(self, work: Callable[[], None]) -> None:
+        """Do something now, or when the transaction that is being committed has ended."""
+        if self._committing is None:
+            work()
+        else:
+            self._after_turn.append(work)
+
     def end_turn(self, call: Call, entry: EntryWrite | None, value: Any = None) -> None:
         """Give the turn back: with the committed entry, whose value is delivered, or without."""
         if self._committing is call:
             self._committing = None
+            for work in self._after_turn:
+                self.engine.main.call_soon(work)
+            self._after_turn.clear()
         if self.closed:
             return
         if entry is not None and self.clear_crashes:

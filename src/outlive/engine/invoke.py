@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from outlive.codec.payload import digest_arguments, encode_arguments, is_atomic
-from outlive.engine.calls import BarrierCall, Call, ChildCall, StartCall, StepCall, child_id
+from outlive.engine.calls import BarrierCall, Call, ChildCall, StartCall, StepCall
 from outlive.engine.roles import LiveRun
 from outlive.errors import UsageError
+from outlive.model.children import child_id
 from outlive.model.definition import StepSpec, WorkflowSpec
 from outlive.model.writes import NewRun
 

@@ -11,6 +11,7 @@ is committed or the lease is lost.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 from typing import Any
@@ -129,7 +130,7 @@ class Roster:
                 execution.request_cancel(request.request, reason)
             elif request.kind == "pause":
                 record = json.dumps({"type": "Paused", "text": reason or "by an operator"})
-                self._hold(execution, record, request.request)
+                execution.between_turns(functools.partial(self._pause, execution, record, request.request))
         return bool(requests)
 
     def mark(self, execution: Any, *, progressed: bool = False) -> None:
@@ -208,6 +209,10 @@ class Roster:
             self._engine.committer.add_handled(execution, request)
         error = record_error(asyncio.CancelledError(reason), self._engine.codec)
         self._engine.committer.add_end(execution, execution.finish(Status.CANCELLED, None, error))
+
+    def _pause(self, execution: Execution, reason: str, request: int) -> None:
+        if not execution.closed:
+            self._hold(execution, reason, request)
 
     def _hold(self, execution: Execution, reason: str, request: int | None = None) -> None:
         execution.unwind()

@@ -90,6 +90,8 @@ class RunRow:
     pinned: bool = False
     salt: int | None = None  # of the run whose journal this one has inherited
     began_at: float | None = None  # its time: the start, or when it was continued as new
+    parent_key: str | None = None
+    claim: int | None = None  # the last one, also of a run that has ended
 
 
 @dataclass(slots=True)

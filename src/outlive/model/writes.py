@@ -184,7 +184,7 @@ class Note:
 
 @dataclass(slots=True)
 class Reopening:
-    """Another generation of a run that nobody owns, if it still is in the generation given.
+    """Another generation of a run, if nobody owns it or has owned it since it had this generation and claim.
 
     `dropped`: keys of entries that move to the past. `awaited`: keys of children that are awaited again, each with the
     reference to its run. `cancelled`: rows of children to be asked to cancel. `resume`: a held run may go on.
@@ -192,6 +192,7 @@ class Reopening:
 
     row: int
     generation: int
+    claim: int | None
     action: Literal["retry", "rewind"]
     dropped: list[str] = field(default_factory=list)
     awaited: dict[str, str] = field(default_factory=dict)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from outlive import hooks
 from outlive.model.reads import AuditRow, EntryRow
 from outlive.model.writes import ExistingRun, Fork, Note, Reopening
 from outlive.store.interface import GenerationEnded, RowTaken, WriteRefused
@@ -25,6 +26,7 @@ async def write_audit(send: Send, note: Note) -> None:
 class Control(Database):
     """What a Store does for operators."""
 
+    @hooks.commit_site("reopen")
     async def reopen(self, reopenings: Sequence[Reopening], note: Note) -> bool:
         async with self._transaction() as send:
             for reopening in reopenings:
@@ -38,6 +40,7 @@ class Control(Database):
             await self._write("wake_requested", row=child)
         return True
 
+    @hooks.commit_site("fork")
     async def fork(self, fork: Fork, note: Note) -> ExistingRun | None:
         try:
             async with self._transaction() as send:
@@ -47,6 +50,7 @@ class Control(Database):
                 raise RowTaken([fork.row]) from error
             raise
 
+    @hooks.commit_site("delete_runs")
     async def delete_runs(self, rows: Sequence[int], note: Note) -> tuple[list[str], list[str]]:
         async with self._transaction() as send:
             in_the_way = await send("list_undeletable", rows=list(rows))
@@ -68,9 +72,10 @@ class Control(Database):
 
 async def _may_reopen(send: Send, reopening: Reopening) -> bool:
     live = await send("lock_live", row=reopening.row)
-    runs = await send("lock_run", row=reopening.row)
-    owned = any(row["owner"] is not None for row in live)
-    return not owned and [row["generation"] for row in runs] == [reopening.generation]
+    for run in await send("lock_run", row=reopening.row):
+        owner, claim = live[0] if live else (None, run["claim"])
+        return owner is None and (run["generation"], claim) == (reopening.generation, reopening.claim)
+    return False
 
 
 async def _reopen(send: Send, reopening: Reopening) -> None:

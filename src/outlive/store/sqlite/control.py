@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from outlive.hooks import commit_site
 from outlive.model.reads import AuditRow, EntryRow
 from outlive.model.writes import ExistingRun, Fork, Note, Reopening
 from outlive.store.interface import GenerationEnded, RowTaken
@@ -26,6 +27,7 @@ def write_audit(db: Connection, note: Note, now: float) -> None:
 class Control(Database):
     """What a Store does for operators."""
 
+    @commit_site("reopen")
     @writing
     def reopen(self, db: Connection, reopenings: Sequence[Reopening], note: Note) -> bool:
         now = self._wall()
@@ -36,6 +38,7 @@ class Control(Database):
         write_audit(db, note, now)
         return True
 
+    @commit_site("fork")
     @writing
     def fork(self, db: Connection, fork: Fork, note: Note) -> ExistingRun | None:
         now, origin = self._wall(), fork.origin
@@ -56,6 +59,7 @@ class Control(Database):
         write_audit(db, note, now)
         return None
 
+    @commit_site("delete_runs")
     @writing
     def delete_runs(self, db: Connection, rows: Sequence[int], note: Note) -> tuple[list[str], list[str]]:
         in_the_way = db.rows(SQL["list_undeletable"], {"rows": json.dumps(list(rows))})
@@ -80,9 +84,11 @@ class Control(Database):
 
 
 def _may_reopen(db: Connection, reopening: Reopening) -> bool:
-    owned = any(owner is not None for owner, _ in db.rows(SQL["lock_live"], (reopening.row,)))
-    generations = [generation for generation, _ in db.rows(SQL["lock_run"], (reopening.row,))]
-    return not owned and generations == [reopening.generation]
+    live = db.rows(SQL["lock_live"], (reopening.row,))
+    for generation, last_claim in db.rows(SQL["lock_run"], (reopening.row,)):
+        owner, claim = live[0] if live else (None, last_claim)
+        return owner is None and (generation, claim) == (reopening.generation, reopening.claim)
+    return False
 
 
 def _reopen(db: Connection, reopening: Reopening, now: float) -> None:

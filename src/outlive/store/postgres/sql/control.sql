@@ -32,11 +32,11 @@ order by e.seq nulls last, e.started_at, e.key
 
 -- name: lock_live
 -- Locks the live row of a run: nobody claims it, and its owner cannot end it; empty if it has ended.
-select l.owner, l.hold from outlive.live l where l.row = :row for update
+select l.owner, l.claim from outlive.live l where l.row = :row for update
 
 -- name: lock_run
--- Locks a run; reads its generation and its final status.
-select r.generation, r.status from outlive.runs r where r.row = :row for update
+-- Locks a run; reads its generation and the claim of its end.
+select r.generation, r.claim from outlive.runs r where r.row = :row for update
 
 -- name: insert_generation
 -- Writes how a generation has ended.

@@ -28,12 +28,12 @@ FROM (
 ORDER BY e.seq IS NULL, e.seq, e.started_at, e.key
 
 -- name: lock_live
--- Who owns a run, and whether it is held; no row if it has ended.
-SELECT owner, hold FROM ol_live WHERE row = ?
+-- Who owns a run, and under which claim; no row if it has ended.
+SELECT owner, claim FROM ol_live WHERE row = ?
 
 -- name: lock_run
--- The generation of a run, and its final status.
-SELECT generation, status FROM ol_runs WHERE row = ?
+-- The generation of a run, and the claim of its end.
+SELECT generation, claim FROM ol_runs WHERE row = ?
 
 -- name: insert_generation
 -- How a generation has ended.

@@ -1,0 +1,132 @@
+"""What operators do to a whole run: retry, rewind, fork, delete. Reads, plans, and asks the store for one transaction.
+
+It works on runs that nobody owns: the owner is asked to let go first, and a
+death in between leaves the run paused. Invariant: what was planned is written
+only if nobody has owned the run since it was read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from outlive.codec.failure import error_facts
+from outlive.codec.payload import codec_for
+from outlive.engine.roles import Host
+from outlive.errors import RunNotFound, RunRefused
+from outlive.limits import POLL_BUSY_S, POLL_IDLE_S
+from outlive.model import control
+from outlive.model.reads import RunRow
+from outlive.model.status import Status
+from outlive.model.writes import Fork, Note, Reopening
+from outlive.store.interface import GenerationEnded, RowTaken
+
+
+class Control:
+    """See the module's text."""
+
+    def __init__(self, engine: Host) -> None:
+        self._engine = engine
+        self._store = engine.store
+
+    async def find(self, run_id: str) -> RunRow:
+        """Read a run; RunNotFound if there is none."""
+        run = await self._store.find_run(run_id)
+        if run is None:
+            raise RunNotFound(run_id)
+        return run
+
+    async def retry(self, run_id: str, note: Note) -> None:
+        """Let a failed or cancelled run go on from where it failed, with the children that made it fail."""
+        while True:
+            run = await self.find(run_id)
+            if run.status not in (Status.FAILED, Status.CANCELLED):
+                raise RunRefused(run_id, f"it is {run.status}, and only a failed or cancelled run can be retried")
+            if await self._store.reopen(await self._plan_retries(run), note):
+                self._engine.hint()
+                return
+
+    async def _plan_retries(self, run: RunRow) -> list[Reopening]:
+        entries = await self._store.list_entries(run.id)
+        if control.has_rolled_back(entries):
+            raise RunRefused(
+                run.id,
+                "its compensations have been executed; rewind() it to before what they undid",
+            )
+        children = await self._store.list_children(run.row, unfinished=False)
+        cut = control.plan_retry(run, error_facts(run.error or "{}"), entries, children)
+        planned = [self._reopening(run, "retry", cut)]
+        for child in cut.retried:
+            planned += await self._plan_retries(child)
+        return planned
+
+    async def rewind(self, run_id: str, key: str, note: Note) -> None:
+        """Execute a run again from an entry on; it is held meanwhile, and goes on if it was not held before."""
+        run = await self.find(run_id)
+        was_held, asked, wait_s = Status(run.status).held, False, POLL_BUSY_S
+        while True:
+            entries = await self._store.list_entries(run_id)
+            children = await self._store.list_children(run.row, unfinished=False)
+            cut = control.plan_rewind(run, key, entries, children)
+            if cut is None:
+                raise RunRefused(run_id, _unknown(key))
+            if run.worker is None:
+                reopening = self._reopening(run, "rewind", cut)
+                reopening.resume = not was_held
+                if await self._store.reopen([reopening], note):
+                    self._engine.hint()
+                    return
+            elif not asked:
+                asked = await self._engine.request(run_id, "pause", f"to be rewound to {key} by {note.who}")
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, POLL_IDLE_S)
+            run = await self.find(run_id)
+
+    def _reopening(self, run: RunRow, action: Any, cut: control.Cut) -> Reopening:
+        return Reopening(run.row, run.generation, run.claim, action, cut.dropped, cut.awaited, cut.cancelled)
+
+    async def fork(
+        self, run_id: str, key: str, patch: Mapping[str, Any], new_id: str, deadline_s: float | None, note: Note
+    ) -> tuple[RunRow, bool]:
+        """Start a run with the entries before a key, some of them patched; say whether it is new."""
+        engine = self._engine
+        while True:
+            run = await self.find(run_id)
+            entries = control.plan_fork(key, await self._store.list_entries(run_id))
+            if entries is None:
+                raise RunRefused(run_id, _unknown(key))
+            kept = {entry.key: entry for entry in entries}
+            texts = {}
+            for place, value in patch.items():
+                entry = kept.get(place)
+                if entry is None or entry.outcome != "ok" or entry.kind in control.WITHOUT_VALUE:
+                    raise RunRefused(run_id, f"{place!r} cannot be patched: no value is recorded there before {key!r}")
+                codec = codec_for(run.codec, [engine.codec], what=f"the journal of run {run_id!r}")
+                texts[place] = codec.encode(value, where=f"patch of {place}")
+            fork = Fork(engine.new_row(), new_id, run.row, run.generation, list(kept), texts, deadline_s)
+            try:
+                existing = await self._store.fork(fork, note)
+            except (GenerationEnded, RowTaken):
+                continue
+            found = await self.find(new_id)
+            if found.forked_from != run_id:
+                raise RunRefused(run_id, f"the id {new_id!r} belongs to a run that is no fork of it")
+            engine.hint()
+            return found, existing is None
+
+    async def delete(self, run_id: str, note: Note, *, children: bool) -> None:
+        """Delete a run that has ended, with its descendants if asked."""
+        run = await self.find(run_id)
+        rows = [run.row]
+        if children:
+            rows += await self._store.list_descendants(run.row)
+        unfinished, awaited = await self._store.delete_runs(rows, note)
+        if unfinished:
+            raise RunRefused(run_id, f"not ended yet: {', '.join(unfinished)}")
+        if awaited:
+            raise RunRefused(run_id, f"a parent waits for the result of {', '.join(awaited)}")
+
+
+def _unknown(key: str) -> str:
+    return f"its journal has no entry {key!r}; run.entries() lists the keys"
