@@ -1,11 +1,12 @@
 """Outlive: durable workflows as plain functions, in the database you already have."""
 
-from outlive import ambient, errors, sync, versions
+from outlive import ambient, errors, messages, sync, versions
 from outlive.ambient import *
 from outlive.app import Outlive, RunPage
 from outlive.control import AuditEntry
 from outlive.definitions import step, transaction, workflow
 from outlive.errors import *
+from outlive.messages import *
 from outlive.model.definition import Retry, StepInfo, WorkflowInfo
 from outlive.model.status import Status
 from outlive.run import Entry, Run, RunInfo
@@ -18,4 +19,5 @@ __all__ = ["Outlive", "Retry", "step", "sync", "transaction", "workflow", "__ver
 __all__ += ["AuditEntry", "Entry", "Run", "RunInfo", "RunPage", "ScheduleInfo", "Status", "StepInfo", "WorkflowInfo"]
 __all__ += ambient.__all__
 __all__ += versions.__all__
+__all__ += messages.__all__
 __all__ += errors.__all__

@@ -14,6 +14,7 @@ from outlive.definitions import spec_of
 from outlive.engine.engine import Engine
 from outlive.errors import RunExists, RunNotFound, UsageError
 from outlive.ids import check_id
+from outlive.messages import Messages, make_message
 from outlive.model.definition import WorkflowSpec
 from outlive.model.options import (
     check_deadline,
@@ -31,7 +32,7 @@ from outlive.schedules import Schedules
 from outlive.versions import Versions
 
 
-class Outlive(Audited, Schedules, Versions):
+class Outlive(Audited, Messages, Schedules, Versions):
     """Durable workflows in one database. Use it as `async with Outlive(url) as app:`.
 
     `include`: modules, package names or definitions to serve; None serves every
@@ -54,6 +55,7 @@ class Outlive(Audited, Schedules, Versions):
         key: str | None = None,
         deadline: Duration | None = None,
         attributes: Mapping[str, Any] | None = None,
+        send: Iterable[tuple[Any, ...]] = (),
         tx: Any = None,
         kwargs: Mapping[str, Any] | None = None,
     ) -> Run:
@@ -63,6 +65,8 @@ class Outlive(Audited, Schedules, Versions):
         arguments are not compared), RunExists if it is of another workflow.
         With `tx` (a connection inside a transaction of the same database) the
         run is written by that transaction: it exists if that commits.
+        `send`: messages, each (topic, value) or (topic, value, key), written in the same transaction as the run; to
+        the run that has the id already, as well.
         *Raises* EncodeFailed for arguments that cannot be stored, StoreUnavailable
         (it carries the run id: starting with the same id again is safe).
         """
@@ -91,7 +95,10 @@ class Outlive(Audited, Schedules, Versions):
             run.attributes = engine.codec.encode(shown, where=f"attributes of run {run.id}")
         if spec is not None:
             engine.definitions.use(spec)
-        existing = await (engine.start(run) if tx is None else engine.store.start_in(tx, run))
+        messages = [make_message(engine, run.id, *message) for message in send]
+        if messages and tx is not None:
+            raise UsageError("send=… does not go with tx=…: send the messages when the transaction has committed")
+        existing = await (engine.start(run, messages) if tx is None else engine.store.start_in(tx, run))
         if existing is not None and existing.workflow != name:
             raise RunExists(run.id, existing.workflow, name)
         row = existing.row if existing is not None else run.row

@@ -4,11 +4,12 @@
     ├── UsageError          the calling code is wrong; never retried
     ├── RunError            what a handle reports about a run
     │   ├── RunFailed  RunCancelled  RunTimedOut  RunOnHold
-    │   └── RunNotFound  RunExists  RunRefused  LeaseLost
+    │   └── RunNotFound  RunExists  RunRefused  RunEnded  LeaseLost
     ├── ScheduleNotFound    no schedule has this name
     ├── StepFailed          a recorded error whose class cannot be rebuilt here
     ├── DeadlineExceeded    a run had not ended when its deadline passed
     ├── OutcomeUnknown      nobody knows whether a step that a crash interrupted took effect
+    ├── PromiseError        what is wrong with a promise: PromiseExpired  PromiseNotFound  AlreadySettled
     ├── ReplayError         code and journal no longer fit: an operator decides
     │   └── JournalMismatch  VersionMissing  JournalCorrupt
     ├── StoreError          the database is the problem
@@ -32,7 +33,8 @@ from typing import Any
 __all__ = ["OutliveError", "UsageError", "StepFailed", "OutcomeUnknown", "LimitError", "Permanent", "RetryAfter"]
 __all__ += ["DeadlineExceeded", "ScheduleNotFound"]
 __all__ += ["RunError", "RunFailed", "RunCancelled", "RunTimedOut", "RunOnHold"]
-__all__ += ["RunNotFound", "RunExists", "RunRefused", "LeaseLost"]
+__all__ += ["RunNotFound", "RunExists", "RunRefused", "RunEnded", "LeaseLost"]
+__all__ += ["PromiseError", "PromiseExpired", "PromiseNotFound", "AlreadySettled"]
 __all__ += ["ReplayError", "JournalMismatch", "VersionMissing", "JournalCorrupt"]
 __all__ += ["StoreError", "StoreUnavailable", "SchemaMismatch", "StoreReadOnly"]
 __all__ += ["PayloadError", "EncodeFailed", "DecodeFailed", "PayloadTooLarge"]
@@ -72,6 +74,13 @@ class RunExists(RunError, ValueError):
         if existing == wanted:
             text = f"run {run_id!r} was started by somebody else, so it is not the child that this call has to await"
         super().__init__(run_id, text)
+
+
+class RunEnded(RunError):
+    """The run has ended: it receives no messages and answers no calls any more."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id, f"run {run_id!r} has ended: it receives nothing and answers nothing any more")
 
 
 class RunFailed(RunError):
@@ -179,6 +188,32 @@ class DeadlineExceeded(OutliveError, TimeoutError):
         super().__init__(f"run {run_id!r} had not ended at its deadline, {deadline_at.isoformat(timespec='seconds')}")
         self.run_id = run_id
         self.deadline_at = deadline_at.isoformat()
+
+
+class PromiseError(OutliveError):
+    """A promise cannot be settled, or will not be."""
+
+
+class PromiseExpired(PromiseError, TimeoutError):
+    """Nobody settled the promise in time."""
+
+    def __init__(self, promise: str) -> None:
+        super().__init__(f"promise {promise} has expired: nobody settled it in time")
+        self.promise = promise
+
+
+class PromiseNotFound(PromiseError, LookupError):
+    """No promise has this token."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__(f"no promise has the token {token[:12]!r}… (a wrong token, or its run was pruned)")
+
+
+class AlreadySettled(PromiseError, ValueError):
+    """A promise is settled once."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__(f"the promise with the token {token[:12]!r}… is settled already; its outcome stays")
 
 
 class ReplayError(OutliveError):

@@ -25,8 +25,9 @@ class Ids:
     and is repeated with another.
     """
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, secrets: random.Random | None = None) -> None:
         self._chance = chance
+        self._secrets = secrets if secrets is not None else random.SystemRandom()
         self._last_row_id = 0
 
     def row_id(self, now: float) -> int:
@@ -47,6 +48,10 @@ class Ids:
     def worker_id(self) -> int:
         """Give the random id of a process incarnation, 62 bits."""
         return self._chance.getrandbits(62) | 1
+
+    def token(self) -> str:
+        """Give a text that nobody can guess, 192 bits."""
+        return f"{self._secrets.getrandbits(192):048x}"
 
     def uuid(self) -> uuid.UUID:
         """Give a random UUID version 4."""

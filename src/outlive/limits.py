@@ -19,6 +19,7 @@ LEASE_MARGIN = 0.1  # share of the lease in which a worker no longer starts step
 
 POLL_BUSY_S = 0.02  # adaptive polling: while there is work ...
 POLL_IDLE_S = 1.0  # ... and at rest
+FETCH_MAX = 100  # unread messages of a topic, or items of a stream, read at a time
 SWEEP_S = 1.0  # wake-ups lost by a process that died in between are found this soon
 
 RESIDENT_IDLE_RUNS = 1_000  # waiting runs kept in memory; the least recently used leave

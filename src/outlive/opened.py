@@ -31,6 +31,7 @@ class World:
     def __init__(self) -> None:
         self.clock: Clock = SystemClock()
         self.chance = random.Random(random.SystemRandom().getrandbits(128))
+        self.secrets: random.Random = random.SystemRandom()
         self.locks = FileLocks()
 
     def make_store(self, url: str, pool_size: int) -> Store:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from outlive.codec.payload import Codec, codec_for
 from outlive.control import Controlled
 from outlive.engine.engine import Engine
 from outlive.errors import RunCancelled, RunFailed, RunNotFound, RunOnHold, RunTimedOut, StepFailed, UsageError
+from outlive.messages import Item, call_run, make_message, post, read_stream, read_value
 from outlive.model.reads import EndedRun, EntryRow, RunRow
 from outlive.model.status import Status
 
@@ -128,7 +129,7 @@ class Run(Controlled):
             elif stop_on_hold:
                 done.set_exception(RunOnHold(self.id, ended.status, error_facts(ended.error or "{}")["text"]))
 
-        engine.watcher.watch(self._row, on_ended)
+        engine.watcher.watch("end", self._row, on_ended)
         engine.roster.wait_here(self._row, done)
         try:
             async with asyncio.timeout(timeout_s):
@@ -136,7 +137,34 @@ class Run(Controlled):
         except TimeoutError:
             raise RunTimedOut(self.id, timeout_s or 0.0) from None
         finally:
-            engine.watcher.forget(self._row, on_ended)
+            engine.watcher.forget("end", self._row, on_ended)
+
+    async def send(self, topic: str, value: Any, key: str | None = None) -> None:
+        """Send the run a message; return when it is in its mailbox. A used `key` sends nothing a second time."""
+        engine = self._engine()
+        await post(engine, make_message(engine, self.id, topic, value, key))
+
+    async def value(self, name: str, wait: Duration | None = None, *, as_type: Any = Any) -> Any:
+        """Give the latest value that the run has published under a name.
+
+        Without one: None at once, or after `wait` RunTimedOut; RunEnded if the run ends before.
+        """
+        return await read_value(self._engine(), self._row, self.id, name, wait, as_type)
+
+    def stream(self, name: str, after: int = 0, *, as_type: Any = Any) -> AsyncIterator[Item]:
+        """Iterate over the items that the run emits to a stream, past and future, until the run has ended.
+
+        To go on later or elsewhere, give the `seq` of the last item seen as `after`.
+        """
+        return read_stream(self._engine, self._row, self.id, name, after, as_type)
+
+    async def call(self, name: str, *args: Any, timeout: Duration | None = None, as_type: Any = Any) -> Any:
+        """Call into the running workflow, which has said `on_call(name, …)`, and give its answer.
+
+        *Raises* the error with which the run refuses or fails the call, RunEnded if it ends without an answer,
+        RunTimedOut after the timeout: the call may be answered all the same.
+        """
+        return await call_run(self._engine(), self._row, self.id, name, args, timeout, as_type)
 
     async def _read(self) -> RunRow:
         row = await self._engine().store.find_run(self.id)

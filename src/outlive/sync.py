@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-from outlive import ambient, versions
+from outlive import ambient, messages, versions
 from outlive.engine.threads import current_body
 
 P = ParamSpec("P")
@@ -43,6 +43,10 @@ def _on_loop(function: Callable[P, R]) -> Callable[P, R]:
 sleep = _awaited(ambient.sleep)
 sleep_until = _awaited(ambient.sleep_until)
 start = _awaited(ambient.start)
+receive = _awaited(messages.receive)
+send = _awaited(messages.send)
+publish = _awaited(messages.publish)
+emit = _awaited(messages.emit)
 now = _on_loop(ambient.now)
 random = _on_loop(ambient.random)
 uuid = _on_loop(ambient.uuid)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from outlive import (
+    AlreadySettled,
     LeaseLost,
     Outlive,
     OutliveError,
@@ -42,9 +43,11 @@ from tests.crash.scenario import (
     errand,
     family,
     is_rewound,
+    listens,
     mends,
     order,
     starts_in_transaction,
+    talks,
     waits_for_ever,
 )
 from tests.support.faults import arm_from_environment
@@ -102,6 +105,7 @@ async def drive(url: str, lease_s: float, linger_s: float) -> None:
                 insist(lambda: retry_once(app)),
                 insist(lambda: rewind_once(app)),
                 insist(lambda: delete_once(app)),
+                talk(app),
             )
             await asyncio.sleep(linger_s)
             for run_id in stage or await list_ids(app):
@@ -124,6 +128,8 @@ async def start_all(app: Outlive) -> None:
         start(app, can_be_held, id="held"),
         start(app, mends, id="mends"),
         start(app, is_rewound, id="rewound"),
+        start(app, talks, id="talks"),
+        start(app, listens, id="listens"),
     )
 
 
@@ -234,6 +240,21 @@ async def start_by_connection(app: Outlive, url: str) -> None:
         if not await connection.fetch(said):
             await connection.execute(insert)
             await app.start(errand, 8, id="from-connection", tx=connection)
+
+
+async def talk(app: Outlive) -> None:
+    """Send letters and settle a promise, whoever has done that before."""
+    for number in range(3):
+        await insist(lambda number=number: app.send("talks", "letters", number, key=f"letter-{number}"))
+    token = await insist(lambda: _read_token(app))
+    try:
+        await insist(lambda: app.settle(token, "kept"))
+    except AlreadySettled:
+        pass  # by a process that died, or the reply was lost
+
+
+async def _read_token(app: Outlive) -> str:
+    return str(await (await app.get("talks")).value("token", wait=60))
 
 
 async def start_by_schedule(app: Outlive) -> None:

@@ -14,7 +14,9 @@ RUNS = "select id, workflow, status, output, error, parent from outlive_runs"
 ENTRIES = "select run, seq, key, kind, name, outcome, value, error from outlive_entries"
 SETTLED = "select run, key from outlive_entries where outcome <> 'started'"
 BOOKINGS = "select label, cents from bookings"
-CHANCE = ("uuid", "random", "now")  # kinds of entries whose value differs from course to course
+ITEMS = "select run, name, seq, value from outlive_stream_items order by run, name, seq"
+MESSAGES = "select run, topic, message, value, received_by from outlive_messages order by run, topic, message"
+CHANCE = ("uuid", "random", "now", "promise")  # kinds of entries whose value differs from course to course
 SEVERAL_BRANCHES = {"branches": 3}  # by run: how many steps may be in flight at once
 DISOWNED = dict.fromkeys([("held", "label#1"), ("held", "label#2")], 1)  # one may be in flight when its run is paused
 
@@ -44,7 +46,12 @@ def read_record(url: str) -> Record:
             "error": (facts.get("type"), facts.get("text")),
             "parent": parent,
             "journal": {},
+            "said": [],
         }
+    for run_id, *item in databases.read(url, ITEMS):
+        record.runs[run_id]["said"].append(item)
+    for run_id, topic, _, value, received_by in databases.read(url, MESSAGES):
+        record.runs[run_id]["said"].append([topic, value, received_by])
     orders: dict[str, list[int | None]] = {run_id: [] for run_id in record.runs}
     for run_id, seq, key, kind, name, outcome, value, error in databases.read(url, ENTRIES):
         run = record.runs[run_id]

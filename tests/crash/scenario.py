@@ -134,6 +134,23 @@ async def books_in_sessions() -> str:
 
 
 @workflow
+async def talks() -> list[Any]:
+    """What runs and programs say to each other: messages both ways, a stream, a value, a promise."""
+    promise = await outlive.promise()
+    await outlive.publish("token", promise.token)
+    letters = [await outlive.receive("letters") for _ in range(3)]
+    for letter in letters:
+        await outlive.emit("log", letter)
+    await outlive.send("listens", "letters", letters)
+    return [letters, await promise]
+
+
+@workflow
+async def listens() -> list[Any]:
+    return [await outlive.receive("letters")]
+
+
+@workflow
 async def order(item: str, cents: int) -> dict[str, Any]:
     await label(f"reserve {item}")
     paid = await charge(cents)

@@ -87,7 +87,7 @@ async def measure(app: Outlive, runs: int) -> dict[str, Any]:
         "runs": runs,
         "rss_kb": psutil.Process().memory_info().rss // 1024,
         "blocks": sys.getallocatedblocks(),
-        "waits": len(engine.watcher._waits) + len(engine.roster._lost_waits),
+        "waits": sum(map(len, engine.watcher._waits.values())) + len(engine.roster._lost_waits),
         "tasks": len(asyncio.all_tasks()),
     }
 

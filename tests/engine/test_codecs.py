@@ -163,9 +163,11 @@ async def test_errors_are_readable_with_every_codec(url: str) -> None:
 async def test_a_child_whose_result_cannot_be_read_holds_its_parent(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Outlive(url) as app:
         watcher = app._engine().watcher
-        tell, changed = watcher.ended, {"doubles": "other/1"}
+        tell, changed = watcher.tell, {"doubles": "other/1"}
         monkeypatch.setattr(
-            watcher, "ended", lambda ended: tell(replace(ended, codec=changed.get(ended.workflow, ended.codec)))
+            watcher,
+            "tell",
+            lambda kind, row, ended: tell(kind, row, replace(ended, codec=changed.get(ended.workflow, ended.codec))),
         )
         run = await app.start(parent)
         with pytest.raises(RunOnHold, match="was written by codec 'other/1', this process has json/1"):

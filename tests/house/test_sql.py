@@ -19,9 +19,9 @@ SQLITE, POSTGRES = PACKAGE / "store" / "sqlite", PACKAGE / "store" / "postgres"
 ONE_SIDED = {
     "under its one write lock SQLite looks first and writes then; PostgreSQL does it in one statement": """
         any_generation any_request bump_epoch check_fence delete_beat delete_ended_requests delete_live find_entries
-        find_generations find_row find_worker forget_workers insert_live list_awaited list_dead list_due
-        list_held_cancels list_lanes list_newly_awaited list_requested list_suspects pin_live quarantine_owned
-        read_claimable release_owned take_owned
+        find_generations find_recipient find_row find_worker forget_workers insert_live list_awaited list_dead
+        list_due list_held_cancels list_lanes list_mailed list_newly_awaited list_requested list_suspects
+        list_unfinished pin_live quarantine_owned read_claimable release_owned take_owned
     """,
     "SQLite puts a listing together from blocks whose filters may be NULL, PostgreSQL from those that are set": """
         narrow_to_live narrow_to_unsuccessful order_newest walk_lanes where_id where_parent where_query
@@ -32,7 +32,9 @@ ONE_SIDED = {
     "parts of PostgreSQL's one statement per batch, put together in Python": """
         lock_fence pass_fence skip_entries skip_runs
     """,
-    "server-side units of PostgreSQL that need two snapshots, or work in bulk": "sweep_runs take_over",
+    "server-side units of PostgreSQL that need two snapshots, or work in bulk": """
+        settle_promise sweep_runs take_over wake_mailed
+    """,
     "only PostgreSQL has a clock, a lock and a channel of its own": "lock_schema read_now send_hint",
     "a session of PostgreSQL has a connection of its own, that of SQLite the writer's": "find_place mark_session",
     "PostgreSQL reads the entries of a run by its id as it does by its row": "list_entries",

@@ -7,10 +7,23 @@ from typing import Any
 
 import pytest
 
-from outlive.engine import calls, claimer, committer, engine, execution, journal, load, roster, transactions
-from outlive.store.sqlite import batch
+from outlive.engine import (
+    calls,
+    claimer,
+    committer,
+    engine,
+    execution,
+    journal,
+    load,
+    mailbox,
+    roster,
+    transactions,
+    waits,
+)
+from outlive.model.mail import Receipt
+from outlive.store.sqlite import batch, sides
 from outlive.testing import SimulationFailed
-from tests.sim.test_simulation import play
+from tests.sim.test_simulation import play, play_mail
 from tests.support.evidence import Evidence
 
 SEEDS = 300
@@ -53,7 +66,7 @@ def _lost_wake_up(patch: pytest.MonkeyPatch) -> None:
     async def nothing(self: Any, *_: Any) -> float:
         return 1.0
 
-    patch.setattr(engine.Engine, "_wake_parent", nothing)
+    patch.setattr(engine.Engine, "_wake", nothing)
     patch.setattr(claimer.Sweep, "turn", nothing)
 
 
@@ -97,6 +110,44 @@ def _nothing_held_back(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(committer.Committer, "_of", _of)
 
 
+def _receipts_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(waits, "Receipt", lambda row, entry, message: Receipt(row, entry, -message))
+
+
+def _messages_seen_twice(patch: pytest.MonkeyPatch) -> None:
+    def add(self: Any, messages: Any, turn: int) -> None:
+        self.unread.extend(messages)
+
+    patch.setattr(mailbox._Topic, "add", add)
+
+
+def _mail_wakes_nobody(patch: pytest.MonkeyPatch) -> None:
+    async def nothing(self: Any, *_: Any) -> None:
+        return None
+
+    patch.setattr(engine.Engine, "_wake", nothing)
+    patch.setattr(execution.Execution, "_note_waits", lambda self: self.waits_begun.clear())
+
+
+def _messages_sent_anew(patch: pytest.MonkeyPatch) -> None:
+    begin = waits.SendCall.begin
+
+    def begin_anew(self: Any) -> None:
+        self.execution.journal.started.pop(self.key, None)
+        begin(self)
+
+    patch.setattr(waits.SendCall, "begin", begin_anew)
+
+
+def _items_written_without_entry(patch: pytest.MonkeyPatch) -> None:
+    write = sides.write_sides
+
+    def write_all(db: Any, rows: Any, written: Any, new: Any, *rest: Any) -> None:
+        write(db, rows, written, written, *rest)
+
+    patch.setattr(batch, "write_sides", write_all)
+
+
 BUGS: dict[str, Patch] = {
     "missing barrier": _missing_barrier,
     "double dispatch": _double_dispatch,
@@ -112,13 +163,23 @@ BUGS: dict[str, Patch] = {
 }
 
 
+MAIL_BUGS: dict[str, Patch] = {
+    "receipts forgotten": _receipts_forgotten,
+    "messages seen twice": _messages_seen_twice,
+    "mail wakes nobody": _mail_wakes_nobody,
+    "messages sent anew": _messages_sent_anew,
+    "items written without a new entry": _items_written_without_entry,
+}
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize("bug", [*BUGS, *MAIL_BUGS])
 def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch, evidence: Evidence) -> None:
-    BUGS[bug](monkeypatch)
+    (BUGS | MAIL_BUGS)[bug](monkeypatch)
+    world = play if bug in BUGS else play_mail
     for seed in range(SEEDS):
         try:
-            play(seed, limit_s=300.0, most_faults=12)
+            world(seed, limit_s=300.0, most_faults=12)
         except SimulationFailed:
             evidence("bugs planted into the simulator", "sqlite", found=f"{bug} (seed {seed})")
             return

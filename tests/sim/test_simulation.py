@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from outlive.testing import Simulation, simulate
-from tests.sim import bank
+from tests.sim import bank, mail
 from tests.support.evidence import Evidence
 from tests.support.size import pick
 
@@ -30,6 +30,26 @@ def test_no_seed_breaks_a_guarantee(first: int, evidence: Evidence) -> None:
     plays = [play(seed) for seed in range(first, first + 10)]
     evidence(
         "simulated worlds",
+        "sqlite",
+        seeds=len(plays),
+        runs=sum(len(simulation.runs) for simulation in plays),
+        faults=sum(len(simulation.faults) for simulation in plays),
+        seeds_are=f"0 to {SEEDS - 1:,}",
+    )
+
+
+def play_mail(seed: int, limit_s: float = 3_000.0, most_faults: int = 6) -> Simulation:
+    """Play the post in the world of one seed."""
+    return simulate(
+        mail.drive, include=list(mail.KINDS), seed=seed, check=mail.check, limit_s=limit_s, most_faults=most_faults
+    )
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, 10))
+def test_no_seed_loses_or_doubles_mail(first: int, evidence: Evidence) -> None:
+    plays = [play_mail(seed) for seed in range(first, first + 10)]
+    evidence(
+        "simulated worlds: messages, streams, promises",
         "sqlite",
         seeds=len(plays),
         runs=sum(len(simulation.runs) for simulation in plays),

@@ -251,8 +251,9 @@ class _Watcher:
         self._waits: dict[int, list[Callable[[EndedRun], None]]] = {}
 
     def watch(
-        self, row: int, on_ended: Callable[[EndedRun], None], on_looked: Callable[[], None] | None = None
+        self, kind: str, row: int, on_ended: Callable[[EndedRun], None], on_looked: Callable[[], None] | None = None
     ) -> None:
+        self._solo.check(kind == "end", f"{kind} is waited for, which nobody here can send")
         self._waits.setdefault(row, []).append(on_ended)
         if on_looked is not None:
             self._solo.main.call_soon(self._look, row, on_looked)
@@ -263,7 +264,7 @@ class _Watcher:
             self.tell(kept.ended)
         on_looked()
 
-    def forget(self, row: int, on_ended: Callable[[EndedRun], None]) -> None:
+    def forget(self, _kind: str, row: int, on_ended: Callable[[EndedRun], None]) -> None:
         waits = self._waits.get(row, [])
         if on_ended in waits:
             waits.remove(on_ended)
@@ -284,6 +285,7 @@ class _Committer:
         execution: Execution,
         entry: EntryWrite,
         on_durable: Callable[[Committed], Any] | None = None,
+        _sides: tuple[Any, ...] = (),
     ) -> None:
         self._solo.check(not execution.closed, f"{entry.key} is recorded for a run that has left memory")
         self._solo.check(not execution.loop.unwinding, f"{entry.key} is recorded while the run unwinds")

@@ -20,9 +20,10 @@ from outlive.engine.roles import LiveRun
 from outlive.engine.runloop import RunFuture
 from outlive.errors import DecodeFailed, OutcomeUnknown, RunExists
 from outlive.model.definition import StepSpec
+from outlive.model.mail import SideRow
 from outlive.model.reads import EndedRun
 from outlive.model.status import Status
-from outlive.model.writes import ExistingRun, NewRun, Outcome
+from outlive.model.writes import Committed, ExistingRun, NewRun, Outcome
 
 CANCELLED = json.dumps(
     {"type": "asyncio.exceptions.CancelledError", "text": "cancelled", "args": None, "retryable": False}
@@ -33,11 +34,14 @@ class Call(RunFuture):
     """One durable call. Subclasses say how it begins and how its value is read."""
 
     kind = ""
+    has_effect = True  # its beginning shows outside this process: all earlier entries have to be on disk
     begun = False
     cancel_requested = False
     committing = False  # a transaction past the point of cancellation
     attempts = 1
     work: asyncio.Task[Any] | None = None  # what cancel() has to end
+    sides: tuple[SideRow, ...] = ()  # what is written with the outcome
+    on_durable: Callable[[Committed], object] | None = None  # called when the outcome is on disk
     _cancels_before: int | None = None  # of the task that awaits this, when its cancellation came here
 
     def __init__(self, execution: LiveRun, key: str, name: str, digest: str | None) -> None:
@@ -199,7 +203,8 @@ class ChildCall(RunCall):
         """The child's run is on disk: wait for its end."""
         if existing is None and not self.cancel_requested:
             self.on_disk = True
-            self.execution.engine.watcher.watch(self.run.row, self._on_ended, self.execution.looked if again else None)
+            on_looked = self.execution.looked if again else None
+            self.execution.engine.watcher.watch("end", self.run.row, self._on_ended, on_looked)
             if again:
                 return
         elif existing is None:
@@ -211,7 +216,7 @@ class ChildCall(RunCall):
 
     def forget(self) -> None:
         """Wait no more."""
-        self.execution.engine.watcher.forget(self.run.row, self._on_ended)
+        self.execution.engine.watcher.forget("end", self.run.row, self._on_ended)
 
     def _on_ended(self, ended: EndedRun) -> None:
         if Status(ended.status).final:

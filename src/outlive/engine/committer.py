@@ -17,11 +17,12 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from outlive.engine.calls import child_reference
-from outlive.engine.load import Load, RunWrites, Start, is_large
+from outlive.engine.load import Answer, Asked, Load, RunWrites, has_large, is_large
 from outlive.engine.roles import Host, LiveRun
 from outlive.errors import JournalCorrupt, StoreError, StoreUnavailable
 from outlive.limits import BATCH_MAX_ROWS
-from outlive.model.writes import Committed, EntryWrite, ExistingRun, Finish, Mark, NewRun, Release
+from outlive.model.mail import SideRow
+from outlive.model.writes import Committed, EntryWrite, Finish, Mark, NewRun, Release
 from outlive.store.interface import FenceLost, RowTaken, WriteRefused
 
 log = logging.getLogger("outlive.committer")
@@ -36,7 +37,7 @@ class Committer:
     def __init__(self, engine: Host) -> None:
         self._engine = engine
         self._main = engine.main
-        self._starts: list[Start] = []
+        self._asked: list[Asked] = []
         self._runs: dict[LiveRun, RunWrites] = {}
         self._work: asyncio.Task[None] | None = None
         self._apart: set[asyncio.Task[None]] = set()
@@ -46,10 +47,10 @@ class Committer:
         self._turn = asyncio.Lock()  # held while a batch is under way
 
     # -- adding -------------------------------------------------------------
-    async def start(self, run: NewRun) -> ExistingRun | None:
-        """Insert a run; give the run that already has its id, or None."""
-        done: asyncio.Future[ExistingRun | None] = self._main.create_future()
-        self._starts.append(Start(run, done))
+    async def ask(self, run_id: str, run: NewRun | None, sides: tuple[SideRow, ...]) -> Answer:
+        """Write what a program asks for: a new run, or None; side rows of the run with this id."""
+        done: asyncio.Future[Answer] = self._main.create_future()
+        self._asked.append(Asked(run_id, run, sides, done))
         self._soon()
         return await done
 
@@ -58,15 +59,25 @@ class Committer:
         execution: LiveRun,
         entry: EntryWrite,
         on_durable: Callable[[Committed], Any] | None = None,
+        sides: tuple[SideRow, ...] = (),
     ) -> None:
-        """Add an entry; it replaces a pending one of the same key, only `started`."""
+        """Add an entry with its side rows; it replaces a pending one of the same key, only `started`."""
         writes = self._of(execution)
         writes.entries[entry.key] = entry
         writes.count += 1
         if is_large(entry.value):
             writes.large = True
+        if sides:
+            writes.sides += sides
+            writes.large = writes.large or has_large(sides)
         if on_durable is not None:
             writes.on_durable += (on_durable,)
+
+    def add_sides(self, execution: LiveRun, sides: tuple[SideRow, ...]) -> None:
+        """Add side rows that belong to no entry."""
+        writes = self._of(execution)
+        writes.sides += sides
+        writes.large = writes.large or has_large(sides)
 
     def add_child(self, execution: LiveRun, child: NewRun, on_durable: Callable[[Committed], None]) -> None:
         """Add a run that an entry, just added or on disk, has started, to hear what became of it."""
@@ -118,10 +129,10 @@ class Committer:
 
     async def _commit_pending(self) -> None:
         try:
-            while self._starts or self._runs:
+            while self._asked or self._runs:
                 async with self._turn:
                     large, rest = self._take().apart()
-                    if large.starts or large.runs:
+                    if large.asked or large.runs:
                         self._held.update((writes.execution, {}) for writes in large.runs)
                         work = self._main.create_task(self._commit_apart(large), name="outlive-committer-large")
                         self._apart.add(work)
@@ -131,13 +142,13 @@ class Committer:
 
     def _take(self) -> Load:
         """Take the oldest of what is pending, at most one batch of it."""
-        starts, self._starts = self._starts[:BATCH_MAX_ROWS], self._starts[BATCH_MAX_ROWS:]
-        if len(self._runs) + len(starts) <= BATCH_MAX_ROWS:
+        asked, self._asked = self._asked[:BATCH_MAX_ROWS], self._asked[BATCH_MAX_ROWS:]
+        if len(self._runs) + len(asked) <= BATCH_MAX_ROWS:
             runs, self._runs = list(self._runs.values()), {}
         else:
-            first = list(self._runs)[: max(1, BATCH_MAX_ROWS - len(starts))]
+            first = list(self._runs)[: max(1, BATCH_MAX_ROWS - len(asked))]
             runs = [self._runs.pop(execution) for execution in first]
-        return Load(starts, runs)
+        return Load(asked, runs)
 
     async def _commit_apart(self, load: Load) -> None:
         task = asyncio.current_task()
@@ -155,7 +166,7 @@ class Committer:
             committed = await self._send(load)
         except FenceLost as lost:
             self._engine.lease_lost(lost.fence)
-            self._starts[:0] = load.starts
+            self._asked[:0] = load.asked
             return
         except RowTaken as error:
             self._renumber(load, error.rows)
@@ -181,30 +192,30 @@ class Committer:
             except WriteRefused:
                 raise
             except StoreError as error:  # it does not answer, or is read-only or damaged for the moment
-                load.fail_starts(error)
-                self._fail_waiting_starts(error)
+                load.fail_asked(error)
+                self._fail_waiting(error)
                 if tries % _TRIES_PER_WARNING == 0:
                     log.warning("the store does not write, %d rows wait for it: %s", len(batch), error)
                 tries += 1
                 if not (isinstance(error, StoreUnavailable) and error.outcome_unknown):
                     if self.closing:
                         return None
-                    load.starts.clear()  # else it is sent again as it is: a start may have taken effect
+                    load.asked.clear()  # else it is sent again as it is: it may have taken effect
                     batch = load.batch()
                 await asyncio.sleep(_AGAIN_S)
         return None
 
-    def _fail_waiting_starts(self, error: StoreError) -> None:
-        """Tell those who have asked since: they are to hear of it as soon as those whose start was sent."""
+    def _fail_waiting(self, error: StoreError) -> None:
+        """Tell those who have asked since: they are to hear of it as soon as those whose wish was sent."""
         known = StoreUnavailable(str(error)) if isinstance(error, StoreUnavailable) else error
-        Load(self._starts, []).fail_starts(known)
-        self._starts.clear()
+        Load(self._asked, []).fail_asked(known)
+        self._asked.clear()
 
     def _renumber(self, load: Load, taken: Collection[int]) -> None:
         """Give other row numbers to runs whose numbers another process has drawn too."""
-        for start in load.starts:
-            if start.run.row in taken:
-                start.run.row = self._engine.new_row()
+        for asked in load.asked:
+            if asked.run is not None and asked.run.row in taken:
+                asked.run.row = self._engine.new_row()
         for writes in load.runs:
             for child in writes.children:
                 if child.row in taken:
@@ -214,7 +225,7 @@ class Committer:
     async def _split(self, load: Load, error: BaseException) -> None:
         halves = load.halves()
         if not halves:
-            load.fail_starts(error)
+            load.fail_asked(error)
             for writes in load.runs:
                 self._drop(writes.execution)
                 self._engine.roster.write_failed(writes.execution, error)
@@ -228,14 +239,18 @@ class Committer:
 
     def _settle(self, load: Load, committed: Committed, settled: asyncio.Future[None]) -> None:
         try:
-            for start in load.starts:
-                existing = committed.existing.get(start.run.row)
-                if existing is None:
-                    self._engine.started(start.run, load.fence)
-                if not start.done.done():
-                    start.done.set_result(existing)
+            for asked in load.asked:
+                existing = None
+                if asked.run is not None:
+                    existing = committed.existing.get(asked.run.row)
+                    if existing is None:
+                        self._engine.started(asked.run, load.fence)
+                if not asked.done.done():
+                    asked.done.set_result((existing, committed.deliveries))
             for writes in load.runs:
                 self._settle_run(load, writes, committed)
+            if load.sides:
+                self._engine.written(load.sides, committed)
         finally:
             if not settled.done():
                 settled.set_result(None)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import json
 import logging
 import os
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,8 +34,9 @@ from outlive.engine.watcher import Watcher
 from outlive.errors import StoreError, StoreUnavailable
 from outlive.ids import Ids
 from outlive.limits import BEATS_PER_LEASE, POLL_IDLE_S
+from outlive.model.mail import NewMessage, Settlement, Settling, SideRow
 from outlive.model.reads import Claimed, EndedRun, WorkerRow
-from outlive.model.writes import ExistingRun, Fence, Finish, NewRun, Note, Release
+from outlive.model.writes import Committed, ExistingRun, Fence, Finish, NewRun, Note, Release
 from outlive.store.interface import FenceLost, Store
 
 log = logging.getLogger("outlive.engine")
@@ -65,7 +68,7 @@ class Engine:
         self.context = contextvars.copy_context()  # of the app: runs and bodies see what was set before it was entered
         self.clock = DatabaseClock(world.clock)
         self.chance = world.chance
-        self.ids = Ids(self.chance)
+        self.ids = Ids(self.chance, world.secrets)
         self.locks = world.locks
         self._lock: ProcessLock | None = None
         self._renewal: asyncio.Task[None] | None = None
@@ -144,7 +147,7 @@ class Engine:
         if await self.store.wait_hint(POLL_IDLE_S):
             self.claimer.looper.wake()
             self._requests.looper.wake()
-            self.watcher.looper.wake()
+            self.watcher.nudge()
         return 0.0
 
     async def _mark_all(self) -> float:
@@ -199,24 +202,31 @@ class Engine:
             and self.definitions.find(run.workflow) is not None
         )
 
-    async def start(self, run: NewRun) -> ExistingRun | None:
-        """Write a run; give the run that already has its id, or None."""
+    async def start(self, run: NewRun, messages: Sequence[NewMessage] = ()) -> ExistingRun | None:
+        """Write a run, with messages to it; give the run that already has its id, or None."""
         run.started_at = self.clock.now() if self.may_own(run) else None
         self.roster.arriving += run.owned
         try:
-            existing = await self.committer.start(run)
+            existing, _ = await self.committer.ask(run.id, run, tuple(messages))
         finally:
             self.roster.arriving -= run.owned
         if existing is None and not run.owned:
             self.hint()
         return existing
 
+    def written(self, sides: Iterable[SideRow], committed: Committed) -> None:
+        """Side rows are on disk: look here whom they concern, wake runs that wait elsewhere, and tell the others."""
+        recipients = {committed.deliveries[m.run, m.key].row for m in sides if isinstance(m, NewMessage)}
+        away = [row for row in recipients if row is not None and row not in self.roster.executions]
+        self.watcher.nudge()
+        self.spawn(functools.partial(self._wake, away) if away else self.store.notify)
+
     def hint(self) -> None:
         """Tell this process and the others that there may be work."""
         self.claimer.looper.wake()
-        self.spawn(self.store.notify())
+        self.spawn(self.store.notify)
 
-    def spawn(self, work: Any) -> None:
+    def spawn(self, work: Callable[[], Awaitable[object]]) -> None:
         """Run a small piece of work whose failure harms nobody: polling finds what it would have told."""
         task = self.main.create_task(_quietly(work))
         self._loose.add(task)
@@ -257,26 +267,25 @@ class Engine:
         else:
             if end.hold is not None:
                 self.watcher.looper.wake()
-            elif execution.has_children:
+            elif execution.has_children or execution.waits_noted:
                 self._sweep.looper.wake()
             self.claimer.looper.wake()
 
     def _finished(self, execution: Execution, end: Finish) -> None:
         claimed = execution.claimed
-        watched = self.watcher.watched(end.row)
-        self.watcher.ended(
-            EndedRun(end.row, claimed.id, claimed.workflow, end.status, end.output, end.error, claimed.codec)
-        )
+        watched = self.watcher.watched("end", end.row)
+        ended = EndedRun(end.row, claimed.id, claimed.workflow, end.status, end.output, end.error, claimed.codec)
+        self.watcher.tell("end", end.row, ended)
         if claimed.parent is not None and claimed.parent not in self.roster.executions:
-            self.spawn(self._wake_parent(claimed.parent))
+            self.spawn(functools.partial(self._wake, [claimed.parent]))
         elif not watched:
-            self.spawn(self.store.notify())
+            self.spawn(self.store.notify)
         if execution.has_children:
             self._requests.looper.wake()  # the children that end with it have been asked to, in the same transaction
             self._sweep.looper.wake()
 
-    async def _wake_parent(self, parent: int) -> None:
-        await self.store.wake([parent])
+    async def _wake(self, rows: Sequence[int]) -> None:
+        await self.store.wake(rows)
         self.hint()
 
     # -- requests of this process -------------------------------------------
@@ -302,13 +311,23 @@ class Engine:
             self.hint()
         return accepted
 
+    async def settle(self, settlement: Settlement) -> Settling:
+        """Settle a promise, and wake the run that waits for it; give what became of that."""
+        settling, row = await self.store.settle(settlement)
+        if settling == "settled" and row is not None:
+            if row not in self.roster.executions:
+                await self.store.wake([row])
+            self.watcher.nudge()
+            self.hint()
+        return settling
+
     def request_cancel_of_child(self, run_id: str) -> None:
         """Cancel a child whose awaiting call was cancelled."""
-        self.spawn(self.request(run_id, "cancel", "its parent no longer waits for it"))
+        self.spawn(functools.partial(self.request, run_id, "cancel", "its parent no longer waits for it"))
 
 
-async def _quietly(work: Any) -> None:
+async def _quietly(work: Callable[[], Awaitable[object]]) -> None:
     try:
-        await work
+        await work()
     except (StoreError, KeyError) as error:
         log.debug("left to polling: %s", error)

@@ -29,11 +29,13 @@ from outlive.engine.calls import CANCELLED, Call, StepCall
 from outlive.engine.cancellation import Cancellation, Stop
 from outlive.engine.invoke import call_in_thread
 from outlive.engine.journal import Divergence, Journal, compare, describe, version_behind
+from outlive.engine.mailbox import Mailbox
 from outlive.engine.recorder import Recorder, microseconds
 from outlive.engine.roles import Host
 from outlive.engine.runloop import RunLoop, RunTimer, Unwound
 from outlive.errors import JournalMismatch, UsageError
 from outlive.model.definition import WorkflowSpec
+from outlive.model.mail import SideRow
 from outlive.model.reads import Claimed, EntryRow
 from outlive.model.status import Status
 from outlive.model.writes import EntryWrite, Finish, Outcome, Release
@@ -77,7 +79,10 @@ class Execution:
         self.alone = claimed.alone  # a suspect: no other user code begins until it has made progress
         self.marked_in_user_code = True  # what takeover would count, as last written
         self.idle = False
-        self.looking = 0  # children whose end the store has not been asked for yet
+        self.looking = 0  # waits for which the store has not been asked yet
+        self.waits_begun: list[Call] = []  # those whose beginning is not noted in the journal yet
+        self.waits_noted = any(entry.kind in ("receive", "wait") for entry in entries if entry.seq is None)
+        self.mailbox = Mailbox(self)
         self.thread_busy = False  # a sync body executes: its next call is not known yet
         self.has_children = any(entry.kind in ("start", "child") for entry in entries)
         self.clear_crashes = claimed.crashes > 0
@@ -101,20 +106,27 @@ class Execution:
 
     # -- what the workflow's body asks ----------------------------------------
     def answer(self, kind: str, make: Callable[[], Any], hint: Any) -> Any:
-        """Journal a value that is made at once: `now`, `random`, `uuid`."""
+        """Journal a value that is made at once: `now`, `random`, `uuid`, `patched`."""
+        text = self.record(kind, kind, None, lambda _: (self.codec.encode(make(), where=kind, hint=hint), ()))
+        return self.codec.decode(text, hint, where=f"recorded {kind}")
+
+    def record(
+        self, kind: str, name: str, digest: str | None, make: Callable[[str], tuple[str, tuple[SideRow, ...]]]
+    ) -> str:
+        """Journal what `make` gives at once for its key, a text and side rows; give the text, or what was recorded."""
         self.check_alive()
-        key = self.loop.branch().key(kind)
+        key = self.loop.branch().key(kind if name == kind else f"{kind}:{name}")
         misplaced = self.journal.misplaced(key, kind)
         if misplaced is not None:
             self._diverge(misplaced)
         entry = self.journal.take(key)
         if entry is not None:
-            self._compare(entry, kind, kind, None)
-            return self.codec.decode(entry.value or "null", hint, where=f"recorded {kind}")
-        text = self.codec.encode(make(), where=kind, hint=hint)
+            self._compare(entry, kind, name, digest)
+            return entry.value or "null"
+        text, sides = make(key)
         at = self.loop.time()
-        self.recorder.append_at_once(key, kind, kind, text, at, at)
-        return self.codec.decode(text, hint, where=kind)
+        self.recorder.append_at_once(key, kind, name, text, at, at, digest=digest, sides=sides)
+        return text
 
     def patched(self, name: str) -> bool:
         """Say whether this run takes the new path here: it does unless it has been past this point; recorded."""
@@ -137,13 +149,20 @@ class Execution:
         if self.closed or self.loop.unwinding:
             raise Unwound
 
+    async def wait_for(self, call: Call) -> Any:
+        """Ask a call and give its outcome to the branch."""
+        if self.loop.unwinding:
+            await self.loop.create_future()
+        self.ask(call)
+        return await call
+
     def ask(self, call: Call) -> None:
         """Let a branch wait for a call: the journal answers it, or it begins after what was recorded before it."""
         started = self.journal.ask(call.key)
         if started is not None:
             self._compare(started, call.kind, call.name, call.digest)
         self._waiting[call.key] = call
-        self._unbegun.append((self.recorder.appended, call))
+        self._unbegun.append((self.recorder.appended if call.has_effect else 0, call))
 
     def asked(self) -> list[Waiting]:
         """Give what branches wait for that has no recorded outcome."""
@@ -281,7 +300,7 @@ class Execution:
         if call.begun and isinstance(call, StepCall):
             self._in_flight -= 1
         entry = self.recorder.entry_of(call, outcome, text, error)
-        self.recorder.append(entry)
+        self.recorder.append(entry, call.sides, call.on_durable)
         return self._deliver(call, entry, value)
 
     def take_turn(self, call: Call, value: str) -> asyncio.Future[EntryWrite]:
@@ -417,11 +436,11 @@ class Execution:
         if due_at is not None and self._committing is None:  # the end of a turn looks again
             delay = max(0.0, due_at - self.engine.clock.now())
             self._armed = self.engine.main.call_later(delay, self._pump)
-        idle = (
-            not (self._in_flight or self._unbegun or self._inbox or self._committing or self.looking)
-            and not self.cancellation.requests  # held back by a shielded block: they would only wake it again
-            and self.recorder.appended == self.recorder.durable
-        )
+        waiting = not (self._in_flight or self._unbegun or self._inbox or self._committing or self.looking)
+        waiting = waiting and not self.cancellation.requests  # held back by a shielded block: they would only wake it
+        if waiting and self.waits_begun:
+            self._note_waits()
+        idle = waiting and self.recorder.appended == self.recorder.durable
         if idle and not self.idle:
             self.idle = True
             if self.alone:
@@ -431,8 +450,16 @@ class Execution:
         elif not idle:
             self._busy_again()
 
+    def _note_waits(self) -> None:
+        """Write what the run waits for: out of memory, nobody but the store would know."""
+        for call in self.waits_begun:
+            if self._waiting.get(call.key) is call and call.key not in self.journal.started:
+                self.recorder.note(call)
+        self.waits_begun.clear()
+        self.waits_noted = True
+
     def looked(self) -> None:
-        """Take note that the store has been asked for the end of one child."""
+        """Take note that the store has been asked for what one call waits for."""
         self.looking -= 1
         if not self.closed and not self._pumping:
             self._rest()
@@ -449,8 +476,9 @@ class Execution:
         if left:
             if not self._leftovers_cancelled:
                 self._leftovers_cancelled = True
-                names = ", ".join(task.get_name() for task in left)
-                log.warning("run %r returned while it had tasks running, which are cancelled: %s", self.id, names)
+                names = ", ".join(task.get_name() for task in left if not task.serves)
+                if names:
+                    log.warning("run %r returned while it had tasks running, which are cancelled: %s", self.id, names)
                 for task in left:
                     task.cancel()
                 self.loop.turn()

@@ -7,12 +7,13 @@ parts of a split keep the order in which a run has added its writes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from outlive.engine.roles import LiveRun
 from outlive.errors import StoreUnavailable
 from outlive.limits import BLOB_THRESHOLD_CHARS
+from outlive.model.mail import Delivery, SideRow
 from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, Finish, Mark, NewRun, Release
 
 
@@ -21,28 +22,40 @@ def is_large(text: str | None) -> bool:
     return text is not None and len(text) > BLOB_THRESHOLD_CHARS
 
 
-@dataclass(slots=True, eq=False)
-class Start:
-    """A run to insert, and who is to know: `done` gets the existing run or None."""
+def has_large(sides: Iterable[SideRow]) -> bool:
+    """Whether one of these has a payload that would delay others."""
+    return any(is_large(getattr(side, "value", None)) for side in sides)
 
-    run: NewRun
-    done: asyncio.Future[ExistingRun | None]
+
+Answer = tuple[ExistingRun | None, Mapping[tuple[str, str], Delivery]]
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """What a program has asked to be written, for the run of this id: a new run, side rows from outside, or both.
+
+    `done` gets the run that has the id already, if it is of this start, and what became of messages.
+    """
+
+    run_id: str
+    run: NewRun | None
+    sides: tuple[SideRow, ...]
+    done: asyncio.Future[Answer]
 
     @property
     def large(self) -> bool:
-        """Whether its arguments would delay others."""
-        return is_large(self.run.input)
+        """Whether a payload of it would delay others."""
+        return (self.run is not None and is_large(self.run.input)) or has_large(self.sides)
 
     def fail(self, error: BaseException) -> None:
         """Tell that the run was not written, or that nobody knows."""
         if self.done.done():
             return
         if isinstance(error, StoreUnavailable):
-            error = StoreUnavailable(
-                f"run {self.run.id!r} may not have been started: {error}; start it again with the same id",
-                outcome_unknown=error.outcome_unknown,
-                run_id=self.run.id,
-            )
+            what = f"run {self.run_id!r} may not have been started: {error}; start it again with the same id"
+            if self.run is None:
+                what = f"what was sent to run {self.run_id!r} may not have arrived: {error}; send it again, with a key"
+            error = StoreUnavailable(what, outcome_unknown=error.outcome_unknown, run_id=self.run_id)
         self.done.set_exception(error)
 
 
@@ -53,6 +66,7 @@ class RunWrites:
     execution: LiveRun
     entries: dict[str, EntryWrite] = field(default_factory=dict)
     children: tuple[NewRun, ...] = ()
+    sides: tuple[SideRow, ...] = ()
     on_durable: tuple[Callable[[Committed], None], ...] = ()
     count: int = 0  # entries appended, those that replaced a pending one included
     end: Finish | Release | None = None
@@ -65,20 +79,24 @@ class RunWrites:
 class Load:
     """One batch and whom it concerns."""
 
-    starts: list[Start]
+    asked: list[Asked]
     runs: list[RunWrites]
     large: bool = False
     fence: Fence | None = None  # under which it was sent
+    sides: list[SideRow] = field(default_factory=list)  # that were sent
 
     def batch(self) -> Batch:
         """Assemble what is to be sent; entries of runs that are disowned meanwhile are not."""
-        batch = Batch(starts=[start.run for start in self.starts], large=self.large)
+        batch = Batch(starts=[asked.run for asked in self.asked if asked.run is not None], large=self.large)
+        for asked in self.asked:
+            batch.sides.extend(asked.sides)
         for writes in self.runs:
             execution = writes.execution
             if execution.disowned or (execution.write_failed and writes.entries):
                 continue
             batch.starts.extend(writes.children)
             batch.entries.extend(writes.entries.values())
+            batch.sides.extend(writes.sides)
             batch.handled_requests.extend(writes.requests)
             if isinstance(writes.end, Finish):
                 batch.finishes.append(writes.end)
@@ -91,28 +109,29 @@ class Load:
                 )
             elif writes.mark is not None:
                 batch.marks.append(writes.mark)
+        self.sides = batch.sides
         return batch
 
     def apart(self) -> tuple[Load, Load]:
         """Give what is large, and the rest."""
-        large = Load([s for s in self.starts if s.large], [w for w in self.runs if w.large], large=True)
-        return large, Load([s for s in self.starts if not s.large], [w for w in self.runs if not w.large])
+        large = Load([a for a in self.asked if a.large], [w for w in self.runs if w.large], large=True)
+        return large, Load([a for a in self.asked if not a.large], [w for w in self.runs if not w.large])
 
-    def fail_starts(self, error: BaseException) -> None:
-        """Tell all who wait for a start."""
-        for start in self.starts:
-            start.fail(error)
+    def fail_asked(self, error: BaseException) -> None:
+        """Tell all programs that wait for this batch."""
+        for asked in self.asked:
+            asked.fail(error)
 
     def halves(self) -> Iterable[Load]:
         """Split in two, or give nothing if there is one part only."""
-        if self.starts and self.runs:
-            return Load(self.starts, [], self.large), Load([], self.runs, self.large)
-        parts = max(len(self.starts), len(self.runs))
+        if self.asked and self.runs:
+            return Load(self.asked, [], self.large), Load([], self.runs, self.large)
+        parts = max(len(self.asked), len(self.runs))
         if parts < 2:
             return self._halves_of_run(self.runs[0]) if self.runs else ()
         middle = parts // 2
-        first = Load(self.starts[:middle], self.runs[:middle], self.large)
-        return first, Load(self.starts[middle:], self.runs[middle:], self.large)
+        first = Load(self.asked[:middle], self.runs[:middle], self.large)
+        return first, Load(self.asked[middle:], self.runs[middle:], self.large)
 
     def _halves_of_run(self, writes: RunWrites) -> Iterable[Load]:
         """Split what one run has to write: its first entries, then the others and all that waits for them."""
@@ -120,5 +139,10 @@ class Load:
         middle = len(entries) // 2
         if not middle or writes.children:
             return ()
-        first = RunWrites(writes.execution, dict(entries[:middle]))
-        return Load([], [first], self.large), Load([], [replace(writes, entries=dict(entries[middle:]))], self.large)
+        keys = {key for key, _ in entries[:middle]}
+        first = RunWrites(
+            writes.execution, dict(entries[:middle]), sides=tuple(side for side in writes.sides if side.entry in keys)
+        )
+        others = tuple(side for side in writes.sides if side.entry not in keys)
+        rest = replace(writes, entries=dict(entries[middle:]), sides=others)
+        return Load([], [first], self.large), Load([], [rest], self.large)

@@ -15,6 +15,7 @@ from typing import Any
 
 from outlive.engine.calls import Call, RunCall, child_reference
 from outlive.engine.roles import LiveRun
+from outlive.model.mail import SideRow
 from outlive.model.writes import Committed, EntryWrite, Outcome
 
 
@@ -47,18 +48,35 @@ class Recorder:
         self._seq += 1
         entry.seq = self._seq
 
-    def append(self, entry: EntryWrite) -> None:
-        """Write an outcome, the next in the order."""
+    def append(
+        self,
+        entry: EntryWrite,
+        sides: tuple[SideRow, ...] = (),
+        on_durable: Callable[[Committed], object] | None = None,
+    ) -> None:
+        """Write an outcome, the next in the order, with its side rows."""
         self.number(entry)
         self.outcomes += 1
         self.appended += 1
-        self._engine.committer.add_entry(self._run, entry)
+        self._engine.committer.add_entry(self._run, entry, on_durable, sides)
 
-    def append_at_once(self, key: str, kind: str, name: str, value: str, began_at: float, at: float) -> None:
+    def append_at_once(
+        self,
+        key: str,
+        kind: str,
+        name: str,
+        value: str,
+        began_at: float,
+        at: float,
+        *,
+        digest: str | None = None,
+        sides: tuple[SideRow, ...] = (),
+    ) -> None:
         """Write the outcome of what has it without any work."""
         noted = self._noted_version
         row, generation = self._run.row, self._run.generation
-        self.append(EntryWrite(row, key, None, kind, name, None, "ok", value, None, 1, began_at, at, noted, generation))
+        entry = EntryWrite(row, key, None, kind, name, digest, "ok", value, None, 1, began_at, at, noted, generation)
+        self.append(entry, sides)
 
     def attempt(self, call: Call, error: str) -> None:
         """Write that an attempt failed and another will follow; nobody waits for it."""
@@ -71,6 +89,21 @@ class Recorder:
         entry = self.entry_of(call, "started", None)
         self._append_started(entry, lambda _: None if durable.done() else durable.set_result(None))
         return durable
+
+    def note(self, call: Call) -> None:
+        """Write that a call waits; nobody waits for that."""
+        self._append_started(self.entry_of(call, "started", None))
+
+    def start_with(
+        self, call: Call, value: str, sides: tuple[SideRow, ...], on_durable: Callable[[Committed], Any]
+    ) -> None:
+        """Write that a call's work begins, with its side rows; where that was written before, it is sent again."""
+
+        def tell(committed: Committed) -> None:
+            if not self._run.closed:
+                on_durable(committed)
+
+        self._append_started(self.entry_of(call, "started", value), tell, sides)
 
     def start_child(self, call: RunCall) -> None:
         """Write the child's run together with the entry that says it was started.
@@ -94,10 +127,15 @@ class Recorder:
             self._append_started(self.entry_of(call, "started", child_reference(child)))
         self._engine.committer.add_child(run, child, on_durable)
 
-    def _append_started(self, entry: EntryWrite, on_durable: Callable[[Any], Any] | None = None) -> None:
+    def _append_started(
+        self,
+        entry: EntryWrite,
+        on_durable: Callable[[Any], Any] | None = None,
+        sides: tuple[SideRow, ...] = (),
+    ) -> None:
         entry.finished_at = None
         self.appended += 1
-        self._engine.committer.add_entry(self._run, entry, on_durable)
+        self._engine.committer.add_entry(self._run, entry, on_durable, sides)
 
 
 def microseconds(at: float) -> float:

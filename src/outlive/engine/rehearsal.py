@@ -167,7 +167,7 @@ class _Host:
         self._rest()
 
     # -- what has no effect ---------------------------------------------------
-    def add_entry(self, execution: Any, _entry: Any, _on_durable: Any = None) -> None:
+    def add_entry(self, execution: Any, _entry: Any, _on_durable: Any = None, _sides: Any = ()) -> None:
         """An answer that is made at once, such as `now`: on disk as soon as the pump has stopped."""
         self.main.call_soon(execution.written, 1)
 

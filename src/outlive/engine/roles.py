@@ -18,7 +18,7 @@ from outlive.codec.payload import Codec
 from outlive.ids import Ids
 from outlive.model.definition import StepSpec, WorkflowSpec
 from outlive.model.reads import Claimed
-from outlive.model.writes import EntryWrite, Fence, Finish, NewRun, Note, Outcome, Release
+from outlive.model.writes import Committed, EntryWrite, Fence, Finish, NewRun, Note, Outcome, Release
 from outlive.store.interface import Store
 
 
@@ -27,6 +27,7 @@ class World(Protocol):
 
     clock: Clock
     chance: random.Random
+    secrets: random.Random  # for what nobody may guess
     locks: Any  # FileLocks
     threaded: bool
 
@@ -61,6 +62,8 @@ class LiveRun(Protocol):
     marked_in_user_code: bool
     resolutions: dict[str, dict[str, Any]]
     looking: int
+    waits_begun: list[Any]  # of WaitCall
+    mailbox: Any  # Mailbox
     has_children: bool
 
     def looked(self) -> None: ...
@@ -97,6 +100,7 @@ class Host(Protocol):
 
     def new_row(self) -> int: ...
     def hint(self) -> None: ...
+    def written(self, sides: Any, committed: Committed) -> None: ...
     def started(self, run: NewRun, fence: Fence | None) -> None: ...
     def left(self, execution: Any, end: Finish | Release) -> None: ...
     def may_own(self, run: NewRun) -> bool: ...

@@ -77,6 +77,7 @@ class RunTask(_Ordered, asyncio.Task[Any]):
 
     branch: Branch
     context: contextvars.Context
+    serves = False  # it waits for calls as long as the workflow runs: nobody forgot it
 
 
 class Handle:

@@ -15,6 +15,8 @@ from typing import Literal
 
 import msgspec
 
+from outlive.model.mail import Delivery, SideRow
+
 Outcome = Literal["ok", "error", "started"]
 
 
@@ -144,6 +146,7 @@ class Mark:
 class Batch:
     """All that one database transaction writes.
 
+    `sides` are side rows of its entries, and messages from outside.
     `large`: a payload may be above limits.BLOB_THRESHOLD_CHARS, and the store moves those out of the rows.
     """
 
@@ -153,6 +156,7 @@ class Batch:
     releases: list[Release] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     handled_requests: list[int] = field(default_factory=list)
+    sides: list[SideRow] = field(default_factory=list)
     large: bool = False
 
     def __len__(self) -> int:
@@ -163,6 +167,7 @@ class Batch:
             + len(self.releases)
             + len(self.marks)
             + len(self.handled_requests)
+            + len(self.sides)
         )
 
 
@@ -233,7 +238,9 @@ class Committed:
     row ids mean that an earlier send of this very start had succeeded, which is
     not listed). `refused`: rows whose entry was already settled, so that none
     of their finishes, releases and child starts in this batch was applied.
+    `deliveries`: by recipient and key, what became of each message.
     """
 
     existing: dict[int, ExistingRun] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
+    deliveries: dict[tuple[str, str], Delivery] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from outlive.errors import StoreError
+from outlive.model.mail import Message, NewMessage, NewPromise, Settled, Settlement, Settling, Shown, StreamPart
 from outlive.model.reads import (
     AuditRow,
     Claimed,
@@ -55,6 +56,15 @@ class RowTaken(WriteRefused):
 
 class GenerationEnded(Exception):
     """A run is in another generation than the one that was planned for: read and plan again."""
+
+
+def check_unfenced(batch: Batch) -> None:
+    """Refuse what only the owner of a run may write: without a fence there are starts and what comes from outside."""
+    outside = all(isinstance(side, NewMessage | NewPromise) and side.entry is None for side in batch.sides)
+    if not outside or len(batch) > len(batch.starts) + len(batch.sides):
+        raise WriteRefused("without a fence a batch may only start runs and send messages from outside")
+    if any(run.owned or run.parent is not None for run in batch.starts):
+        raise WriteRefused("without a fence a batch may only start runs that nobody owns yet")
 
 
 class EntrySettled(Exception):
@@ -143,7 +153,7 @@ class Store(Protocol):
         """Write a batch in one database transaction.
 
         With a fence its row is locked in the same transaction; without one only
-        starts (not owned, without parent) are allowed, else WriteRefused.
+        starts (not owned, without parent) and messages from outside are allowed, else WriteRefused.
         Sending the same batch again after an unknown outcome is safe, gives the
         same database and refuses nothing: an entry that is settled exactly as
         it was sent is this batch's own. Raises RowTaken if the row number of a
@@ -211,7 +221,7 @@ class Store(Protocol):
         """Make these runs due now where nobody owns them and they wait: a second statement after a commit."""
 
     async def sweep(self) -> int:
-        """Make due every suspended run whose awaited child has ended or that has a request; give how many."""
+        """Make due every suspended run that has a request or what it waits for: a child's end, mail; give how many."""
 
     # -- control ------------------------------------------------------------
     async def reopen(self, reopenings: Sequence[Reopening], note: Note) -> bool:
@@ -281,6 +291,29 @@ class Store(Protocol):
 
     async def count_versions(self, workflow: str | None) -> list[VersionRow]:
         """Count the unfinished runs of each version of a workflow, or of all, by status; versions oldest first."""
+
+    # -- messages, promises, values, streams --------------------------------
+    async def list_mail(
+        self, wanted: Sequence[tuple[int, str]], limit: int
+    ) -> Mapping[tuple[int, str], Sequence[Message]]:
+        """Read the oldest unread messages of topics of runs, by row and topic, at most `limit` of each."""
+
+    async def settle(self, settlement: Settlement, *, at_expiry: bool = False) -> tuple[Settling, int | None]:
+        """Settle a promise unless it is settled or has expired; give what became of that, and the row of its run.
+
+        `at_expiry`: the settlement says that it has expired, so that is no objection.
+        """
+
+    async def list_settled(self, tokens: Sequence[str]) -> Mapping[str, Settled]:
+        """Read those of these promises that are settled, by token."""
+
+    async def list_values(self, wanted: Sequence[tuple[int, str]]) -> Mapping[tuple[int, str], Shown]:
+        """Read what runs show, by row and name."""
+
+    async def list_items(
+        self, wanted: Sequence[tuple[int, str, int]], limit: int
+    ) -> Mapping[tuple[int, str, int], StreamPart]:
+        """Read the next items of streams, by row, name and the last number seen; nothing of one without news."""
 
     # -- hints --------------------------------------------------------------
     async def notify(self) -> None:

@@ -59,7 +59,7 @@ class SimProcess:
         self.name = name
         self.loop = SimLoop(name, world.now, world.problem)
         self.clock = world
-        self.chance = random.Random(world.chance.getrandbits(64))
+        self.chance = self.secrets = random.Random(world.chance.getrandbits(64))
         self.locks = SimLocks(self)
         self.frozen_until = 0.0
         self.deaf_until = 0.0

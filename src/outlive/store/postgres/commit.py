@@ -15,26 +15,41 @@ from operator import attrgetter
 from typing import Any
 
 import msgspec
+from msgspec.structs import asdict
 
+from outlive.model.mail import NewItem, NewMessage, NewPromise, NewValue, Receipt, Settlement, SideRow
 from outlive.model.writes import Batch, EntryWrite, Fence, Mark
 from outlive.store.blobs import Blobs
-from outlive.store.interface import WriteRefused
+from outlive.store.interface import WriteRefused, check_unfenced
 from outlive.store.postgres.statements import Statement, named_block, number_parameters
 
 STATEMENT_MAX_CHARS = 200 * 1024 * 1024  # a message of PostgreSQL has at most 1 GB, and a character up to 4 bytes
 _PARTS = {"finish": "finish_run", "release": "release_run", "mark": "mark_run"}
+_SIDES: dict[type, tuple[str, str]] = {  # the records of each kind of side row, and what writes them
+    NewMessage: ("message", "insert_messages"),
+    Receipt: ("receipt", "receive_messages"),
+    NewValue: ("shown", "put_values"),
+    NewItem: ("item", "insert_items"),
+    NewPromise: ("promise", "insert_promises"),
+    Settlement: ("settlement", "settle_promises"),
+}
 _RECORDS = re.compile(
     r"as materialized \(\s+select g\.\* from json_to_recordset\(cast\(:(\w+) as json\)\) as g \(([^)]+)\)"
 )
 _FINAL = """select (select count(*) from fence) as fenced, (select count(*) from started) as started,
   array(select r.row from refused r) as refused"""
+_DELIVERIES = """, (
+    select json_agg(json_build_array(g.run, g.key, a.recipient,
+      case when a.recipient is null then 'unknown' when a.is_over and not a.is_there then 'ended' end) order by g.place)
+    from given_messages g left join addressed a on a.place = g.place) as deliveries"""
 _ID = attrgetter("id")
 _encode = msgspec.json.Encoder().encode
 
 
 def combine(*parts: str) -> str:
     """Give the text of the statement made of these blocks."""
-    return "with " + ",\n".join(named_block(part) for part in parts) + "\n" + _FINAL
+    final = _FINAL + (_DELIVERIES if "insert_messages" in parts else "")
+    return "with " + ",\n".join(named_block(part) for part in parts) + "\n" + final
 
 
 @cache
@@ -57,7 +72,7 @@ def _spell_row(found: re.Match[str]) -> str:
 def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
     """Give the statement and the arguments that write a batch."""
     if fence is None:
-        _check_unfenced(batch)
+        check_unfenced(batch)
     blobs = Blobs()
     if batch.large:
         batch = blobs.move_out_of(batch)
@@ -79,7 +94,10 @@ def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
         parts.append("close_children")
     if batch.handled_requests:
         parts.append("delete_request")
-    single = max(map(len, records.values())) < 2
+    single = max(map(len, records.values())) < 2 and not batch.sides
+    for kind, part, sides in _sort_sides(batch.sides):
+        parts.append(part)
+        records[kind] = sides
     made = assemble(tuple(parts), single)
     values = {
         "worker": fence and fence.worker,
@@ -93,6 +111,14 @@ def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
     arguments = made.arguments(values)
     _check_size([*arguments, *values["blob_text"]])
     return made, arguments
+
+
+def _sort_sides(sides: Sequence[SideRow]) -> Iterable[tuple[str, str, list[dict[str, Any]]]]:
+    """Give each kind of side row there is, the block that writes it, and its records with their places among all."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for place, side in enumerate(sides):
+        found.setdefault(_SIDES[type(side)], []).append({"place": place, **asdict(side)})
+    return ((kind, part, records) for (kind, part), records in found.items())
 
 
 def _as_json(records: Mapping[str, Sequence[Any]]) -> dict[str, str]:
@@ -123,11 +149,6 @@ def find_collisions(runs: Iterable[tuple[int, str]]) -> set[int]:
     """Give the row numbers that stand with more than one id."""
     first: dict[int, str] = {}
     return {row for row, run_id in runs if first.setdefault(row, run_id) != run_id}
-
-
-def _check_unfenced(batch: Batch) -> None:
-    if len(batch) > len(batch.starts) or any(run.owned or run.parent is not None for run in batch.starts):
-        raise WriteRefused("without a fence a batch may only start runs that nobody owns yet")
 
 
 def _settle_within(entries: list[EntryWrite]) -> list[EntryWrite]:

@@ -19,9 +19,15 @@ from outlive.store.postgres.control import write_audit
 from outlive.store.postgres.database import Database
 from outlive.store.postgres.reading import to_claimed
 
+SWEEP_OVERLAP_S = 60.0  # what came so long ago is looked at by every sweep ...
+SWEEPS_PER_FULL = 600  # ... and older by one of so many, the first of a process among them
+FOREVER_S = 1e9
+
 
 class Ownership(Database):
     """What a Store does for workers, claims, requests and wake-ups."""
+
+    _sweeps = 0
 
     # -- workers ------------------------------------------------------------
     @hooks.commit_site("register")
@@ -99,4 +105,6 @@ class Ownership(Database):
 
     @hooks.commit_site("sweep")
     async def sweep(self) -> int:
-        return len(await self._write("sweep_runs"))
+        since_s = FOREVER_S if self._sweeps % SWEEPS_PER_FULL == 0 else SWEEP_OVERLAP_S
+        self._sweeps += 1
+        return len(await self._write("sweep_runs")) + len(await self._write("wake_mailed", since_s=since_s))

@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from outlive import hooks
 from outlive.errors import StoreUnavailable, UsageError
+from outlive.model.mail import Delivery
 from outlive.model.writes import Batch, Committed, ExistingRun, Fence, NewRun
 from outlive.store.interface import FenceLost, RowTaken, WriteRefused
 from outlive.store.postgres import joining
 from outlive.store.postgres.commit import compose, find_collisions
 from outlive.store.postgres.connect import load_driver
 from outlive.store.postgres.control import Control
+from outlive.store.postgres.mail import Mail
 from outlive.store.postgres.ownership import Ownership
 from outlive.store.postgres.reading import Reading
 from outlive.store.postgres.schedules import Schedules
@@ -28,7 +32,7 @@ from outlive.store.postgres.versions import Versions
 _COMMIT = hooks.declare_site("commit")
 
 
-class PostgresStore(Ownership, Control, Reading, Schedules, Versions):
+class PostgresStore(Ownership, Control, Mail, Reading, Schedules, Versions):
     """One database. See `outlive.store.interface.Store` for what each method promises."""
 
     async def commit(self, batch: Batch, fence: Fence | None) -> Committed:
@@ -39,6 +43,8 @@ class PostgresStore(Ownership, Control, Reading, Schedules, Versions):
         if fence is not None and not row["fenced"]:
             raise FenceLost(fence)
         committed = Committed(refused=set(row["refused"]))
+        for run, key, recipient, problem in msgspec.json.decode(row.get("deliveries") or "[]"):
+            committed.deliveries[run, key] = Delivery(recipient, problem)
         if row["started"] < len(batch.starts):
             committed.existing = await self._find_existing(batch.starts, committed.refused)
         return committed

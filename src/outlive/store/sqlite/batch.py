@@ -15,9 +15,10 @@ from typing import Any
 
 from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, NewRun
 from outlive.store.blobs import Blob
-from outlive.store.interface import FenceLost, RowTaken, WriteRefused
+from outlive.store.interface import FenceLost, RowTaken, check_unfenced
 from outlive.store.sqlfile import load_sql
 from outlive.store.sqlite.drivers import Connection
+from outlive.store.sqlite.sides import write_sides
 
 SQL = load_sql("outlive.store.sqlite")
 
@@ -33,7 +34,7 @@ def check_fence(db: Connection, fence: Fence) -> None:
 def write_batch(db: Connection, batch: Batch, fence: Fence | None, now: float, blobs: Sequence[Blob] = ()) -> Committed:
     """Apply a batch, and the blobs that it refers to, under the write lock."""
     if fence is None:
-        _allow_unfenced(batch)
+        check_unfenced(batch)
     else:
         check_fence(db, fence)
     committed = Committed()
@@ -43,16 +44,14 @@ def write_batch(db: Connection, batch: Batch, fence: Fence | None, now: float, b
     children = [run for run in new_runs if run.parent is not None]
     allowed = [run for run in children if (run.parent, run.parent_key) in new_entries]
     _insert_runs(db, allowed, fence, now)
+    if batch.sides:
+        written = {(e.row, e.key) for e in batch.entries if e.row not in committed.refused}
+        write_sides(db, batch.sides, written, new_entries, committed, now)
     if fence is not None:
         _write_ends(db, batch, fence, committed.refused, now)
     if blobs:
         db.many(SQL["insert_blobs"], [blob_values(blob) for blob in blobs])
     return committed
-
-
-def _allow_unfenced(batch: Batch) -> None:
-    if len(batch) != len(batch.starts) or any(run.owned or run.parent is not None for run in batch.starts):
-        raise WriteRefused("without a fence a batch may only start runs that nobody owns yet")
 
 
 def _plan_starts(db: Connection, starts: Sequence[NewRun], committed: Committed) -> list[NewRun]:

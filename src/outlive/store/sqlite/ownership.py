@@ -192,6 +192,7 @@ class Ownership(Database):
         """Give waiting runs whose wake-up may have been lost: through all that wait, or the children ended since."""
         now = self._wall()
         rows = db.rows(SQL["list_requested"], (now,))
+        rows += db.rows(SQL["list_mailed"], {"now": now, "since": since or 0.0})
         if since is None:
             rows += db.rows(SQL["list_awaited"], (now,))
         else:

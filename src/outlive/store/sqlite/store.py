@@ -12,6 +12,7 @@ from outlive.store.sqlite import foreign
 from outlive.store.sqlite.batch import write_batch
 from outlive.store.sqlite.control import Control
 from outlive.store.sqlite.drivers import Connection
+from outlive.store.sqlite.mail import Mail
 from outlive.store.sqlite.ownership import Ownership
 from outlive.store.sqlite.reading import Reading
 from outlive.store.sqlite.schedules import Schedules
@@ -23,7 +24,7 @@ from outlive.store.sqlite.writer import write
 _COMMIT = hooks.declare_site("commit")
 
 
-class SqliteStore(Ownership, Control, Reading, Schedules, Versions):
+class SqliteStore(Ownership, Control, Mail, Reading, Schedules, Versions):
     """See `outlive.store.interface.Store` for what each method promises, and `Database` for the settings."""
 
     async def commit(self, batch: Batch, fence: Fence | None) -> Committed:

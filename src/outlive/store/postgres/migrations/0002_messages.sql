@@ -10,7 +10,7 @@ create table outlive.messages (
   codec text not null,
   sender text,                        -- id of the run that sent it, null if a program did
   created_at timestamptz not null,
-  received_by text collate "C",       -- the key of the entry that received it; null while unread
+  received_by text collate "C",       -- the key of the entry that received it, empty if it was refused; null while unread
   unique (row, key)
 ) with (autovacuum_vacuum_insert_scale_factor = 0.05);
 

@@ -86,6 +86,7 @@ placed as (
 
 -- name: skip_runs
 -- Stands in for the runs of a batch without any.
+given_runs as (select cast(null as bigint) as row, cast(null as text) as id where false),
 started as (select cast(null as bigint) as row where false)
 
 -- name: insert_blobs

@@ -9,7 +9,7 @@ CREATE TABLE ol_messages (
     codec       TEXT NOT NULL,
     sender      TEXT,                               -- id of the run that sent it, NULL if a program did
     created_at  REAL NOT NULL,
-    received_by TEXT,                               -- the key of the entry that received it; NULL while unread
+    received_by TEXT,                               -- the key of the entry that received it, empty if it was refused; NULL while unread
     value       TEXT NOT NULL,
     UNIQUE (row, key)
 ) STRICT;

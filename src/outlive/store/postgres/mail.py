@@ -1,0 +1,60 @@
+"""Messages, promises, values and streams as others than the run's owner read and write them.
+
+What a run sends or shows itself rides in its batches (commit.py). Invariant: a
+promise is settled by one statement that waits for any other one's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec.structs import asdict
+
+from outlive import hooks
+from outlive.model.mail import Message, Settled, Settlement, Settling, Shown, StreamPart
+from outlive.store.postgres.database import Database
+
+
+class Mail(Database):
+    """What a Store does for messages, promises, values and streams."""
+
+    async def list_mail(
+        self, wanted: Sequence[tuple[int, str]], limit: int
+    ) -> Mapping[tuple[int, str], Sequence[Message]]:
+        found: dict[tuple[int, str], list[Message]] = {}
+        rows, topics = zip(*wanted, strict=True)
+        for row, topic, *facts in await self._read("list_mail", row=rows, topic=topics, limit=limit):
+            found.setdefault((row, topic), []).append(Message(*facts))
+        return found
+
+    @hooks.commit_site("settle")
+    async def settle(self, settlement: Settlement, *, at_expiry: bool = False) -> tuple[Settling, int | None]:
+        found = await self._write("settle_promise", **asdict(settlement), at_expiry=at_expiry)
+        if not found:
+            return "unknown", None
+        ((row, settled),) = found
+        if settled:
+            return "settled", row
+        ((_, outcome),) = await self._read("find_promise", token=settlement.token)
+        return "expired" if outcome is None else "already", row
+
+    async def list_settled(self, tokens: Sequence[str]) -> Mapping[str, Settled]:
+        return {row["token"]: Settled(**row) for row in await self._read("list_settled", token=list(tokens))}
+
+    async def list_values(self, wanted: Sequence[tuple[int, str]]) -> Mapping[tuple[int, str], Shown]:
+        rows, names = zip(*wanted, strict=True)
+        found = await self._read("list_values", row=rows, name=names)
+        return {(row, name): Shown(0, value, codec) for row, name, value, codec in found}
+
+    async def list_items(
+        self, wanted: Sequence[tuple[int, str, int]], limit: int
+    ) -> Mapping[tuple[int, str, int], StreamPart]:
+        parts: dict[tuple[int, str, int], StreamPart] = {}
+        rows, names, afters = zip(*wanted, strict=True)
+        for place, *facts in await self._read("list_items", row=rows, name=names, after=afters, limit=limit):
+            part = parts.setdefault(wanted[place - 1], StreamPart([], is_over=False))
+            if facts[0] is None:
+                part.is_over = len(part.items) < limit
+            else:
+                part.items.append(Shown(*facts))
+        return parts

@@ -1,0 +1,63 @@
+"""Messages, promises, values and streams as others than the run's owner read and write them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from outlive.hooks import commit_site
+from outlive.model.mail import Message, Settled, Settlement, Settling, Shown, StreamPart
+from outlive.store.sqlite.batch import SQL
+from outlive.store.sqlite.database import Database, reading, writing
+from outlive.store.sqlite.drivers import Connection
+from outlive.store.sqlite.sides import settlement_values
+
+
+class Mail(Database):
+    """What a Store does for messages, promises, values and streams."""
+
+    @reading
+    def list_mail(
+        self, db: Connection, wanted: Sequence[tuple[int, str]], limit: int
+    ) -> Mapping[tuple[int, str], Sequence[Message]]:
+        found = {place: [Message(*facts) for facts in db.rows(SQL["list_mail"], (*place, limit))] for place in wanted}
+        return {place: messages for place, messages in found.items() if messages}
+
+    @commit_site("settle")
+    @writing
+    def settle(self, db: Connection, settlement: Settlement, *, at_expiry: bool = False) -> tuple[Settling, int | None]:
+        found = db.rows(SQL["find_promise"], (settlement.token,))
+        if not found:
+            return "unknown", None
+        ((row, outcome, expires_at),) = found
+        now = self._wall()
+        if outcome is not None:
+            return "already", row
+        if expires_at is not None and expires_at <= now and not at_expiry:
+            return "expired", row
+        db.run(SQL["settle_promises"], settlement_values(settlement, now))
+        return "settled", row
+
+    @reading
+    def list_settled(self, db: Connection, tokens: Sequence[str]) -> Mapping[str, Settled]:
+        found = db.rows(SQL["list_settled"], (json.dumps(list(tokens)),))
+        return {facts[0]: Settled(*facts) for facts in found}
+
+    @reading
+    def list_values(self, db: Connection, wanted: Sequence[tuple[int, str]]) -> Mapping[tuple[int, str], Shown]:
+        found = {place: db.rows(SQL["list_values"], place) for place in wanted}
+        return {place: Shown(0, *rows[0]) for place, rows in found.items() if rows}
+
+    @reading
+    def list_items(
+        self, db: Connection, wanted: Sequence[tuple[int, str, int]], limit: int
+    ) -> Mapping[tuple[int, str, int], StreamPart]:
+        rows = json.dumps([place[0] for place in wanted])
+        unfinished = {row for (row,) in db.rows(SQL["list_unfinished"], (rows,))}
+        parts = {}
+        for place in wanted:
+            items = [Shown(*facts) for facts in db.rows(SQL["list_items"], (*place, limit))]
+            is_over = place[0] not in unfinished and len(items) < limit
+            if items or is_over:
+                parts[place] = StreamPart(items, is_over)
+        return parts

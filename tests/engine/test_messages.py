@@ -1,0 +1,373 @@
+"""Messages, values, streams, promises and calls, through the public API."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+import outlive
+from outlive import (
+    AlreadySettled,
+    Outlive,
+    PromiseExpired,
+    PromiseNotFound,
+    RunEnded,
+    RunNotFound,
+    RunTimedOut,
+    UsageError,
+    step,
+    workflow,
+)
+
+LIMIT_S = 20.0
+
+
+@dataclass
+class Order:
+    name: str
+    cents: int
+
+
+@step
+async def note(text: str) -> str:
+    return text
+
+
+@workflow
+async def takes_letters(count: int, topic: str) -> list[Any]:
+    return [await outlive.receive(topic) for _ in range(count)]
+
+
+@workflow
+async def asks_review(timeout_s: float) -> Any:
+    return await outlive.receive("review", timeout=timeout_s, default="nothing")
+
+
+@workflow
+async def demands_review(timeout_s: float) -> Any:
+    return await outlive.receive("review", timeout=timeout_s)
+
+
+@workflow
+async def writes_letters(to: str, values: list[int]) -> int:
+    for value in values:
+        await outlive.send(to, "review", value)
+    return len(values)
+
+
+@workflow
+async def takes_order() -> int:
+    order = await outlive.receive("order", as_type=Order)
+    return order.cents
+
+
+@workflow
+async def takes_two_topics() -> list[Any]:
+    async def take(topic: str, count: int) -> list[Any]:
+        return [await outlive.receive(topic) for _ in range(count)]
+
+    return await asyncio.gather(take("a", 2), take("b", 2))
+
+
+async def test_a_message_reaches_a_waiting_run(url):
+    async with Outlive(url) as app:
+        run = await app.start(takes_letters, 2, "review")
+        await run.send("review", {"ok": True})
+        await app.send(run.id, "review", [1, 2])
+        assert await run.result(LIMIT_S) == [{"ok": True}, [1, 2]]
+        kinds = [(entry.kind, entry.name, entry.value) for entry in await run.entries()]
+        assert kinds == [("receive", "review", {"ok": True}), ("receive", "review", [1, 2])]
+
+
+async def test_a_message_that_came_first_is_there(url):
+    async with Outlive(url) as app:
+        run = await app.start(takes_letters, 3, "review", id="r", delay=0.3)
+        await app.send_many([("r", "review", number) for number in range(3)])
+        assert await run.result(LIMIT_S) == [0, 1, 2]
+
+
+async def test_more_messages_than_are_read_at_a_time(url):
+    async with Outlive(url) as app:
+        run = await app.start(takes_letters, 450, "review", id="r")
+        await app.send_many([("r", "review", number) for number in range(450)])
+        assert await run.result(LIMIT_S) == list(range(450))
+
+
+async def test_a_key_sends_once(url):
+    async with Outlive(url) as app:
+        run = await app.start(takes_letters, 2, "review", id="r")
+        for _ in range(3):
+            await run.send("review", "first", key="k")
+        await run.send("review", "second")
+        assert await run.result(LIMIT_S) == ["first", "second"]
+
+
+async def test_topics_are_apart(url):
+    async with Outlive(url) as app:
+        run = await app.start(takes_two_topics, id="r")
+        await app.send_many([("r", "b", 1), ("r", "a", 2), ("r", "b", 3), ("r", "a", 4)])
+        assert await run.result(LIMIT_S) == [[2, 4], [1, 3]]
+
+
+async def test_a_receipt_that_takes_too_long(url):
+    async with Outlive(url) as app:
+        assert await app.run(asks_review, 0.05) == "nothing"
+        with pytest.raises(TimeoutError):
+            await app.run(demands_review, 0.05)
+        run = await app.start(demands_review, 500)
+        await run.send("review", "in time")
+        assert await run.result(LIMIT_S) == "in time"
+
+
+async def test_workflows_send_to_each_other(url):
+    async with Outlive(url) as app:
+        run = await app.start(takes_letters, 6, "review", id="r")
+        assert await app.run(writes_letters, "r", [1, 2, 3]) == 3
+        assert await app.run(writes_letters, "r", [4, 5, 6]) == 3
+        assert await run.result(LIMIT_S) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_message_to_nobody(url):
+    async with Outlive(url) as app:
+        with pytest.raises(RunNotFound):
+            await app.send("nobody", "review", 1)
+        with pytest.raises(RunNotFound):
+            await app.run(writes_letters, "nobody", [1])
+        done = await app.start(asks_review, 0)
+        await done.result(LIMIT_S)
+        with pytest.raises(RunEnded):
+            await done.send("review", 1)
+        with pytest.raises(RunEnded, match=done.id):
+            await app.run(writes_letters, done.id, [1])
+
+
+async def test_a_message_comes_as_its_type(url):
+    async with Outlive(url) as app:
+        run = await app.start(takes_order)
+        await run.send("order", Order("tea", 250))
+        assert await run.result(LIMIT_S) == 250
+
+
+async def test_a_message_that_does_not_fit_holds_the_run(url):
+    async with Outlive(url) as app:
+        run = await app.start(takes_order)
+        await run.send("order", {"name": "tea"})
+        with pytest.raises(outlive.RunOnHold, match="cents"):
+            await run.result(LIMIT_S, stop_on_hold=True)
+
+
+async def test_a_run_out_of_memory_is_woken(url):
+    async with Outlive(url) as app:
+        app._engine().roster.idle_limit = 0
+        run = await app.start(takes_letters, 2, "review", id="r")
+        for value in (1, 2):
+            async with asyncio.timeout(LIMIT_S):
+                while await run.status() != "suspended":
+                    await asyncio.sleep(0.01)
+            started = [entry for entry in await run.entries() if entry.outcome == "started"]
+            assert [entry.name for entry in started] == ["review"]
+            await run.send("review", value)
+        assert await run.result(LIMIT_S) == [1, 2]
+
+
+async def test_start_and_message_are_written_together(url):
+    async with Outlive(url) as app:
+        run = await app.start(takes_letters, 2, "review", id="r", send=[("review", 1)])
+        again = await app.start(takes_letters, 2, "review", id="r", send=[("review", 2)])
+        assert (run.created, again.created) == (True, False)
+        assert await run.result(LIMIT_S) == [1, 2]
+
+
+@workflow
+async def shows(steps: int) -> str:
+    for number in range(steps):
+        await outlive.publish("progress", number)
+        await outlive.emit("log", f"line {number}")
+        await note("step")
+    return "shown"
+
+
+async def test_values_and_streams_show(url):
+    async with Outlive(url) as app:
+        run = await app.start(shows, 5)
+        items = [item async for item in run.stream("log")]
+        assert [(item.seq, item.value) for item in items] == [(number, f"line {number - 1}") for number in range(1, 6)]
+        assert [item.seq async for item in run.stream("log", after=3)] == [4, 5]
+        assert [item async for item in run.stream("other")] == []
+        assert await run.value("progress") == 4
+        assert await run.value("other") is None
+        with pytest.raises(RunEnded):
+            await run.value("other", wait=LIMIT_S)
+
+
+@workflow
+async def shows_later() -> None:
+    await outlive.receive("go")
+    await outlive.publish("state", "went")
+    await outlive.emit("log", 1)
+    await outlive.receive("end")
+    await outlive.emit("log", 2)
+
+
+async def test_readers_wait_for_what_is_to_come(url):
+    async with Outlive(url) as app, Outlive(url, worker=False) as client:
+        run = await app.start(shows_later)
+        with pytest.raises(RunTimedOut):
+            await run.value("state", wait=0.05)
+        there = await client.get(run.id)
+
+        async def follow() -> list[int]:
+            return [item.value async for item in there.stream("log")]
+
+        following = asyncio.create_task(follow())
+        await there.send("go", None)
+        assert await there.value("state", wait=LIMIT_S) == "went"
+        await there.send("end", None)
+        async with asyncio.timeout(LIMIT_S):
+            assert await following == [1, 2]
+
+
+@workflow
+async def promising(expires: float | None) -> Any:
+    first = await outlive.promise(expires)
+    await outlive.publish("token", first.token)
+    return await first
+
+
+async def test_a_promise_is_settled_once(url):
+    async with Outlive(url) as app, Outlive(url, worker=False) as client:
+        run = await app.start(promising, None)
+        token = await (await client.get(run.id)).value("token", wait=LIMIT_S)
+        await client.settle(token, {"paid": 3})
+        assert await run.result(LIMIT_S) == {"paid": 3}
+        with pytest.raises(AlreadySettled):
+            await app.settle(token, 4)
+        with pytest.raises(PromiseNotFound):
+            await app.settle("0" * 48)
+
+
+async def test_a_promise_is_rejected(url):
+    async with Outlive(url) as app:
+        run = await app.start(promising, None)
+        await app.settle(await run.value("token", wait=LIMIT_S), error=ValueError("too dear"))
+        with pytest.raises(ValueError, match="too dear"):
+            await run.result(LIMIT_S)
+        other = await app.start(promising, None)
+        await app.settle(await other.value("token", wait=LIMIT_S), error="no")
+        with pytest.raises(outlive.RunFailed, match="no"):
+            await other.result(LIMIT_S)
+
+
+async def test_a_promise_expires(url):
+    async with Outlive(url) as app:
+        run = await app.start(promising, 0.1)
+        with pytest.raises(PromiseExpired):
+            await run.result(LIMIT_S)
+        with pytest.raises(AlreadySettled):
+            await app.settle(await run.value("token"), 1)
+
+
+async def test_an_idle_promise_is_found_after_a_restart(url):
+    async with Outlive(url) as app:
+        app._engine().roster.idle_limit = 0
+        run = await app.start(promising, None, id="r")
+        token = await run.value("token", wait=LIMIT_S)
+    async with Outlive(url, worker=False) as client:
+        await client.settle(token, "later")
+    async with Outlive(url) as app:
+        assert await (await app.get("r")).result(LIMIT_S) == "later"
+
+
+@workflow
+async def answering(limit: int) -> list[str]:
+    items: list[str] = []
+    full = asyncio.Event()
+
+    def check(name: str, count: int = 1) -> None:
+        if len(items) + count > limit:
+            raise ValueError(f"no room for {count} {name}")
+
+    async def add(name: str, count: int = 1) -> int:
+        items.extend([await note(name)] * count)
+        if len(items) == limit:
+            full.set()
+        return len(items)
+
+    def fails() -> None:
+        raise KeyError("out of order")
+
+    outlive.on_call("add", add, validate=check)
+    outlive.on_call("fails", fails)
+    outlive.on_call("list", lambda: list(items))
+    await full.wait()
+    return items
+
+
+async def test_calls_are_answered(url):
+    async with Outlive(url) as app, Outlive(url, worker=False) as client:
+        run = await app.start(answering, 3)
+        there = await client.get(run.id)
+        assert await there.call("add", "tea", timeout=LIMIT_S) == 1
+        with pytest.raises(ValueError, match="no room for 5 milk"):
+            await there.call("add", "milk", 5, timeout=LIMIT_S)
+        with pytest.raises(outlive.DecodeFailed):
+            await there.call("add", 17, timeout=LIMIT_S)
+        with pytest.raises(KeyError, match="out of order"):
+            await there.call("fails", timeout=LIMIT_S)
+        assert await run.call("list", timeout=LIMIT_S) == ["tea"]
+        names = [entry.name for entry in await run.entries() if entry.kind == "receive" and entry.seq]
+        assert names == ["call/add", "call/fails", "call/list"], "what was refused is not in the journal"
+        assert await run.call("add", "milk", 2, timeout=LIMIT_S) == 3
+        assert await run.result(LIMIT_S) == ["tea", "milk", "milk"]
+        with pytest.raises(RunEnded):
+            await run.call("list", timeout=LIMIT_S)
+
+
+async def test_a_call_that_nobody_answers(url):
+    async with Outlive(url) as app:
+        run = await app.start(takes_letters, 1, "end")
+        with pytest.raises(RunTimedOut):
+            await run.call("unknown", timeout=0.05)
+        asking = asyncio.create_task(run.call("unknown", timeout=LIMIT_S))
+        await asyncio.sleep(0)
+        await run.send("end", None)
+        with pytest.raises(RunEnded):
+            await asking
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: outlive.receive("x"),
+        lambda: outlive.send("r", "x", 1),
+        lambda: outlive.publish("x", 1),
+        lambda: outlive.emit("x", 1),
+        lambda: outlive.promise(),
+    ],
+)
+async def test_outside_a_workflow_there_is_nobody_to_talk(use):
+    with pytest.raises(UsageError, match="for workflow bodies"):
+        await use()
+
+
+async def test_wrong_names_and_values_write_nothing(url):
+    async with Outlive(url) as app:
+        run = await app.start(takes_letters, 1, "review", id="r")
+        for wrong in ("", "a/b", "a#b", 7, None):
+            with pytest.raises(UsageError):
+                await run.send(wrong, 1)
+        with pytest.raises(outlive.EncodeFailed):
+            await run.send("review", float("nan"))
+        with pytest.raises(UsageError):
+            await run.send("review", 1, key="")
+        with pytest.raises(UsageError):
+            _ = [item async for item in run.stream("log", after=-1)]
+        with pytest.raises(outlive.EncodeFailed):
+            await app.start(takes_letters, 1, "review", id="other", send=[("review", object())])
+        with pytest.raises(RunNotFound):
+            await app.get("other")
+        await run.send("review", "right")
+        assert await run.result(LIMIT_S) == ["right"]
