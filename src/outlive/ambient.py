@@ -21,16 +21,16 @@ from outlive.definitions import current_execution, spec_of
 from outlive.engine.bodies import current_step, describe
 from outlive.engine.engine import Engine
 from outlive.engine.execution import Execution
-from outlive.engine.invoke import start_child, wait_durable
+from outlive.engine.invoke import compensate, start_child, wait_durable
 from outlive.errors import UsageError
 from outlive.ids import check_id
-from outlive.model.definition import StepInfo, WorkflowInfo
+from outlive.model.definition import StepInfo, StepSpec, WorkflowInfo
 from outlive.model.options import check_deadline, check_key, check_priority, check_wait
 from outlive.run import Run
 
 __all__ = ["durable", "info", "now", "random", "sleep", "sleep_until", "start", "uuid"]
 __all__ += ["gather", "group", "map", "race"]  # branches
-__all__ += ["shielded"]  # stopping
+__all__ += ["on_rollback", "shielded"]  # stopping
 
 T = TypeVar("T")
 
@@ -143,6 +143,19 @@ async def shielded() -> AsyncIterator[None]:
         yield
     finally:
         cancellation.shields -= 1
+
+
+async def on_rollback(step: Any, /, *args: Any, **kwargs: Any) -> None:
+    """Register a compensation: a step that is executed if this run fails or is cancelled, the last registered first.
+
+    *Durable*: the step and its arguments, as an entry. *Again*: compensations are
+    durable calls, each recorded once, and nothing cancels them. One that fails is
+    noted with the run's error and stops none of the others.
+    """
+    execution, spec = _in_workflow("on_rollback"), getattr(step, "spec", None)
+    if not isinstance(spec, StepSpec):
+        raise UsageError(f"outlive.on_rollback takes a step or transaction and its arguments, not {step!r}")
+    compensate(execution, spec, args, kwargs)
 
 
 def group() -> asyncio.TaskGroup:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from outlive.clock import Duration, seconds, to_datetime
-from outlive.codec.failure import error_facts, rebuild_error
+from outlive.codec.failure import add_notes, error_facts, rebuild_error
 from outlive.codec.payload import Codec, codec_for
 from outlive.control import Controlled
 from outlive.engine.engine import Engine
@@ -111,10 +111,15 @@ class Run(Controlled):
             return codec.decode(ended.output or "null", hint, where=f"result of run {self.id}")
         record = ended.error or "{}"
         if ended.status == Status.CANCELLED:
-            raise RunCancelled(self.id, error_facts(record)["text"] or None)
+            facts = error_facts(record)
+            cancelled = RunCancelled(self.id, facts["text"] or None)
+            add_notes(cancelled, facts.get("attrs"))
+            raise cancelled
         error = rebuild_error(record)
         if isinstance(error, StepFailed):
-            raise RunFailed(self.id, error.type, error.text, error.traceback) from error.__cause__
+            failed = RunFailed(self.id, error.type, error.text, error.traceback)
+            add_notes(failed, vars(error))
+            raise failed from error.__cause__
         raise error
 
     async def _ended(self, timeout_s: float | None, stop_on_hold: bool) -> EndedRun:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from outlive import ambient, messages, versions
@@ -40,6 +41,17 @@ def _on_loop(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Hold back cancellation: `with sync.shielded():` a request or the deadline is delivered after the block."""
+    block = ambient.shielded()
+    _awaited(block.__aenter__)()
+    try:
+        yield
+    finally:
+        _awaited(block.__aexit__)(None, None, None)
+
+
 sleep = _awaited(ambient.sleep)
 sleep_until = _awaited(ambient.sleep_until)
 start = _awaited(ambient.start)
@@ -47,6 +59,7 @@ receive = _awaited(messages.receive)
 send = _awaited(messages.send)
 publish = _awaited(messages.publish)
 emit = _awaited(messages.emit)
+on_rollback = _awaited(ambient.on_rollback)
 now = _on_loop(ambient.now)
 random = _on_loop(ambient.random)
 uuid = _on_loop(ambient.uuid)

@@ -23,6 +23,7 @@ import pytest
 import outlive
 from outlive import Retry, step, transaction, workflow
 from outlive.codec.payload import CallShape, digest_arguments
+from outlive.model.children import child_id, is_child_id
 from tests.support.solo import Solo, pause
 
 
@@ -379,6 +380,28 @@ async def asks_for_patches() -> None:
     await outlive.map(lambda _: b() if outlive.patched("fee, with VAT") else a(), range(2))
 
 
+# -- stopping -------------------------------------------------------------------
+@workflow
+async def holds_back() -> None:
+    async with outlive.shielded():
+        await a()
+        await asyncio.gather(a(), b())
+    await slow()
+
+
+@workflow
+async def compensates() -> None:
+    async def branch() -> None:
+        await outlive.on_rollback(a)
+        await a()
+
+    await outlive.on_rollback(b, 1)
+    await outlive.on_rollback(b, 2)
+    await asyncio.gather(branch(), two())
+    await outlive.on_rollback(book)
+    await fails()
+
+
 # key and kind, by seq; an entry that was cancelled is marked
 TABLE: dict[Any, str] = {
     awaits: "a#1 step, b#1 step, a#2 step, a#3 step, b#2 step",
@@ -412,6 +435,10 @@ TABLE: dict[Any, str] = {
     children: "child#1 child, 1/child#1 child, 2/child#1 child, plain_child#1 child, child#2 start, child#3 start",
     plain_workflow: "plain#1 step, sleep#1 timer, plain#2 step, now#1 now, random#1 random, uuid#1 uuid, plain_child#1 child",
     names: "sleep#1 step, sleep#2 timer, now#1 now, now#2 step, 1#1 step, 1/1#1 step, 2/Schritt für Schritt#1 step",
+    holds_back: "a#1 step, 1/a#1 step, 2/b#1 step, cancel#1 cancel, slow#1 step cancelled",
+    compensates: "on_rollback:b#1 on_rollback, on_rollback:b#2 on_rollback, 1/on_rollback:a#1 on_rollback, 1/a#1 step, 2/a#1 step, "
+    "2/b#1 step, on_rollback:book#1 on_rollback, fails#1 step, rollback/book#1 transaction, rollback/a#1 step, rollback/b#1 step, "
+    "rollback/b#2 step",
     cancelled: "cancel#1 step, cancel#2 cancel, 2/slow#1 step cancelled, a#1 step",
     asks_for_patches: "patch:a#1 patch, a#1 step, patch:a#2 patch, a#2 step, patch:fee, with VAT#1 patch, "
     "patch:fee, with VAT#2 patch, 1/b#1 step, 2/b#1 step",
@@ -420,7 +447,7 @@ TABLE: dict[Any, str] = {
 
 def keys_of(solo: Solo, body: Any) -> str:
     """Play a run and name its entries."""
-    played = solo.play(body, cancel_at=[5.0] if body is cancelled else ())
+    played = solo.play(body, cancel_at=[0.0] if body is holds_back else [5.0] if body is cancelled else ())
     marks = [" cancelled" if "CancelledError" in (entry.error or "") else "" for entry in played.entries]
     return ", ".join(f"{entry.key} {entry.kind}{mark}" for entry, mark in zip(played.entries, marks, strict=True))
 
@@ -439,6 +466,17 @@ def test_children_are_named_by_their_keys(solo: Solo) -> None:
     assert {len(run_id) for run_id in long} == {200, len("named")}
     assert len(long) == len(ids)
     assert "r" * 183 + "~a351e7bdadcaee6b" in long
+
+
+def test_children_of_later_generations_are_others() -> None:
+    assert child_id("p", "child#1", 0) == "p/child#1"
+    assert child_id("p", "1/child#1", 2) == "p/1/child#1@2"
+    assert child_id("p" * 200, "child#1", 2) == "p" * 183 + "~baf4533a3c64af57"
+    for run_id in ("p", "p" * 200):
+        for generation in (0, 1, 12):
+            assert is_child_id(child_id(run_id, "child#1", generation), run_id, "child#1")
+    assert not is_child_id("named", "p", "child#1")
+    assert not is_child_id("p/child#2", "p", "child#1")
 
 
 def test_idempotency_keys_are_frozen(solo: Solo) -> None:

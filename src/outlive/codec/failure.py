@@ -51,15 +51,17 @@ def record_error(error: BaseException, codec: Codec) -> str:
 
 def _record(error: BaseException, with_values: bool, depth: int, seen: set[int]) -> _Record:
     kept: _Record | None = vars(error).get("__outlive_record__")  # its class may have a __getattr__
+    notes = {"__notes__": _plain(vars(error)["__notes__"])} if vars(error).get("__notes__") else {}
     if kept is not None:
-        return kept
+        attrs = {} if kept.attrs is msgspec.UNSET else kept.attrs
+        return msgspec.structs.replace(kept, attrs=attrs | notes) if notes else kept
     seen.add(id(error))
     text = _text_of(error)
     record = _Record(
         type=_clean(name_class(type(error))),
         text=text,
         args=_arguments_of(error, text, with_values),
-        attrs=_attributes_of(error) if with_values else {},
+        attrs=_attributes_of(error) if with_values else notes,
         retryable=isinstance(error, Exception) and not isinstance(error, (Permanent, UsageError, PayloadError)),
         traceback=_traceback_of(error),
     )
@@ -163,10 +165,17 @@ def _rebuild(record: _Record, allow_cancelled: bool) -> BaseException:
     if error is None:
         error = StepFailed(record.type, record.text, record.args or (), record.traceback, record.retryable)
         vars(error)["__outlive_record__"] = record
+        add_notes(error, record.attrs)
     vars(error)["__outlive_traceback__"] = record.traceback
     if record.cause is not None:
         error.__cause__ = _rebuild(record.cause, allow_cancelled)
     return error
+
+
+def add_notes(error: BaseException, attrs: Any) -> None:
+    """Add the notes (PEP 678) of a record's attributes to an error that was made without them."""
+    for note in attrs.get("__notes__", ()) if isinstance(attrs, dict) else ():
+        error.add_note(str(note))
 
 
 def _find_class(name: str) -> type[BaseException] | None:

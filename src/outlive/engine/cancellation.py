@@ -7,6 +7,7 @@ is due, on first execution and on replay, because it is recorded after the block
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ class Cancellation:
 
     def __init__(self, run_id: str, deadline_at: float | None, entries: Iterable[EntryRow]) -> None:
         self._run_id = run_id
-        self.deadline_at = deadline_at
+        self._deadline_at = self.deadline_at = deadline_at  # the second one until it is delivered
         if any(entry.kind == "cancel" and entry.name == DEADLINE for entry in entries):
             self.deadline_at = None  # it is in the journal
         self.requests: dict[int, str | None] = {}  # reasons, by request, of those that were not delivered yet
@@ -74,6 +75,12 @@ class Cancellation:
         """Take note of one that was recorded."""
         self.reason = reason
         self.deadline_passed = name == DEADLINE
+
+    def as_error(self, text: str) -> BaseException:
+        """Give the error of a run that ends by a cancellation: by the last one that was delivered."""
+        if self.deadline_passed and self._deadline_at is not None:
+            return self.exceeded(self._deadline_at)
+        return CancelledError(self.reason or text)
 
     def exceeded(self, deadline_at: float) -> DeadlineExceeded:
         """Make the error of a run whose deadline has passed."""

@@ -23,17 +23,17 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from outlive.codec.failure import error_facts, record_error
-from outlive.codec.payload import encode
 from outlive.engine.calls import CANCELLED, Call, StepCall
 from outlive.engine.cancellation import Cancellation, Stop
+from outlive.engine.ending import Ending
 from outlive.engine.invoke import call_in_thread
 from outlive.engine.journal import Divergence, Journal, compare, describe, version_behind
 from outlive.engine.mailbox import Mailbox
 from outlive.engine.recorder import Recorder, microseconds
 from outlive.engine.roles import Host
-from outlive.engine.runloop import RunLoop, RunTimer, Unwound
-from outlive.errors import JournalMismatch, UsageError
+from outlive.engine.runloop import Branch, RunLoop, RunTimer, Unwound
+from outlive.errors import JournalMismatch
+from outlive.model.control import ROLLBACK_SCOPE
 from outlive.model.definition import WorkflowSpec
 from outlive.model.mail import SideRow
 from outlive.model.reads import Claimed, EntryRow
@@ -65,6 +65,7 @@ class Execution:
         self.spec = spec
         self.version = version_behind(entries, claimed.version, spec.version)
         self.journal = Journal(entries, same_version=self.version == spec.version)
+        self.ending = Ending(self)
         self.generation = claimed.generation
         salt = claimed.row if claimed.salt is None else claimed.salt
         self.loop = RunLoop(self, salt, claimed.started_at)  # type: ignore[abstract]
@@ -487,6 +488,8 @@ class Execution:
                 raise Unwound
             if left:
                 return False
+        if self.ending.status is None and self.ending.judge(self._task) and not self._roll_back():
+            return False
         difference = self.journal.left()
         if difference is not None:
             self._diverge(difference)
@@ -495,28 +498,20 @@ class Execution:
                 "run %r of code version %s has ended under version %s, which never asked for what is recorded: %s",
                 self.id, self.version, self.spec.version, ", ".join(map(describe, self.journal.unread.values())),
             )  # fmt: skip
-        self._finish()
+        self._close()
+        self.engine.committer.add_end(self, self.finish(*self.ending.record()))
         return True
 
-    def _finish(self) -> None:
-        status, output, error = Status.SUCCEEDED, None, None
-        try:
-            result, hint = self._task.result(), self.spec.shape.result
-            output = encode(self.codec, result, hint, where=f"result of workflow {self.spec.name}")
-        except asyncio.CancelledError as cancelled:
-            status, error = self._cancelled(str(cancelled))
-        except BaseException as failure:
-            status, error = Status.FAILED, record_error(_explain(failure), self.codec)
-            log.warning("run %r failed:\n%s", self.id, error_facts(error)["traceback"])
-        self._close()
-        self.engine.committer.add_end(self, self.finish(status, output, error))
-
-    def _cancelled(self, text: str) -> tuple[Status, str]:
-        """Give what a run ends as that ends by a cancellation: by the last one that was delivered."""
-        why = self.cancellation.reason or text
-        if self.cancellation.deadline_passed and self.claimed.deadline_at is not None:
-            return Status.FAILED, record_error(self.cancellation.exceeded(self.claimed.deadline_at), self.codec)
-        return Status.CANCELLED, record_error(asyncio.CancelledError(why), self.codec)
+    def _roll_back(self) -> bool:
+        """Begin the compensations, from now on shielded; True if they are done already."""
+        self.cancellation.shields += 1
+        name = f"{self.spec.name}:{self.id} rolls back"
+        context = self.engine.context.copy()
+        self._task = self.loop.create_root_task(self.ending.roll_back(), name, context, Branch(ROLLBACK_SCOPE))
+        self.loop.turn()
+        if self._doom is not None:
+            raise Unwound
+        return self._task.done()
 
     def finish(self, status: Status, output: str | None, error: str | None) -> Finish:
         """Make the record of the run's end, with the reason for which its children are to end with it."""
@@ -549,15 +544,3 @@ class Execution:
         due_at = self._next_due()
         self.unwind()
         return Release(self.row, self.claim, wake_at=due_at)
-
-
-def _explain(failure: BaseException) -> BaseException:
-    """Say what to write instead where a workflow awaited something of another loop."""
-    if isinstance(failure, RuntimeError) and "attached to a different loop" in str(failure):
-        explained = UsageError(
-            "a workflow body awaited a future that is not the run's own, which replay could not repeat; "
-            "put the call into a function decorated with @step and await that"
-        )
-        explained.__cause__ = failure
-        return explained
-    return failure

@@ -55,11 +55,23 @@ async def wait_durable(run: LiveRun) -> None:
     await call
 
 
+def compensate(run: LiveRun, spec: StepSpec, args: Args, kwargs: Kwargs) -> None:
+    """Register a step for the case that the run fails or is cancelled; noted in the journal."""
+    run.engine.definitions.use(spec)
+    checked, text = None, "null"
+    if spec.check_arguments:
+        checked = digest_arguments(spec.shape, args, kwargs, where=spec.arguments)
+        text = encode_arguments(run.codec, spec.shape, args, kwargs, where=spec.arguments)
+        args, kwargs = copy.deepcopy((args, kwargs))
+    run.record("on_rollback", spec.name, checked, lambda _: (text, ()))
+    run.ending.compensations.append((spec, args, kwargs))
+
+
 def call_in_thread(run: LiveRun, target: Any, args: Args, kwargs: Kwargs) -> asyncio.Future[Any]:
     """Serve `asyncio.to_thread(definition, …)` in a workflow body."""
     spec = getattr(target, "spec", None)
     if isinstance(spec, StepSpec | WorkflowSpec):
-        return _call(run, spec, args, kwargs)
+        return call_definition(run, spec, args, kwargs)
     name = getattr(target, "__qualname__", repr(target))
     raise UsageError(
         f"a workflow body may not run {name} in a thread: replay could not repeat it; "
@@ -68,10 +80,11 @@ def call_in_thread(run: LiveRun, target: Any, args: Args, kwargs: Kwargs) -> asy
 
 
 async def _awaited(run: LiveRun, spec: StepSpec | WorkflowSpec, args: Args, kwargs: Kwargs) -> Any:
-    return await _call(run, spec, args, kwargs)
+    return await call_definition(run, spec, args, kwargs)
 
 
-def _call(run: LiveRun, spec: StepSpec | WorkflowSpec, args: Args, kwargs: Kwargs) -> Call:
+def call_definition(run: LiveRun, spec: StepSpec | WorkflowSpec, args: Args, kwargs: Kwargs) -> Call:
+    """Make the call, for whoever awaits it at once."""
     run.check_alive()
     call = _step_call(run, spec, args, kwargs) if isinstance(spec, StepSpec) else _child_call(run, spec, args, kwargs)
     run.ask(call)

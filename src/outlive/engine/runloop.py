@@ -285,10 +285,16 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._tasks.append(task)
         return task
 
-    def create_root_task(self, coro: Coroutine[Any, Any, Any], name: str, context: contextvars.Context) -> RunTask:
-        """Make the task of the workflow itself, whose scope is empty."""
+    def create_root_task(
+        self,
+        coro: Coroutine[Any, Any, Any],
+        name: str,
+        context: contextvars.Context,
+        branch: Branch | None = None,
+    ) -> RunTask:
+        """Make the task of the workflow itself, whose scope is empty, or one that takes its place in a branch."""
         task = RunTask(coro, loop=self, name=name, context=context)
-        task.branch, task.context = self.root, context
+        task.branch, task.context = branch or self.root, context
         self._tasks.append(task)
         return task
 
