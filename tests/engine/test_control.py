@@ -435,6 +435,41 @@ async def test_an_unknown_key_changes_nothing(url: str, ask: str) -> None:
         assert len([info async for info in app.runs()]) == 1
 
 
+@workflow
+async def hears() -> list[str]:
+    return [await outlive.receive("news", as_type=str), await do("between"), await outlive.receive("news", as_type=str)]
+
+
+async def test_a_message_that_was_received_after_the_point_is_received_again(url: str) -> None:
+    async with Outlive(url) as app:
+        run = await app.start(hears)
+        for word in ("one", "two"):
+            await run.send("news", word)
+        assert await run.result(timeout=LIMIT_S) == ["one", "between done", "two"]
+        await run.rewind("do#1")
+        assert await run.result(timeout=LIMIT_S) == ["one", "between done", "two"]
+
+
+@workflow
+async def asks() -> str:
+    promise = await outlive.promise(as_type=str)
+    done.append(promise.token)
+    await do("asked")
+    return str(await promise)
+
+
+async def test_a_promise_that_was_made_after_the_point_is_made_again(url: str) -> None:
+    async with Outlive(url) as app:
+        run = await app.start(asks)
+        await recorded(run, "do#1")
+        await run.rewind((await run.entries())[0].key)
+        await reached("asked", 2)
+        first, _, second, _ = done
+        assert first != second
+        await app.settle(second, value="yes")
+        assert await run.result(timeout=LIMIT_S) == "yes"
+
+
 # -- fork -------------------------------------------------------------------------
 async def test_a_fork_is_a_run_of_its_own(url: str) -> None:
     async with Outlive(url) as app:

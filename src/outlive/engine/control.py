@@ -100,7 +100,7 @@ class Control:
             texts = {}
             for place, value in patch.items():
                 entry = kept.get(place)
-                if entry is None or entry.outcome != "ok" or entry.kind in control.WITHOUT_VALUE:
+                if entry is None or entry.outcome != "ok" or entry.kind not in control.PATCHABLE:
                     raise RunRefused(run_id, f"{place!r} cannot be patched: no value is recorded there before {key!r}")
                 codec = codec_for(run.codec, [engine.codec], what=f"the journal of run {run_id!r}")
                 texts[place] = codec.encode(value, where=f"patch of {place}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from outlive.clock import Clock, DatabaseClock

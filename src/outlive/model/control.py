@@ -17,9 +17,7 @@ from outlive.model.reads import EntryRow, RunRow
 from outlive.model.status import Status
 
 ROLLBACK_SCOPE = "rollback/"
-WITHOUT_VALUE = frozenset(
-    {"start", "timer", "cancel", "durable", "on_rollback", "patch"}
-)  # nothing that a fork could patch
+PATCHABLE = frozenset({"step", "transaction", "child", "receive", "now", "random", "uuid"})  # kinds that have a value
 
 _CANCELLED = "asyncio.exceptions.CancelledError"
 

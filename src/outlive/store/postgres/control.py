@@ -83,7 +83,8 @@ async def _reopen(send: Send, reopening: Reopening) -> None:
     ended = not await send("lock_live", row=row)
     await send("insert_generation", row=row, action=reopening.action)
     await send("keep_past", row=row, keys=[*reopening.dropped, *reopening.awaited])
-    await send("delete_entries", row=row, keys=reopening.dropped)
+    for block in ("delete_entries", "return_messages", "delete_promises"):
+        await send(block, row=row, keys=reopening.dropped)
     for key, value in reopening.awaited.items():
         await send("await_again", row=row, key=key, value=value)
     await send("begin_generation", row=row)

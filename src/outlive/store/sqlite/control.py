@@ -96,7 +96,8 @@ def _reopen(db: Connection, reopening: Reopening, now: float) -> None:
     ended = not db.rows(SQL["lock_live"], (reopening.row,))
     db.run(SQL["insert_generation"], {**row, "action": reopening.action, "now": now})
     db.run(SQL["keep_past"], {**row, "keys": json.dumps([*reopening.dropped, *reopening.awaited])})
-    db.run(SQL["delete_entries"], {**row, "keys": json.dumps(reopening.dropped)})
+    for block in ("delete_entries", "return_messages", "delete_promises"):
+        db.run(SQL[block], {**row, "keys": json.dumps(reopening.dropped)})
     for key, value in reopening.awaited.items():
         db.run(SQL["await_again"], {**row, "key": key, "value": value})
     db.run(SQL["begin_generation"], {**row, "now": now})

@@ -56,6 +56,14 @@ where e.row = :row and e.key = any (cast(:keys as text[]))
 -- Takes them out of the journal.
 delete from outlive.entries e where e.row = :row and e.key = any (cast(:keys as text[]))
 
+-- name: return_messages
+-- Makes messages that were received there unread again.
+update outlive.messages m set received_by = null where m.row = :row and m.received_by = any (cast(:keys as text[]))
+
+-- name: delete_promises
+-- Deletes promises that were made there: they are made again, with other tokens.
+delete from outlive.promises p where p.row = :row and p.key = any (cast(:keys as text[]))
+
 -- name: await_again
 -- Makes the entry of an awaited child what it was while the child went on.
 update outlive.entries e set outcome = 'started', seq = null, value = :value, error = null, finished_at = null,

@@ -53,6 +53,14 @@ WHERE e.row = :row AND e.key IN (SELECT value FROM json_each(:keys))
 -- Takes them out of the journal.
 DELETE FROM ol_entries WHERE row = :row AND key IN (SELECT value FROM json_each(:keys))
 
+-- name: return_messages
+-- Messages that were received there are unread again.
+UPDATE ol_messages SET received_by = NULL WHERE row = :row AND received_by IN (SELECT value FROM json_each(:keys))
+
+-- name: delete_promises
+-- Promises that were made there are made again, with other tokens.
+DELETE FROM ol_promises WHERE row = :row AND key IN (SELECT value FROM json_each(:keys))
+
 -- name: await_again
 -- Makes the entry of an awaited child what it was while the child went on.
 UPDATE ol_entries
