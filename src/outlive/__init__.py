@@ -2,7 +2,7 @@
 
 from outlive import ambient, errors, messages, sync, versions
 from outlive.ambient import *
-from outlive.app import Outlive, RunPage
+from outlive.app import Outlive
 from outlive.control import AuditEntry
 from outlive.definitions import step, transaction, workflow
 from outlive.errors import *
@@ -11,6 +11,7 @@ from outlive.model.definition import Retry, StepInfo, WorkflowInfo
 from outlive.model.status import Status
 from outlive.run import Entry, Run, RunInfo
 from outlive.schedules import ScheduleInfo
+from outlive.search import RunPage
 from outlive.versions import *
 
 __version__ = "0.1.0"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterable, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from outlive.clock import Duration, to_instant
+from outlive.clock import Duration
+from outlive.codec.jsontext import JsonCodec
 from outlive.codec.payload import encode_arguments
 from outlive.control import Audited
 from outlive.definitions import spec_of
@@ -15,24 +14,20 @@ from outlive.engine.engine import Engine
 from outlive.errors import RunExists, RunNotFound, UsageError
 from outlive.ids import check_id
 from outlive.messages import Messages, make_message
+from outlive.model.attributes import check_attributes
 from outlive.model.definition import WorkflowSpec
-from outlive.model.options import (
-    check_deadline,
-    check_key,
-    check_name,
-    check_priority,
-    check_queue,
-    check_statuses,
-    check_wait,
-)
-from outlive.model.reads import RunQuery
+from outlive.model.options import check_deadline, check_key, check_name, check_priority, check_queue, check_wait
 from outlive.model.writes import NewRun
-from outlive.run import Run, RunInfo, make_info
+from outlive.retention import Retention
+from outlive.run import Run
 from outlive.schedules import Schedules
+from outlive.search import Search
 from outlive.versions import Versions
 
+_PLAIN = JsonCodec()  # of attributes: a database cannot search what it cannot read
 
-class Outlive(Audited, Messages, Schedules, Versions):
+
+class Outlive(Audited, Messages, Retention, Schedules, Search, Versions):
     """Durable workflows in one database. Use it as `async with Outlive(url) as app:`.
 
     `include`: modules, package names or definitions to serve; None serves every
@@ -91,8 +86,7 @@ class Outlive(Audited, Messages, Schedules, Versions):
             deadline_s=check_deadline(deadline),
         )
         if attributes is not None:
-            shown = _check_mapping(attributes, "attributes=…")
-            run.attributes = engine.codec.encode(shown, where=f"attributes of run {run.id}")
+            run.attributes = _PLAIN.encode(check_attributes(attributes), where=f"attributes of run {run.id}")
         if spec is not None:
             engine.definitions.use(spec)
         messages = [make_message(engine, run.id, *message) for message in send]
@@ -126,67 +120,6 @@ class Outlive(Audited, Messages, Schedules, Versions):
             raise RunNotFound(id)
         spec = engine.definitions.find(row.workflow)
         return Run(self._engine, row.id, row.row, _result_of(spec), created=False)
-
-    def runs(
-        self,
-        *,
-        status: str | Iterable[str] | None = None,
-        workflow: str | None = None,
-        queue: str | None = None,
-        id_prefix: str | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        limit: int = 100,
-        after: int | None = None,
-    ) -> Page:
-        """List runs, newest first: await it for one page, or iterate over all with `async for`."""
-        if limit < 1 or not isinstance(after, int | None):
-            raise UsageError("limit=… is at least 1, and after=… is the `next` of a page")
-        query = RunQuery(
-            statuses=check_statuses(status),
-            workflow=workflow,
-            queue=queue,
-            id_prefix=id_prefix,
-            created_after=to_instant(created_after) if created_after is not None else None,
-            created_before=to_instant(created_before) if created_before is not None else None,
-            limit=limit,
-            after=after,
-        )
-        return Page(self._engine(), query)
-
-
-@dataclass(frozen=True)
-class RunPage:
-    """One page of runs; `next` is the cursor of the following page, None at the end."""
-
-    items: list[RunInfo]
-    next: int | None
-
-
-class Page:
-    """A list of runs that is read when it is awaited or iterated over."""
-
-    def __init__(self, engine: Engine, query: RunQuery) -> None:
-        self._engine = engine
-        self._query = query
-
-    def __await__(self) -> Generator[Any, None, RunPage]:
-        return self._read(self._query).__await__()
-
-    async def _read(self, query: RunQuery) -> RunPage:
-        rows = await self._engine.store.list_runs(query)
-        items = [make_info(row, self._engine.codec) for row in rows]
-        return RunPage(items, rows[-1].row if len(rows) == query.limit else None)
-
-    async def __aiter__(self) -> AsyncIterator[RunInfo]:
-        query = self._query
-        while True:
-            page = await self._read(query)
-            for item in page.items:
-                yield item
-            if page.next is None:
-                return
-            query = replace(query, after=page.next)
 
 
 def _result_of(spec: WorkflowSpec | None) -> Any:

@@ -37,6 +37,11 @@ class Ids:
         self._last_row_id = made if made > self._last_row_id else self._last_row_id + 1
         return self._last_row_id
 
+    @staticmethod
+    def first_row(at: float) -> int:
+        """Give a number below every row id that is made from then on."""
+        return max(0, int((at - _ROW_EPOCH_S) * 1000)) << _ROW_CHANCE_BITS
+
     def run_id(self, now: float) -> str:
         """Give a UUID version 7 (RFC 9562) as text."""
         millis = int(now * 1000) & ((1 << 48) - 1)

@@ -7,6 +7,16 @@ BLOB_THRESHOLD_CHARS = 64 * 1024  # a larger payload is committed apart from the
 ERROR_TEXT_MAX_CHARS = 8_000  # message or traceback kept of one error
 ERROR_CAUSES_MAX = 8  # links of a recorded cause chain
 
+ATTRIBUTES_MAX = 50  # of one run: each is a row and two index entries
+ATTRIBUTE_NAME_MAX_CHARS = 100
+ATTRIBUTE_VALUE_MAX_CHARS = 200  # of one that is indexed: a longer text is kept, and not searched for
+QUERY_MAX_CHARS = 4_000  # of a query over runs, as a person or a program writes it
+QUERY_VALUES_MAX = 50  # alternatives of one condition: each may walk an index of its own
+COUNT_MAX_RUNS = 10_000  # a count goes no further unless asked: nobody reads the digits beyond
+PRUNE_BATCH_RUNS = 200  # runs deleted in one transaction: nobody waits longer than for these
+PRUNE_REST = 1.0  # after each batch everything else has its turn, for so many times what it took
+ROW_TIME_SLACK_S = 3_600.0  # a row number tells when its writer drew it: how far a run's creation may be from that
+
 PRIORITY_MAX = 2**31 - 1  # what an integer column of PostgreSQL holds
 WAIT_MAX_S = 100 * 365.25 * 86_400.0  # of a delay or deadline: a longer one is a mistake, and calendars end
 

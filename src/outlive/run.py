@@ -15,16 +15,14 @@ from outlive.control import Controlled
 from outlive.engine.engine import Engine
 from outlive.errors import RunCancelled, RunFailed, RunNotFound, RunOnHold, RunTimedOut, StepFailed, UsageError
 from outlive.messages import Item, call_run, make_message, post, read_stream, read_value
+from outlive.model.attributes import read_attributes
 from outlive.model.reads import EndedRun, EntryRow, RunRow
 from outlive.model.status import Status
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known of a run. Times are aware UTC datetimes; `parent` is the parent's id.
-
-    `attributes` is None too where the run was written by a codec that this app does not have.
-    """
+    """What is known of a run. Times are aware UTC; `parent` is the parent's id; `attributes` are plain JSON data."""
 
     id: str
     workflow: str
@@ -79,8 +77,7 @@ class Run(Controlled):
 
     async def info(self) -> RunInfo:
         """Read what is known of the run."""
-        row, codec = await self._read(), self._engine().codec
-        return make_info(row, codec)
+        return make_info(await self._read())
 
     async def entries(self, generation: int | None = None) -> list[Entry]:
         """Read the run's journal, by seq; calls that have only started come last.
@@ -178,9 +175,8 @@ class Run(Controlled):
         return row
 
 
-def make_info(row: RunRow, codec: Codec) -> RunInfo:
+def make_info(row: RunRow) -> RunInfo:
     """Make the public record of a run from its row."""
-    readable = row.attributes is not None and row.codec == codec.id
     return RunInfo(
         id=row.id,
         workflow=row.workflow,
@@ -189,7 +185,7 @@ def make_info(row: RunRow, codec: Codec) -> RunInfo:
         queue=row.queue,
         priority=row.priority,
         key=row.key,
-        attributes=codec.decode(row.attributes or "null", where="attributes") if readable else None,
+        attributes=read_attributes(row.attributes),
         parent=row.parent_id,
         created_at=to_datetime(row.created_at),
         started_at=to_datetime(row.started_at) if row.started_at is not None else None,

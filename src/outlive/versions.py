@@ -15,7 +15,7 @@ from outlive.errors import RunNotFound, UsageError
 from outlive.ids import check_id
 from outlive.model.frozen import FrozenJournal
 from outlive.model.options import check_name, check_statuses
-from outlive.model.reads import EntryRow, RunQuery, RunRow
+from outlive.model.reads import EntryRow, Match, RunQuery, RunRow
 from outlive.model.status import Status
 from outlive.opened import Opened
 
@@ -77,7 +77,8 @@ class Versions(Opened):
             if row is None:
                 raise RunNotFound(run_id)
             yield _freeze(row, await store.list_entries(run_id))
-        query = RunQuery(statuses=check_statuses(status), workflow=workflow, limit=_PAGE_RUNS)
+        named = (Match("workflow", (workflow,)),) if workflow is not None else ()
+        query = RunQuery(statuses=check_statuses(status) or None, where=named, limit=_PAGE_RUNS)
         rows = [] if ids else await store.list_runs(query)
         while rows:
             entries = await store.load_entries([row.row for row in rows])

@@ -7,11 +7,12 @@ import os
 import time
 from typing import Any
 
+from outlive.ids import Ids
 from outlive.model.reads import WorkerRow
 from outlive.model.writes import Batch, EntryWrite, Fence, Finish, Mark, NewRun, Release
 from outlive.store.interface import Store
 
-_numbers = itertools.count(1_000)
+_numbers = itertools.count(Ids.first_row(time.time()))  # as writers draw them
 
 LEASE_S = 60.0
 EXPIRED_S = -1.0  # a lease that has run out when it is given

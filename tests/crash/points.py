@@ -27,6 +27,7 @@ PASSAGES = {
     "add_request": (3,),
     "claim": (2,),
     "commit": (3, 8, 13, 21, 27),
+    "prune": (2,),
     "register": (2,),
     "session": (2,),
     "start_in": (2,),

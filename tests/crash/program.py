@@ -32,6 +32,7 @@ from outlive import (
     ScheduleNotFound,
     Status,
     StoreUnavailable,
+    retention,
 )
 from outlive.engine import roster
 from tests.crash import bank, databases, scenario
@@ -46,6 +47,7 @@ from tests.crash.scenario import (
     listens,
     mends,
     order,
+    passes_away,
     starts_in_transaction,
     talks,
     waits_for_ever,
@@ -54,6 +56,7 @@ from tests.support.faults import arm_from_environment
 
 T = TypeVar("T")
 
+DOOMED = 5  # runs that are pruned, two at a time
 PAUSE_S = 0.01  # between two looks at a run
 BULK = "<" + "large " * 15_000
 STAGE_ONE = ("order", "branches")  # the first app is closed when these have ended; the rest is still going
@@ -113,7 +116,23 @@ async def drive(url: str, lease_s: float, linger_s: float) -> None:
     async with opened(url, lease=lease_s) as app:
         await start(app, errand, 99, id=scenario.FINAL_ID)
         await wait_for(app, scenario.FINAL_ID)
+        await start_doomed(app)
+        await prune_doomed(app)
     say("done")
+
+
+async def start_doomed(app: Outlive) -> None:
+    """Start runs that fail, and wait for their ends."""
+    for number in range(DOOMED):
+        run = await start(app, passes_away, id=f"doomed-{number}")
+        with suppress(ValueError):
+            await wait_for(app, run.id)
+
+
+async def prune_doomed(app: Outlive) -> None:
+    """Prune what has failed; each is on disk in the archive before it is gone."""
+    archive = scenario.ledger.with_name("archive")
+    await insist(lambda: app.prune(0, status="failed", archive=archive))
 
 
 async def start_all(app: Outlive) -> None:
@@ -154,7 +173,7 @@ async def wait_for(app: Outlive, run_id: str) -> None:
 
 async def list_ids(app: Outlive) -> list[str]:
     """List the runs; those that `family` starts are there when it has ended, and it is waited for before them."""
-    return ["family", *[info.id async for info in app.runs() if info.parent is None], *await children_of(app)]
+    return ["family", *[info.id async for info in app.runs("-parent:* -id:doomed-*")], *await children_of(app)]
 
 
 async def children_of(app: Outlive) -> list[str]:
@@ -287,6 +306,21 @@ async def connected(url: str) -> AsyncIterator[Any]:
         await connection.close()
 
 
+# -- pruning --------------------------------------------------------------------
+async def doom(url: str, lease_s: float, linger_s: float) -> None:
+    """Leave runs that are to be pruned."""
+    async with opened(url, lease=lease_s) as app:
+        await start_doomed(app)
+        say("done")
+
+
+async def prune(url: str, lease_s: float, linger_s: float) -> None:
+    """Prune them."""
+    async with opened(url, lease=lease_s) as app:
+        await prune_doomed(app)
+        say("done")
+
+
 # -- one run ------------------------------------------------------------------
 async def wait(url: str, lease_s: float, linger_s: float) -> None:
     """Start one run and wait for it."""
@@ -319,7 +353,15 @@ async def replay_shapes(url: str, lease_s: float, linger_s: float) -> None:
     say("done")
 
 
-SHAPED = {"drive-shapes": drive_shapes, "replay-shapes": replay_shapes}
+ROLES = {
+    "bulk": bulk,
+    "doom": doom,
+    "drive": drive,
+    "drive-shapes": drive_shapes,
+    "prune": prune,
+    "replay-shapes": replay_shapes,
+    "wait": wait,
+}
 
 
 # -- a worker -----------------------------------------------------------------
@@ -362,6 +404,7 @@ def main() -> None:
     role, url, ledger, lease_s, linger_s = sys.argv[1:6]
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
     roster.RESIDENT_IDLE_RUNS = 0  # waiting runs leave memory at once
+    retention.PRUNE_BATCH_RUNS = 2
     scenario.ledger = bank.ledger = Path(ledger)
     scenario.bind_sessions(url)
     faulthandler.register(signal.SIGUSR1)  # the parent asks where a child hangs
@@ -370,7 +413,7 @@ def main() -> None:
         _run(serve(url, float(lease_s)))
     else:
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        _run({"bulk": bulk, "drive": drive, "wait": wait, **SHAPED}[role](url, float(lease_s), float(linger_s)))
+        _run(ROLES[role](url, float(lease_s), float(linger_s)))
 
 
 if __name__ == "__main__":

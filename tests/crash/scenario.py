@@ -260,6 +260,11 @@ async def is_rewound() -> list[str]:
     return [first, await label("second")]
 
 
+@workflow
+async def passes_away() -> None:
+    raise ValueError("so that it can be told from the others, and pruned")
+
+
 # -- what goes wrong in user code ----------------------------------------------
 @step
 async def stall() -> int:

@@ -23,9 +23,7 @@ ONE_SIDED = {
         list_due list_held_cancels list_lanes list_mailed list_newly_awaited list_requested list_suspects
         list_unfinished pin_live quarantine_owned read_claimable release_owned take_owned
     """,
-    "SQLite puts a listing together from blocks whose filters may be NULL, PostgreSQL from those that are set": """
-        narrow_to_live narrow_to_unsuccessful order_newest walk_lanes where_id where_parent where_query
-    """,
+    "parts of SQLite's statements that are functions and views of PostgreSQL": "derive_status walk_lanes",
     "SQLite creates its first table itself and has a bug that concerns several processes on one file": """
         count_other_processes create_meta
     """,
@@ -57,8 +55,8 @@ def _strings(folder: Path) -> frozenset[str]:
     """Give every string in the Python files of a store, and the attribute names they use."""
     found = set()
     for module in MODULES.values():
-        if not module.path.is_relative_to(folder):
-            continue
+        if not module.path.is_relative_to(folder) and module.path.parent != folder.parent:
+            continue  # what both stores share is beside them
         for node in ast.walk(module.tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.add(node.value)
@@ -72,7 +70,7 @@ def test_block(path, name, body):
     first = body.strip().splitlines()[0]
     assert first.startswith("-- "), f"{place}: a comment line below the name says what the block does"
     store = SQLITE if path.is_relative_to(SQLITE) else POSTGRES
-    assert name in _strings(store), f"{place}: no .py file of this store names it"
+    assert name in _strings(store), f"{place}: no .py file of this store, or beside it, names it"
 
 
 def test_names_are_unique_within_a_store():

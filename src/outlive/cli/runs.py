@@ -20,6 +20,7 @@ def runs() -> None:
 
 
 @runs.command("ls")
+@click.argument("query", nargs=-1)
 @click.option(
     "--status", multiple=True, type=click.Choice(_STATUSES), help="Only runs of this status; may be repeated."
 )
@@ -29,11 +30,11 @@ def runs() -> None:
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1_000), help="How many at most.")
 @click.option("--after", metavar="CURSOR", type=int, help="Go on behind the page that gave this cursor.")
 @common_options
-def ls(settings: Settings, status: tuple[str, ...], **filters: Any) -> None:
-    """List runs, newest first."""
+def ls(settings: Settings, query: tuple[str, ...], status: tuple[str, ...], **filters: Any) -> None:
+    """List the runs that QUERY means, newest first: status:failed workflow:checkout age:<1h tenant:42."""
 
     async def read(client: Outlive) -> Any:
-        return await client.runs(status=[Status(one) for one in status] or None, **filters)
+        return await client.runs(" ".join(query), status=[Status(one) for one in status] or None, **filters)
 
     page = with_client(settings, read)
     if settings.json:

@@ -164,15 +164,33 @@ class TakenOver:
     quarantined: list[str]
 
 
+@dataclass(slots=True, frozen=True)
+class Match:
+    """A column or attribute that has one of these values, or begins with one of `prefixes`; negated: none of them.
+
+    The empty prefix stands for every value: the run has one.
+    """
+
+    field: str
+    values: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    negated: bool = False
+    is_attribute: bool = False
+
+
 @dataclass(slots=True)
 class RunQuery:
-    """A filter over runs; newest first; `after` is the row of the last run seen."""
+    """A filter over runs, newest first unless `oldest_first`; `after` is the row of the last run seen.
 
-    statuses: tuple[str, ...] = ()
-    workflow: str | None = None
-    queue: str | None = None
-    id_prefix: str | None = None
+    Without `statuses` every status will do. Instants: from `…_after` on, before `…_before`.
+    """
+
+    statuses: tuple[str, ...] | None = None
+    where: tuple[Match, ...] = ()
     created_after: float | None = None
     created_before: float | None = None
+    finished_after: float | None = None
+    finished_before: float | None = None
     after: int | None = None
     limit: int = 100
+    oldest_first: bool = False

@@ -30,6 +30,7 @@ from outlive.model.reads import (
     VersionRow,
     WorkerRow,
 )
+from outlive.model.retention import Prunable
 from outlive.model.schedule import ScheduleRow, ScheduleWrite
 from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, Fork, NewRun, Note, Reopening
 
@@ -251,12 +252,34 @@ class Store(Protocol):
 
     # -- reading ------------------------------------------------------------
     async def find_run(self, run_id: str) -> RunRow | None: ...
-    async def list_runs(self, query: RunQuery) -> list[RunRow]: ...
     async def list_entries(self, run_id: str) -> list[EntryRow]: ...
     async def list_ended(self, rows: Sequence[int]) -> list[EndedRun]:
         """Read those of these runs that have ended or are held."""
 
     async def list_children(self, row: int, *, unfinished: bool) -> list[RunRow]: ...
+
+    # -- search -------------------------------------------------------------
+    async def list_runs(self, query: RunQuery) -> list[RunRow]:
+        """Read the runs that a query means, at most its limit, through an index in the order of rows."""
+
+    async def list_ids(self, query: RunQuery) -> list[tuple[int, str]]:
+        """Read only their rows and ids."""
+
+    async def count_runs(self, query: RunQuery) -> int:
+        """Count them, up to the query's limit."""
+
+    # -- retention ----------------------------------------------------------
+    async def list_prunable(self, query: RunQuery) -> list[Prunable]:
+        """Read what decides whether the runs of a query, all of them finished, may be pruned."""
+
+    async def read_runs(self, rows: Sequence[int]) -> list[RunRow]:
+        """Read those of these runs that are there."""
+
+    async def prune(self, rows: Sequence[int], finished_before: float) -> int:
+        """Delete those of these runs that may be pruned together, with all that is their own; give how many.
+
+        Decides again, in the same transaction: a run that is unfinished by now, or that a parent awaits, stays.
+        """
 
     # -- schedules ----------------------------------------------------------
     async def write_schedule(

@@ -17,8 +17,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import asdict
 
+from outlive.model.attributes import index_attributes
 from outlive.model.mail import NewItem, NewMessage, NewPromise, NewValue, Receipt, Settlement, SideRow
-from outlive.model.writes import Batch, EntryWrite, Fence, Mark
+from outlive.model.writes import Batch, EntryWrite, Fence, Mark, NewRun
 from outlive.store.blobs import Blobs
 from outlive.store.interface import WriteRefused, check_unfenced
 from outlive.store.postgres.statements import Statement, named_block, number_parameters
@@ -76,6 +77,7 @@ def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
     blobs = Blobs()
     if batch.large:
         batch = blobs.move_out_of(batch)
+    attributes = list_attributes(batch.starts)
     records: dict[str, Sequence[Any]] = {
         "entry": _settle_within(batch.entries),
         "run": sorted(batch.starts, key=_ID),  # two batches that insert the same ids wait in the same order
@@ -87,6 +89,7 @@ def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
         "pass_fence" if fence is None else "lock_fence",
         "insert_entries" if batch.entries else "skip_entries",
         "insert_runs" if batch.starts else "skip_runs",
+        *(["insert_attributes"] if attributes["attribute_row"] else []),
         *(["insert_blobs"] if blobs else []),
         *(part for kind, part in _PARTS.items() if records[kind]),
     ]
@@ -103,6 +106,7 @@ def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
         "worker": fence and fence.worker,
         "epoch": fence and fence.epoch,
         "request": batch.handled_requests,
+        **attributes,
         "blob_row": [blob.row for blob in blobs],
         "blob_name": [blob.name for blob in blobs],
         "blob_text": [blob.text for blob in blobs],  # no JSON within JSON: that takes thrice as long
@@ -119,6 +123,15 @@ def _sort_sides(sides: Sequence[SideRow]) -> Iterable[tuple[str, str, list[dict[
     for place, side in enumerate(sides):
         found.setdefault(_SIDES[type(side)], []).append({"place": place, **asdict(side)})
     return ((kind, part, records) for (kind, part), records in found.items())
+
+
+def list_attributes(runs: Sequence[NewRun]) -> dict[str, list[Any]]:
+    """Give what is searched for of these runs, a column each."""
+    rows = [
+        (run.row, *found) for run in runs if run.attributes is not None for found in index_attributes(run.attributes)
+    ]
+    names = ("attribute_row", "attribute_name", "attribute_value")
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 
 def _as_json(records: Mapping[str, Sequence[Any]]) -> dict[str, str]:

@@ -109,6 +109,7 @@ async def _fork(send: Send, fork: Fork, note: Note) -> ExistingRun | None:
         raise GenerationEnded
     await send("copy_entries", row=row, origin=origin, keys=fork.kept)
     await send("copy_blobs", row=row, origin=origin)
+    await send("copy_attributes", row=row, origin=origin)
     for key, value in fork.patch.items():
         await send("patch_entry", row=row, key=key, value=value)
     await send("place_fork", row=row, origin=origin)

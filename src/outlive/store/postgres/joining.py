@@ -17,7 +17,7 @@ from outlive.errors import SchemaMismatch, UsageError
 from outlive.model.writes import ExistingRun, NewRun
 from outlive.store.blobs import Blobs
 from outlive.store.interface import RowTaken, WriteRefused
-from outlive.store.postgres.commit import combine
+from outlive.store.postgres.commit import combine, list_attributes
 from outlive.store.postgres.endings import sqlstate
 from outlive.store.postgres.statements import PARAMETER, named_block, number_parameters
 
@@ -25,7 +25,7 @@ from outlive.store.postgres.statements import PARAMETER, named_block, number_par
 @cache
 def start_statement() -> str:
     """Give that of a batch that starts one run, but a row number that is taken does not abort the transaction."""
-    text = combine("pass_fence", "skip_entries", "insert_runs", "insert_blobs")
+    text = combine("pass_fence", "skip_entries", "insert_runs", "insert_attributes", "insert_blobs")
     return text.replace("on conflict (id) do nothing", "on conflict do nothing")
 
 
@@ -38,6 +38,7 @@ async def start_in(connection: Any, run: NewRun) -> ExistingRun | None:
         "blob_name": [blob.name for blob in blobs],
         "blob_text": [blob.text for blob in blobs],
         "worker": None,
+        **list_attributes([run]),
     }
     try:
         if (await _fetch_row(connection, start_statement(), values))[1]:

@@ -1,7 +1,6 @@
-"""The store's reads: runs, entries, ends, requests and workers as plain values. Each is one statement, so one snapshot.
+"""The store's reads: runs, entries, ends, requests and workers as plain values.
 
-Invariant: the text of a listing depends on which filters are set, never on
-their values.
+Each is one statement, so one snapshot.
 """
 
 from __future__ import annotations
@@ -9,47 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from outlive.model.reads import Claimed, EndedRun, EntryRow, RequestRow, RunQuery, RunRow, WorkerRow
-from outlive.model.status import Status
+from outlive.model.reads import Claimed, EndedRun, EntryRow, RequestRow, RunRow, WorkerRow
 from outlive.model.writes import Fence
 from outlive.store.interface import FenceLost
 from outlive.store.postgres.database import Database
-from outlive.store.postgres.statements import named_block
-
-# What a live row of a derived status looks like; the status itself is tested again.
-_LIVE = {
-    Status.PAUSED: "l.hold = 'paused'",
-    Status.QUARANTINED: "l.hold = 'quarantined'",
-    Status.RUNNING: "l.owner is not null",
-    Status.SUSPENDED: "l.owner is null and l.started_at is not null",
-    Status.SCHEDULED: "l.owner is null and l.started_at is null and l.wake_at > now()",
-    Status.QUEUED: "l.owner is null and l.started_at is null",
-}
-_FILTERS = {
-    "id": "r.id = {}",
-    "parent": "r.parent = {}",
-    "workflow": "r.workflow = {}",
-    "queue": "r.queue = {}",
-    "id_prefix": "starts_with(r.id, {})",
-    "created_after": "r.created_at >= to_timestamp({}::float8)",
-    "created_before": "r.created_at < to_timestamp({}::float8)",
-    "after": "r.row < {}",
-}
-_UNSUCCESSFUL = {Status.FAILED, Status.CANCELLED}
+from outlive.store.postgres.statements import Statement, named_block, number_parameters
 
 
 class Reading(Database):
     """The reads of a Store."""
 
     async def find_run(self, run_id: str) -> RunRow | None:
-        rows = await self._list(*compose_list(RunQuery(), run_id=run_id))
+        rows = await self._list("where_id", id=run_id)
         return rows[0] if rows else None
 
-    async def list_runs(self, query: RunQuery) -> list[RunRow]:
-        return await self._list(*compose_list(query))
-
-    async def _list(self, text: str, arguments: list[Any]) -> list[RunRow]:
-        return [RunRow(**row) for row in await self._pool.fetch(text, arguments)]
+    async def _list(self, where: str, **values: Any) -> list[RunRow]:
+        query = select_runs(named_block(where))
+        return [RunRow(**row) for row in await self._pool.fetch(query.text, query.arguments(values))]
 
     async def list_entries(self, run_id: str) -> list[EntryRow]:
         return [to_entry(record) for record in await self._read("load_entries", rows=[], id=run_id)]
@@ -58,8 +33,8 @@ class Reading(Database):
         return [EndedRun(**row) for row in await self._read("list_ended", rows=list(rows))]
 
     async def list_children(self, row: int, *, unfinished: bool) -> list[RunRow]:
-        children = await self._list(*compose_list(RunQuery(), parent_row=row, unfinished=unfinished))
-        return sorted(children, key=lambda child: child.row)
+        children = await self._list("where_parent", parent=row, unfinished=unfinished)
+        return sorted(children, key=lambda child: child.row)  # few: to order them by an index would read all of it
 
     async def load_entries(self, rows: Sequence[int]) -> Mapping[int, list[EntryRow]]:
         entries: dict[int, list[EntryRow]] = {row: [] for row in rows}
@@ -85,43 +60,9 @@ class Reading(Database):
         return None if due_at is None else float(due_at)
 
 
-def compose_list(
-    query: RunQuery, run_id: str | None = None, parent_row: int | None = None, unfinished: bool = False
-) -> tuple[str, list[Any]]:
-    """Give the statement that lists runs by these filters, newest first, and its arguments.
-
-    The run of an id, and the children of a run, come all and in no order.
-    """
-    conditions: list[str] = []
-    arguments: list[Any] = []
-    for name, condition in _FILTERS.items():
-        value = {"id": run_id, "parent": parent_row}.get(name, getattr(query, name, None))
-        if value is not None:
-            arguments.append(value)
-            conditions.append(condition.format(f"${len(arguments)}"))
-    if unfinished:
-        conditions.append("r.status is null")
-    if narrower := _narrow(query.statuses):
-        conditions.append(narrower)
-    head = named_block("select_runs") + (f" where {' and '.join(conditions)}" if conditions else "") + ") v"
-    if query.statuses:
-        arguments.append(list(query.statuses))
-        head += f" where v.status = any (${len(arguments)}::text[])"
-    if run_id is None and parent_row is None:  # those are few: to order them by an index would read all of it
-        arguments.append(query.limit)
-        head += f" order by v.row desc limit ${len(arguments)}"
-    return head, arguments
-
-
-def _narrow(statuses: tuple[str, ...]) -> str | None:
-    """Give a condition that finds these statuses among few rows: derived ones have no index, and history is long."""
-    wanted: set[str] = set(statuses)
-    if wanted and wanted <= _LIVE.keys():
-        looks = " or ".join(f"({look})" for status, look in _LIVE.items() if status in wanted)
-        return f"r.row = any (array(select l.row from outlive.live l where {looks}))"
-    if wanted and wanted <= _UNSUCCESSFUL:
-        return "r.status in ('failed', 'cancelled')"
-    return None
+def select_runs(where: str) -> Statement:
+    """Give the statement that reads runs by a condition."""
+    return number_parameters(f"{named_block('select_runs')}\n{where}\n) v")
 
 
 def to_claimed(row: Any) -> Claimed:

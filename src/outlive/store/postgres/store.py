@@ -23,7 +23,9 @@ from outlive.store.postgres.control import Control
 from outlive.store.postgres.mail import Mail
 from outlive.store.postgres.ownership import Ownership
 from outlive.store.postgres.reading import Reading
+from outlive.store.postgres.retention import Retention
 from outlive.store.postgres.schedules import Schedules
+from outlive.store.postgres.search import Search
 from outlive.store.postgres.session import PostgresSession
 from outlive.store.postgres.statements import Statement
 from outlive.store.postgres.transaction import PostgresTransaction
@@ -32,7 +34,7 @@ from outlive.store.postgres.versions import Versions
 _COMMIT = hooks.declare_site("commit")
 
 
-class PostgresStore(Ownership, Control, Mail, Reading, Schedules, Versions):
+class PostgresStore(Ownership, Control, Mail, Reading, Search, Retention, Schedules, Versions):
     """One database. See `outlive.store.interface.Store` for what each method promises."""
 
     async def commit(self, batch: Batch, fence: Fence | None) -> Committed:

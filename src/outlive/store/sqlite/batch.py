@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
+from outlive.model.attributes import index_attributes
 from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, NewRun
 from outlive.store.blobs import Blob
 from outlive.store.interface import FenceLost, RowTaken, check_unfenced
@@ -84,6 +85,7 @@ def _insert_runs(db: Connection, runs: Iterable[NewRun], fence: Fence | None, no
     runs = list(runs)
     _write_rows(db, "insert_runs", [run_values(run, now) for run in runs])
     _write_rows(db, "insert_live", [live_values(run, fence, now) for run in runs])
+    _write_rows(db, "insert_attributes", [values for run in runs for values in attribute_values(run)])
 
 
 def run_values(run: NewRun, now: float) -> tuple[Any, ...]:
@@ -100,6 +102,10 @@ def live_values(run: NewRun, fence: Fence | None, now: float) -> tuple[Any, ...]
         return (run.row, run.claim_name, run.queue, run.priority, fence.worker, 1, None, 1, run.started_at)
     wake_at = min(now + run.delay_s, run.deadline_after(now) or float("inf"))
     return (run.row, run.claim_name, run.queue, run.priority, None, 0, wake_at, 0, None)
+
+
+def attribute_values(run: NewRun) -> list[tuple[Any, ...]]:
+    return [(run.row, name, value) for name, value in index_attributes(run.attributes)]
 
 
 def blob_values(blob: Blob) -> tuple[Any, ...]:

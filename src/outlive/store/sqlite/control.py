@@ -53,6 +53,7 @@ class Control(Database):
         db.run(SQL["insert_fork"], {**new, "id": fork.id, "deadline_at": deadline_at})
         db.run(SQL["copy_entries"], {"row": fork.row, "origin": origin, "keys": json.dumps(fork.kept)})
         db.run(SQL["copy_blobs"], {"row": fork.row, "origin": origin})
+        db.run(SQL["copy_attributes"], {"row": fork.row, "origin": origin})
         for key, value in fork.patch.items():
             db.run(SQL["patch_entry"], {"row": fork.row, "key": key, "value": value})
         db.run(SQL["place_fork"], new)

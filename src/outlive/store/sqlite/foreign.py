@@ -18,7 +18,7 @@ from outlive.errors import UsageError
 from outlive.model.writes import ExistingRun, NewRun
 from outlive.store.blobs import Blobs
 from outlive.store.interface import RowTaken, WriteRefused
-from outlive.store.sqlite.batch import SQL, blob_values, expand, live_values, run_values
+from outlive.store.sqlite.batch import SQL, attribute_values, blob_values, expand, live_values, run_values
 from outlive.store.sqlite.connect import Location
 from outlive.store.sqlite.failures import translated
 
@@ -37,7 +37,12 @@ def start_run(rows: Rows, run: NewRun, now: float) -> ExistingRun | None:
         raise RowTaken({run.row})
     blobs = Blobs()
     run = blobs.move_out_of_run(run)
-    for block, values in (("insert_runs", run_values(run, now)), ("insert_live", live_values(run, None, now))):
+    attributes = [("insert_attributes", values) for values in attribute_values(run)]
+    for block, values in (
+        ("insert_runs", run_values(run, now)),
+        ("insert_live", live_values(run, None, now)),
+        *attributes,
+    ):
         rows(expand(SQL[block], 1, len(values)), values)
     for blob in blobs:
         rows(SQL["insert_blobs"], blob_values(blob))

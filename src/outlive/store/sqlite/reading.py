@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-from outlive.model.reads import EndedRun, EntryRow, RequestRow, RunQuery, RunRow, WorkerRow
-from outlive.model.status import FINAL, Status
+from outlive.model.reads import EndedRun, EntryRow, RequestRow, RunRow, WorkerRow
 from outlive.model.writes import Fence
 from outlive.store.sqlite.batch import SQL, check_fence
 from outlive.store.sqlite.database import Database, reading
@@ -23,17 +21,12 @@ class Reading(Database):
 
     @reading
     def find_run(self, db: Connection, run_id: str) -> RunRow | None:
-        runs = _runs(db, self._wall(), ["where_id"], {"id": run_id})
+        runs = read_runs(db, self._wall(), SQL["where_id"], {"id": run_id})
         return runs[0] if runs else None
 
     @reading
     def list_children(self, db: Connection, row: int, *, unfinished: bool) -> list[RunRow]:
-        return _runs(db, self._wall(), ["where_parent"], {"parent": row, "unfinished": unfinished})
-
-    @reading
-    def list_runs(self, db: Connection, query: RunQuery) -> list[RunRow]:
-        filters = asdict(query) | {"statuses": json.dumps(query.statuses) if query.statuses else None}
-        return _runs(db, self._wall(), ["where_query", *_narrowing(set(query.statuses)), "order_newest"], filters)
+        return read_runs(db, self._wall(), SQL["where_parent"], {"parent": row, "unfinished": unfinished})
 
     @reading
     def load_entries(self, db: Connection, rows: Sequence[int]) -> Mapping[int, list[EntryRow]]:
@@ -69,14 +62,7 @@ class Reading(Database):
         return None if due_at is None else float(due_at)
 
 
-def _narrowing(statuses: set[str]) -> list[str]:
-    if statuses and not statuses & FINAL:
-        return ["narrow_to_live"]
-    if statuses and statuses <= {Status.FAILED, Status.CANCELLED}:
-        return ["narrow_to_unsuccessful"]
-    return []
-
-
-def _runs(db: Connection, now: float, blocks: list[str], parameters: dict[str, Any]) -> list[RunRow]:
-    sql = "\n".join(SQL[block] for block in ("select_runs", *blocks))
-    return [RunRow(*facts) for facts in db.rows(sql, {**parameters, "now": now})]
+def read_runs(db: Connection, now: float, where: str, parameters: dict[str, Any]) -> list[RunRow]:
+    """Read runs by a condition, which names few of them."""
+    head = SQL["select_runs"].replace("{status}", SQL["derive_status"])
+    return [RunRow(*facts) for facts in db.rows(f"{head}\n{where}", {**parameters, "now": now})]

@@ -1,4 +1,4 @@
-"""The store of one SQLite file: batches and transactions; reading.py and ownership.py have its other methods."""
+"""The store of one SQLite file: batches and transactions; its parent classes have the other methods."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from outlive.store.sqlite.drivers import Connection
 from outlive.store.sqlite.mail import Mail
 from outlive.store.sqlite.ownership import Ownership
 from outlive.store.sqlite.reading import Reading
+from outlive.store.sqlite.retention import Retention
 from outlive.store.sqlite.schedules import Schedules
+from outlive.store.sqlite.search import Search
 from outlive.store.sqlite.session import SqliteSession
 from outlive.store.sqlite.transaction import SqliteTransaction
 from outlive.store.sqlite.versions import Versions
@@ -24,7 +26,7 @@ from outlive.store.sqlite.writer import write
 _COMMIT = hooks.declare_site("commit")
 
 
-class SqliteStore(Ownership, Control, Mail, Reading, Schedules, Versions):
+class SqliteStore(Ownership, Control, Mail, Reading, Search, Retention, Schedules, Versions):
     """See `outlive.store.interface.Store` for what each method promises, and `Database` for the settings."""
 
     async def commit(self, batch: Batch, fence: Fence | None) -> Committed:

@@ -101,6 +101,17 @@ stored as (
   on conflict (row, name) do nothing
 )
 
+-- name: insert_attributes
+-- Inserts the attributes that people search for, of runs that this statement inserts.
+described as (
+  insert into outlive.run_attributes (row, name, value)
+  select g.row, g.name, g.value
+  from unnest(
+    cast(:attribute_row as bigint[]), cast(:attribute_name as text[]), cast(:attribute_value as text[])
+  ) as g (row, name, value)
+  where (g.row in (select s.row from started s)) is true
+)
+
 -- name: finish_run
 -- Ends runs that the worker still owns under this claim: deletes their live rows and requests, sets status and value.
 finishes as materialized (

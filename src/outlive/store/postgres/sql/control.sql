@@ -128,6 +128,11 @@ from outlive.entries e where e.row = :origin and e.key = any (cast(:keys as text
 insert into outlive.blobs (row, name, text)
 select :row, b.name, b.text from outlive.blobs b where b.row = :origin
 
+-- name: copy_attributes
+-- Copies what people search for.
+insert into outlive.run_attributes (row, name, value)
+select :row, a.name, a.value from outlive.run_attributes a where a.row = :origin
+
 -- name: patch_entry
 -- Puts another value in the place of a recorded one.
 update outlive.entries e set value = :value where e.row = :row and e.key = :key

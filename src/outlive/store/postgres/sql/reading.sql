@@ -12,7 +12,7 @@ where e.row = any (cast(:rows as bigint[]) || array(select r.row from outlive.ru
 order by e.row, e.seq nulls last, e.started_at, e.key
 
 -- name: select_runs
--- Reads runs as anyone may see them; the conditions, order and limit follow.
+-- Reads runs as anyone may see them; the condition, which names few of them, follows.
 select v.* from (
   select
     r.row, r.id, r.workflow, r.version,
@@ -31,6 +31,14 @@ select v.* from (
     r.parent_key, coalesce(l.claim, r.claim) as claim
   from outlive.runs r
   left join lateral (select * from outlive.live n where n.row = r.row offset 0) l on true
+
+-- name: where_id
+-- One run.
+where r.id = :id
+
+-- name: where_parent
+-- The children of a run, in no order.
+where r.parent = :parent and (not cast(:unfinished as boolean) or r.status is null)
 
 -- name: list_ended
 -- Reads those of some runs that have ended or are held.

@@ -25,6 +25,11 @@ VALUES {rows}
 INSERT INTO ol_live (row, workflow, queue, priority, owner, claim, wake_at, in_user_code, started_at)
 VALUES {rows}
 
+-- name: insert_attributes
+-- Their attributes as people search for them.
+INSERT INTO ol_run_attributes (row, name, value)
+VALUES {rows}
+
 -- name: find_entries
 -- Which of the wanted entries exist, and with what outcome.
 WITH want (row, key) AS (VALUES {rows})

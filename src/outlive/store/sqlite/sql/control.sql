@@ -121,6 +121,11 @@ FROM ol_entries WHERE row = :origin AND key IN (SELECT value FROM json_each(:key
 -- The large payloads that its rows refer to.
 INSERT INTO ol_blobs (row, name, text) SELECT :row, name, text FROM ol_blobs WHERE row = :origin
 
+-- name: copy_attributes
+-- What people search for.
+INSERT INTO ol_run_attributes (row, name, value)
+SELECT :row, name, value FROM ol_run_attributes WHERE row = :origin
+
 -- name: patch_entry
 -- Another value in the place of a recorded one.
 UPDATE ol_entries SET value = :value WHERE row = :row AND key = :key

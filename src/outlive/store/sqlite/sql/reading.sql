@@ -20,17 +20,21 @@ SELECT q.request, q.row, q.kind, q.payload
 FROM ol_requests q CROSS JOIN ol_live l ON l.row = q.row
 WHERE l.owner = ? ORDER BY q.request
 
+-- name: derive_status
+-- What a run is called by its final status and its live row, at :now.
+CASE
+    WHEN r.status IS NOT NULL THEN r.status
+    WHEN l.hold IS NOT NULL THEN l.hold
+    WHEN l.owner IS NOT NULL THEN 'running'
+    WHEN l.started_at IS NOT NULL THEN 'suspended'
+    WHEN l.wake_at > :now THEN 'scheduled'
+    ELSE 'queued'
+END
+
 -- name: select_runs
--- The head of every reading of runs, with the status derived at :now; a where_… block follows. One snapshot.
+-- The head of every reading of runs; a condition that names few of them follows. One snapshot.
 SELECT r.row, r.id, r.workflow, r.version,
-    CASE
-        WHEN r.status IS NOT NULL THEN r.status
-        WHEN l.hold IS NOT NULL THEN l.hold
-        WHEN l.owner IS NOT NULL THEN 'running'
-        WHEN l.started_at IS NOT NULL THEN 'suspended'
-        WHEN l.wake_at > :now THEN 'scheduled'
-        ELSE 'queued'
-    END AS derived_status,
+    {status},
     r.queue, r.priority, r.key, r.attributes,
     coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = r.row AND b.name = r.input), r.input),
     coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = r.row AND b.name = r.output), r.output),
@@ -50,28 +54,6 @@ WHERE r.id = :id
 -- The children of a run, as they were started.
 WHERE r.parent = :parent AND (NOT :unfinished OR r.status IS NULL)
 ORDER BY r.row
-
--- name: where_query
--- A page of runs, newest first; each filter that is NULL lets everything pass.
-WHERE (:after IS NULL OR r.row < :after)
-    AND (:workflow IS NULL OR r.workflow = :workflow)
-    AND (:queue IS NULL OR r.queue = :queue)
-    AND (:id_prefix IS NULL OR substr(r.id, 1, length(:id_prefix)) = :id_prefix)
-    AND (:created_after IS NULL OR r.created_at >= :created_after)
-    AND (:created_before IS NULL OR r.created_at < :created_before)
-    AND (:statuses IS NULL OR derived_status IN (SELECT value FROM json_each(:statuses)))
-
--- name: narrow_to_live
--- For unfinished statuses only: through the live rows instead of all history.
-AND r.row IN (SELECT n.row FROM ol_live n)
-
--- name: narrow_to_unsuccessful
--- For runs that have failed or were cancelled: through their own index.
-AND r.row IN (SELECT n.row FROM ol_runs n WHERE n.status IN ('failed', 'cancelled'))
-
--- name: order_newest
--- The end of a page.
-ORDER BY r.row DESC LIMIT :limit
 
 -- name: list_entries
 -- The journal of one run. One snapshot.

@@ -1,0 +1,87 @@
+"""Where pruned runs go: JSON lines in a file, one for a run with its journal, on disk before the run is deleted.
+
+A crash may leave an incomplete last line, whose run is still in the database: the line is cut off when
+the file is opened again. A run whose line is complete may come a second time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from outlive.codec.jsontext import JsonCodec
+from outlive.model.reads import EntryRow, RunRow
+
+_CUT_BYTES = 1 << 16  # read at a time on the way back to the last complete line
+
+
+class Archive:
+    """A file that lines are added to."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+
+    def open(self) -> None:
+        """Create the file if it is not there, and cut off what is no complete line."""
+        created = not self._path.exists()
+        with self._path.open("ab+") as file:
+            file.truncate(_find_end(file))
+        if created:
+            _sync(self._path.absolute().parent)
+
+    def add(self, runs: Iterable[tuple[RunRow, list[EntryRow]]]) -> None:
+        """Write runs with their journals; they are on disk when this returns."""
+        with self._path.open("ab") as file:
+            file.writelines(write_line(run, entries) for run, entries in runs)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def write_line(run: RunRow, entries: list[EntryRow]) -> bytes:
+    """Give the line of a run: payloads as JSON, or as text where a codec has made something else of them."""
+    plain = run.codec == JsonCodec.id
+    facts = asdict(run)
+    for name in ("row", "hold_reason", "worker", "crashes", "wake_at", "parent_close"):
+        del facts[name]
+    facts["parent"] = facts.pop("parent_id")
+    for name in ("input", "output"):
+        facts[name] = _payload(facts[name], plain=plain)
+    for name in ("attributes", "error"):
+        facts[name] = _payload(facts[name], plain=True)
+    facts["entries"] = [
+        {**asdict(entry), "value": _payload(entry.value, plain=plain), "error": _payload(entry.error, plain=True)}
+        for entry in entries
+    ]
+    return msgspec.json.encode(facts) + b"\n"
+
+
+def _payload(text: str | None, *, plain: bool) -> Any:
+    return msgspec.Raw(text.encode()) if text is not None and plain else text
+
+
+def _find_end(file: Any) -> int:
+    """Give the length of the complete lines."""
+    end: int = file.seek(0, os.SEEK_END)
+    while end > 0:
+        begin = max(0, end - _CUT_BYTES)
+        file.seek(begin)
+        newline = file.read(end - begin).rfind(b"\n")
+        if newline >= 0:
+            return begin + int(newline) + 1
+        end = begin
+    return 0
+
+
+def _sync(folder: Path) -> None:
+    """Put the name of a new file on disk too, where a folder can be opened."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
