@@ -371,3 +371,96 @@ async def test_wrong_names_and_values_write_nothing(url):
             await app.get("other")
         await run.send("review", "right")
         assert await run.result(LIMIT_S) == ["right"]
+
+
+@workflow
+async def says_everything() -> None:
+    promise = await outlive.promise(expires=3600)
+    await outlive.publish("state", {"ready": True})
+    await outlive.emit("log", promise.token)
+    await outlive.send("listener", "hello", 1)
+    outlive.on_call("stop", lambda: None)
+
+    async def listen() -> None:
+        await outlive.receive("hello", timeout=3600)
+        await outlive.send("listener", "hello", 2)
+
+    await asyncio.gather(listen(), outlive.receive("stop"))
+    await promise
+
+
+async def test_keys_are_frozen(url):
+    """Journals of runs that are under way have them: another key at the same place is divergence."""
+    async with Outlive(url) as app:
+        await app.start(takes_letters, 2, "hello", id="listener")
+        run = await app.start(says_everything)
+        async with asyncio.timeout(LIMIT_S):
+            while not (made := [entry.value for entry in await run.entries() if entry.kind == "promise"]):
+                await asyncio.sleep(0.01)
+        await run.send("hello", 1)
+        await run.call("stop", timeout=LIMIT_S)
+        await (await app.get("listener")).result(LIMIT_S)
+        await run.send("stop", None)
+        async with asyncio.timeout(LIMIT_S):
+            while not any(entry.key == "wait#1" for entry in await run.entries()):
+                await asyncio.sleep(0.01)
+        await app.settle(made[0]["token"], 3)
+        await run.result(LIMIT_S)
+        found = {(entry.key, entry.kind, entry.name) for entry in await run.entries()}
+        assert found == {
+            ("promise#1", "promise", "promise"),
+            ("publish:state#1", "publish", "state"),
+            ("emit:log#1", "emit", "log"),
+            ("send:hello#1", "send", "hello"),
+            ("2/receive:hello#1", "receive", "hello"),
+            ("2/send:hello#1", "send", "hello"),
+            ("3/receive:stop#1", "receive", "stop"),
+            ("1/call:stop#1", "receive", "call/stop"),
+            ("1/call:stop#2", "receive", "call/stop"),
+            ("1/1/answer:stop#1", "answer", "stop"),
+            ("wait#1", "wait", "promise#1"),
+        }
+
+
+async def _deaf(timeout_s: float) -> bool:
+    await asyncio.sleep(timeout_s)
+    return False
+
+
+async def _silent() -> None:
+    return None
+
+
+async def test_everything_arrives_without_hints(url, monkeypatch):
+    """Hints only shorten the wait: with the notifier broken, polling finds everything."""
+    async with Outlive(url) as app, Outlive(url, worker=False) as client:
+        for each in (app, client):
+            monkeypatch.setattr(each._engine().store, "notify", _silent)
+            monkeypatch.setattr(each._engine().store, "wait_hint", _deaf)
+        run = await client.start(says_when_asked, id="r")
+        await run.send("go", None)
+        token = await run.value("token", wait=LIMIT_S)
+        items = [item.value async for item in _first_items(run, 1)]
+        await client.settle(token, "settled")
+        assert await run.call("state", timeout=LIMIT_S) == "settled"
+        await run.send("end", None)
+        assert (await run.result(LIMIT_S), items) == ("ended", [0])
+
+
+async def _first_items(run, count):
+    async for item in run.stream("log"):
+        yield item
+        if item.seq == count:
+            return
+
+
+@workflow
+async def says_when_asked() -> str:
+    await outlive.receive("go")
+    promise = await outlive.promise()
+    await outlive.publish("token", promise.token)
+    await outlive.emit("log", 0)
+    state = await promise
+    outlive.on_call("state", lambda: state)
+    await outlive.receive("end")
+    return "ended"

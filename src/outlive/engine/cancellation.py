@@ -8,7 +8,7 @@ is due, on first execution and on replay, because it is recorded after the block
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from outlive.clock import to_datetime
@@ -34,10 +34,10 @@ class Stop:
 class Cancellation:
     """What one run has been asked to stop for. The last one that was delivered says what the run ends as."""
 
-    def __init__(self, run_id: str, deadline_at: float | None, entries: Iterable[EntryRow]) -> None:
+    def __init__(self, run_id: str, deadline_at: float | None, entries: Sequence[EntryRow]) -> None:
         self._run_id = run_id
         self._deadline_at = self.deadline_at = deadline_at  # the second one until it is delivered
-        if any(entry.kind == "cancel" and entry.name == DEADLINE for entry in entries):
+        if entries and any(entry.kind == "cancel" and entry.name == DEADLINE for entry in entries):
             self.deadline_at = None  # it is in the journal
         self.requests: dict[int, str | None] = {}  # reasons, by request, of those that were not delivered yet
         self.shields = 0  # open blocks that hold all of it back

@@ -48,6 +48,8 @@ Waiting = Call | RunTimer
 class Execution:
     """A run that this process owns and executes. Row, claim and id are those of the store."""
 
+    mailbox = functools.cached_property(Mailbox)  # few runs have one
+
     def __init__(
         self,
         engine: Host,
@@ -82,10 +84,9 @@ class Execution:
         self.idle = False
         self.looking = 0  # waits for which the store has not been asked yet
         self.waits_begun: list[Call] = []  # those whose beginning is not noted in the journal yet
-        self.waits_noted = any(entry.kind in ("receive", "wait") for entry in entries if entry.seq is None)
-        self.mailbox = Mailbox(self)
+        self.waits_noted = not {"receive", "wait"}.isdisjoint(entry.kind for entry in self.journal.started.values())
         self.thread_busy = False  # a sync body executes: its next call is not known yet
-        self.has_children = any(entry.kind in ("start", "child") for entry in entries)
+        self.has_children = not {"start", "child"}.isdisjoint(entry.kind for entry in entries)
         self.clear_crashes = claimed.crashes > 0
         self._waiting: dict[str, Waiting] = {}
         self._inbox: deque[Callable[[], bool]] = deque()

@@ -45,7 +45,7 @@ class Asked:
     @property
     def large(self) -> bool:
         """Whether a payload of it would delay others."""
-        return (self.run is not None and is_large(self.run.input)) or has_large(self.sides)
+        return (self.run is not None and is_large(self.run.input)) or (bool(self.sides) and has_large(self.sides))
 
     def fail(self, error: BaseException) -> None:
         """Tell that the run was not written, or that nobody knows."""
