@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from outlive.clock import Duration, to_datetime
 from outlive.engine.engine import Engine
@@ -161,14 +161,7 @@ class Controlled:
         await self._engine().control.delete(self.id, note, children=children)
 
     def _note(self, action: str, reason: Any, by: Any, facts: Any = None) -> Note:
-        """Make the note of an action; what neither journal nor audit could hold is refused here, at the caller."""
-        engine = self._engine()
-        for what, text in (("reason", reason), ("by", by)):
-            if text is not None and not isinstance(text, str):
-                raise UsageError(f"{what}=… is text, not {text!r}")
-            if text is not None:
-                engine.codec.encode(text, where=f"{what} for run {self.id}")
-        return engine.note(action, "run", self.id, reason and reason[:ERROR_TEXT_MAX_CHARS], by, facts)
+        return make_note(self._engine(), action, "run", self.id, reason, by, facts)
 
     async def _request(self, kind: str, payload: Any, note: Note) -> bool:
         return await self._found(self._engine().request(self.id, kind, payload, note))
@@ -178,3 +171,15 @@ class Controlled:
             return await answer
         except KeyError:
             raise RunNotFound(self.id) from None
+
+
+def make_note(
+    engine: Engine, action: str, noun: Literal["run", "schedule"], target: str, reason: Any, by: Any, facts: Any = None
+) -> Note:
+    """Make the note of an action; what neither journal nor audit could hold is refused here, at the caller."""
+    for what, text in (("reason", reason), ("by", by)):
+        if text is not None and not isinstance(text, str):
+            raise UsageError(f"{what}=… is text, not {text!r}")
+        if text is not None:
+            engine.codec.encode(text, where=f"{what} for {noun} {target}")
+    return engine.note(action, noun, target, reason and reason[:ERROR_TEXT_MAX_CHARS], by, facts)

@@ -17,6 +17,7 @@ import msgspec
 
 from outlive.clock import Duration, to_datetime, to_instant
 from outlive.codec.payload import encode_arguments
+from outlive.control import make_note
 from outlive.definitions import spec_of
 from outlive.engine.engine import Engine
 from outlive.errors import ScheduleNotFound, UsageError
@@ -26,6 +27,7 @@ from outlive.model.definition import WorkflowSpec
 from outlive.model.options import check_name, check_priority, check_queue, check_wait
 from outlive.model.schedule import Overlap, ScheduleRow, ScheduleSpec, ScheduleWrite
 from outlive.model.ticks import check_timing, find_zone, list_ticks
+from outlive.model.writes import Note
 from outlive.opened import Opened
 from outlive.run import Run
 
@@ -126,6 +128,8 @@ class Schedules(Opened):
         queue: str | None = None,
         priority: int = 0,
         kwargs: Mapping[str, Any] | None = None,
+        reason: str | None = None,
+        by: str | None = None,
     ) -> None:
         """Make a schedule, or change it, at run time; takes what `schedule` takes, and wins over it until it is reset.
 
@@ -136,21 +140,25 @@ class Schedules(Opened):
         options = _Options(cron, every, at, zone, jitter, overlap, catch_up, queue, priority)
         text = model.encode_spec(_make_spec(engine.codec, name, workflow, args, kwargs, options))
         _check_served(engine, workflow)
+        note = make_note(engine, "put", "schedule", name, reason, by)
         while True:
             row, now = await _find(engine, name), await engine.store.now()
-            if await engine.store.write_schedule(model.put(row, name, engine.new_row(), now, changed=text)):
+            write = model.put(row, name, engine.new_row(), now, changed=text)
+            if await engine.store.write_schedule(write, note=note):
                 break
         engine.scheduler.looper.wake()
 
-    async def pause_schedule(self, name: str) -> None:
+    async def pause_schedule(self, name: str, reason: str | None = None, *, by: str | None = None) -> None:
         """Let no more ticks start runs; those in a pause count as neither missed nor skipped. Runs go on."""
-        await _change(self._engine(), name, model.pause)
+        engine = self._engine()
+        await _change(engine, name, model.pause, make_note(engine, "pause", "schedule", name, reason, by))
 
-    async def resume_schedule(self, name: str) -> None:
+    async def resume_schedule(self, name: str, *, reason: str | None = None, by: str | None = None) -> None:
         """Go on with the first tick from now on."""
-        await _change(self._engine(), name, model.resume)
+        engine = self._engine()
+        await _change(engine, name, model.resume, make_note(engine, "resume", "schedule", name, reason, by))
 
-    async def reset_schedule(self, name: str) -> None:
+    async def reset_schedule(self, name: str, *, reason: str | None = None, by: str | None = None) -> None:
         """Go back to what code has declared, and end a pause."""
 
         def change(row: ScheduleRow, revision: int) -> ScheduleWrite:
@@ -160,28 +168,33 @@ class Schedules(Opened):
                 )
             return model.reset(row, revision)
 
-        await _change(self._engine(), name, change)
+        engine = self._engine()
+        await _change(engine, name, change, make_note(engine, "reset", "schedule", name, reason, by))
 
-    async def delete_schedule(self, name: str) -> None:
+    async def delete_schedule(self, name: str, *, reason: str | None = None, by: str | None = None) -> None:
         """Delete a schedule; its runs stay. Code that still declares it makes it again at its next entry."""
         engine = self._engine()
-        if not await engine.store.delete_schedule(_check_schedule_name(name)):
+        note = make_note(engine, "delete", "schedule", _check_schedule_name(name), reason, by)
+        if not await engine.store.delete_schedule(name, note):
             raise ScheduleNotFound(name)
 
-    async def trigger_schedule(self, name: str) -> Run:
+    async def trigger_schedule(self, name: str, *, reason: str | None = None, by: str | None = None) -> Run:
         """Start a run now, paused or not and whatever `overlap` says; following ticks see it as the run before them."""
         engine = self._engine()
+        note = make_note(engine, "trigger", "schedule", name, reason, by)
         while True:
             row = await _get(engine, name)
             spec = msgspec.structs.replace(model.read_spec(row), jitter_s=0.0)
             run = engine.scheduler.make_run(row, spec, row.now)
             write = model.change(row, engine.new_row())
             write.running = [*row.unfinished, run.row][-SCHEDULE_RUNS_MAX:]
-            if await engine.store.write_schedule(write, [run]):
+            if await engine.store.write_schedule(write, [run], note=note):
                 engine.hint()
                 return Run(self._engine, run.id, run.row, _result_of(engine, spec), created=True)
 
-    async def backfill_schedule(self, name: str, start: datetime, end: datetime) -> list[Run]:
+    async def backfill_schedule(
+        self, name: str, start: datetime, end: datetime, *, reason: str | None = None, by: str | None = None
+    ) -> list[Run]:
         """Start a run for each tick from `start` until before `end`, all at once; give them, oldest first.
 
         A tick that has started a run already is that run (`run.created` is False), so asking twice starts nothing
@@ -199,16 +212,12 @@ class Schedules(Opened):
                 f"schedule {name!r} has more than {SCHEDULE_BACKFILL_MAX:,} ticks from {start} to {end}; take less "
                 "at a time"
             )
+        facts = {"start": start.isoformat(), "end": end.isoformat(), "ticks": len(ticks)}
+        await _change(engine, name, model.change, make_note(engine, "backfill", "schedule", name, reason, by, facts))
         runs = [engine.scheduler.make_run(row, spec, tick) for tick in ticks]
         existing = await asyncio.gather(*(engine.start(run) for run in runs))
         return [
-            Run(
-                self._engine,
-                run.id,
-                run.row if found is None else found.row,
-                _result_of(engine, spec),
-                created=not found,
-            )
+            Run(self._engine, run.id, (found or run).row, _result_of(engine, spec), created=found is None)
             for run, found in zip(runs, existing, strict=True)
         ]
 
@@ -301,8 +310,8 @@ async def _get(engine: Engine, name: str) -> ScheduleRow:
     return row
 
 
-async def _change(engine: Engine, name: str, change: Change) -> None:
-    while not await engine.store.write_schedule(change(await _get(engine, name), engine.new_row())):
+async def _change(engine: Engine, name: str, change: Change, note: Note) -> None:
+    while not await engine.store.write_schedule(change(await _get(engine, name), engine.new_row()), note=note):
         pass  # somebody was faster: look again
     engine.scheduler.looper.wake()
 

@@ -10,11 +10,14 @@ import pytest
 from outlive.limits import BLOB_THRESHOLD_CHARS
 from outlive.model.reads import RunQuery
 from outlive.model.schedule import ScheduleWrite
-from outlive.model.writes import Batch
+from outlive.model.writes import Batch, Note
 from outlive.store.interface import WriteRefused
 from tests.conformance.records import claim_all, finish, new_run, register, start, start_owned, status
 
 SPEC = '{"workflow":"ship","input":"[]","codec":"json/1","cron":"* * * * *","every_s":null,"at":null,"zone":"UTC"}'
+
+
+DELETE = Note(5, "ann", "delete", "schedule", "nightly", "no longer needed")
 
 
 def new_schedule(name: str = "nightly", revision: int = 1, **facts: Any) -> ScheduleWrite:
@@ -157,8 +160,20 @@ async def test_what_is_due(database):
 async def test_deleting(database):
     async with database.open() as store:
         await store.write_schedule(new_schedule(), [new_run("nightly@1")])
-        assert await store.delete_schedule("nightly")
-        assert not await store.delete_schedule("nightly")
+        assert await store.delete_schedule("nightly", DELETE)
+        assert not await store.delete_schedule("nightly", DELETE)
         assert await store.list_schedules() == []
         assert await status(store, "nightly@1") == "queued"
         assert await store.write_schedule(new_schedule(revision=9))
+        (noted,) = await store.list_audit("nightly", 10, None)
+        assert (noted.who, noted.action, noted.reason) == ("ann", "delete", "no longer needed")
+
+
+async def test_an_operator_is_noted_with_what_he_does(database):
+    async with database.open() as store:
+        await store.write_schedule(new_schedule())
+        note = Note(6, "bob", "pause", "schedule", "nightly", "too loud")
+        assert await store.write_schedule(after(new_schedule(), 2, paused=True), note=note)
+        refused = Note(7, "eve", "resume", "schedule", "nightly")
+        assert not await store.write_schedule(after(new_schedule(), 3), note=refused)
+        assert [one.who for one in await store.list_audit(None, 10, None)] == ["bob"]

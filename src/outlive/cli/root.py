@@ -13,6 +13,7 @@ from outlive.cli.demo import demo
 from outlive.cli.doctor import doctor
 from outlive.cli.replay import replay
 from outlive.cli.runs import runs
+from outlive.cli.schedules import schedules
 from outlive.cli.settings import CONFLICT, NOT_FOUND, RUN_FAILED, STORE, USAGE, Settings, common_options
 from outlive.cli.worker import worker
 
@@ -21,6 +22,7 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 # The first class that fits decides.
 _EXIT_CODES: list[tuple[type[errors.OutliveError], int]] = [
     (errors.RunNotFound, NOT_FOUND),
+    (errors.ScheduleNotFound, NOT_FOUND),
     (errors.RunExists, CONFLICT),
     (errors.LimitError, CONFLICT),
     (errors.ReplayError, CONFLICT),
@@ -38,7 +40,7 @@ def cli(_: Settings) -> None:
     """Durable workflows in the database you already have."""
 
 
-for command in (demo, runs, worker, replay, db, doctor):
+for command in (demo, runs, schedules, worker, replay, db, doctor):
     cli.add_command(command)
 
 

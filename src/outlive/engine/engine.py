@@ -272,6 +272,7 @@ class Engine:
             self.claimer.looper.wake()
 
     def _finished(self, execution: Execution, end: Finish) -> None:
+        self.scheduler.ended(end.row)
         claimed = execution.claimed
         watched = self.watcher.watched("end", end.row)
         ended = EndedRun(end.row, claimed.id, claimed.workflow, end.status, end.output, end.error, claimed.codec)

@@ -29,6 +29,7 @@ class Scheduler:
         self._engine = engine
         self._left: set[str] = set()  # what cannot be computed here
         self._left_at = float("-inf")
+        self._awaited: dict[str, list[int]] = {}  # runs that ticks wait for, by schedule
         self.looper = Looper("scheduler", self.turn)
 
     async def turn(self) -> float:
@@ -57,6 +58,11 @@ class Scheduler:
                 self._left_at = engine.clock.steady()
         return delay_s
 
+    def ended(self, row: int) -> None:
+        """A run has ended here: if ticks wait for it, look at once."""
+        if any(row in rows for rows in self._awaited.values()):
+            self.looper.wake()
+
     async def _fire(self, row: ScheduleRow) -> bool:
         """Act on the due ticks of one schedule in one transaction; False if another process was first."""
         spec = read_spec(row)
@@ -71,8 +77,11 @@ class Scheduler:
         reason = json.dumps(f"the next run of schedule {row.name!r} starts")
         if not await self._engine.store.write_schedule(write, starts, cancels, reason):
             return False
+        self._awaited.pop(row.name, None)
+        if write.waiting:
+            self._awaited[row.name] = write.running
         if decision.skipped > row.skipped:
-            log.warning("schedule %r has skipped %d ticks", row.name, decision.skipped - row.skipped)
+            log.info("schedule %r has skipped %d ticks", row.name, decision.skipped - row.skipped)
         if cancels:
             await self._engine.store.wake(cancels)
         return True

@@ -288,15 +288,16 @@ class Store(Protocol):
         starts: Sequence[NewRun] = (),
         cancels: Sequence[int] = (),
         reason: str | None = None,
+        note: Note | None = None,
     ) -> bool:
         """Write a schedule's new state if it has the expected revision still (None: if there is none); else False.
 
         The same transaction inserts the runs, not owned, whose ids are free, and
         asks unfinished ones to cancel, for a reason (JSON text). Sent again it
-        finds another revision and does nothing.
+        finds another revision and does nothing. A note says which operator wants it.
         """
 
-    async def delete_schedule(self, name: str) -> bool:
+    async def delete_schedule(self, name: str, note: Note) -> bool:
         """Delete a schedule, not its runs; False if there is none."""
 
     async def list_schedules(self, name: str | None = None) -> list[ScheduleRow]:

@@ -8,11 +8,11 @@ as they would for SQLite's write lock. A process is a `SimProcess` of world.py.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from outlive.errors import StoreUnavailable
-from outlive.model.writes import Batch, Committed, EntryWrite, Fence
+from outlive.model.writes import Batch, Committed, EntryWrite, Fence, NewRun
 
 
 class SimStore:
@@ -74,6 +74,16 @@ class SimStore:
             return committed  # type: ignore[no-any-return]
 
         return await self.call("commit", run)  # type: ignore[no-any-return]
+
+    async def write_schedule(self, write: Any, starts: Sequence[NewRun] = (), *more: Any, **options: Any) -> bool:
+        """Write a schedule, and tell the world of its runs."""
+
+        async def run() -> bool:
+            written = await self._world.store.write_schedule(write, starts, *more, **options)
+            self._world.ids.update((run.row, run.id) for run in starts)
+            return written  # type: ignore[no-any-return]
+
+        return await self.call("write_schedule", run)  # type: ignore[no-any-return]
 
     async def side_channel(self) -> SimStore:
         """The lease goes the same way."""

@@ -10,11 +10,12 @@ import msgspec
 
 from outlive import hooks
 from outlive.model.schedule import ScheduleRow, ScheduleWrite
-from outlive.model.writes import NewRun
+from outlive.model.writes import NewRun, Note
 from outlive.store.blobs import Blobs
 from outlive.store.postgres.commit import combine
+from outlive.store.postgres.control import write_audit
 from outlive.store.postgres.database import Database
-from outlive.store.postgres.statements import Statement, named_block, number_parameters
+from outlive.store.postgres.statements import Statement, named_block, number_parameters, statement
 
 
 class Schedules(Database):
@@ -27,6 +28,7 @@ class Schedules(Database):
         starts: Sequence[NewRun] = (),
         cancels: Sequence[int] = (),
         reason: str | None = None,
+        note: Note | None = None,
     ) -> bool:
         blobs = Blobs()
         runs = [blobs.move_out_of_run(run) for run in starts]
@@ -48,12 +50,23 @@ class Schedules(Database):
             "reason": reason,
         }
         made = _assemble(tuple(parts))
-        (row,) = await self._pool.fetch(made.text, made.arguments(values), writing=True)
+        if note is None:
+            (row,) = await self._pool.fetch(made.text, made.arguments(values), writing=True)
+            return bool(row["fenced"])
+        async with self._pool.transaction() as connection:
+            (row,) = await connection.fetch(made.text, *made.arguments(values))
+            if row["fenced"]:
+                audit = statement("insert_audit")
+                await connection.fetch(audit.text, *audit.arguments(asdict(note)))
         return bool(row["fenced"])
 
     @hooks.commit_site("delete_schedule")
-    async def delete_schedule(self, name: str) -> bool:
-        return bool(await self._write("delete_schedule", name=name))
+    async def delete_schedule(self, name: str, note: Note) -> bool:
+        async with self._transaction() as send:
+            deleted = bool(await send("delete_schedule", name=name))
+            if deleted:
+                await write_audit(send, note)
+        return deleted
 
     async def list_schedules(self, name: str | None = None) -> list[ScheduleRow]:
         return await self._list_schedules("where_schedule", name=name)

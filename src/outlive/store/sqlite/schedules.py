@@ -8,9 +8,10 @@ from dataclasses import asdict
 
 from outlive.hooks import commit_site
 from outlive.model.schedule import ScheduleRow, ScheduleWrite
-from outlive.model.writes import Batch, NewRun
+from outlive.model.writes import Batch, NewRun, Note
 from outlive.store.blobs import Blobs
 from outlive.store.sqlite.batch import SQL, write_batch
+from outlive.store.sqlite.control import write_audit
 from outlive.store.sqlite.database import Database, reading, writing
 from outlive.store.sqlite.drivers import Connection
 
@@ -27,6 +28,7 @@ class Schedules(Database):
         starts: Sequence[NewRun] = (),
         cancels: Sequence[int] = (),
         reason: str | None = None,
+        note: Note | None = None,
     ) -> bool:
         facts = asdict(write) | {"waiting": json.dumps(write.waiting), "running": json.dumps(write.running)}
         if not db.run(SQL["insert_schedule" if write.expected is None else "update_schedule"], facts):
@@ -34,12 +36,17 @@ class Schedules(Database):
         blobs = Blobs()
         write_batch(db, blobs.move_out_of(Batch(starts=list(starts))), None, self._wall(), blobs)
         db.many(SQL["cancel_runs"], [(reason, self._wall(), row) for row in cancels])
+        if note is not None:
+            write_audit(db, note, self._wall())
         return True
 
     @commit_site("delete_schedule")
     @writing
-    def delete_schedule(self, db: Connection, name: str) -> bool:
-        return bool(db.run(SQL["delete_schedule"], (name,)))
+    def delete_schedule(self, db: Connection, name: str, note: Note) -> bool:
+        deleted = bool(db.run(SQL["delete_schedule"], (name,)))
+        if deleted:
+            write_audit(db, note, self._wall())
+        return deleted
 
     @reading
     def list_schedules(self, db: Connection, name: str | None = None) -> list[ScheduleRow]:

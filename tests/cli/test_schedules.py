@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import outlive
+from tests.cli.conftest import order
+from tests.support.command_line import CommandLine
+
+
+@pytest.fixture(autouse=True)
+def planned(url: str) -> None:
+    """Leave two schedules; nothing fires, since no worker is alive."""
+
+    async def plan() -> None:
+        client = outlive.Outlive(url, worker=False)
+        client.schedule("nightly", order, "tea", cron="30 2 29 3 *", zone="Europe/Berlin", overlap="skip", catch_up=60)
+        async with client:
+            await client.put_schedule("often", "order", "cup", every=3600)
+
+    asyncio.run(plan())
+
+
+def test_ls(run_cli: CommandLine) -> None:
+    lines = run_cli("schedules", "ls").stdout.splitlines()
+    assert lines[0].split()[:4] == ["NAME", "WORKFLOW", "RULE", "STATE"]
+    assert lines[1].split()[:9] == ["nightly", "order", "30", "2", "29", "3", "*", "Europe/Berlin", "on"]
+    assert lines[2].split()[:6] == ["often", "order", "every", "3600", "s", "on"]
+    found = run_cli.json("schedules", "ls")["schedules"]
+    assert [(one["name"], one["paused"], one["declared"]) for one in found] == [
+        ("nightly", False, True),
+        ("often", False, False),
+    ]
+
+
+def test_next_is_in_the_zone(run_cli: CommandLine) -> None:
+    lines = run_cli("schedules", "next", "nightly", "--limit", "8").stdout.splitlines()
+    assert len(lines) == 8
+    assert all(line[4:19] == "-03-29 02:30:00" or line[4:19] == "-03-29 03:00:00" for line in lines)
+    assert len(run_cli.json("schedules", "next", "often")["ticks"]) == 10
+
+
+def test_pause_and_resume(run_cli: CommandLine) -> None:
+    assert "paused" in run_cli("schedules", "pause", "nightly", "--reason", "too loud", "--by", "ann").stdout
+    shown = run_cli("schedules", "show", "nightly").stdout
+    assert shown.splitlines()[0].endswith("paused")
+    assert run_cli.json("schedules", "resume", "nightly") == {"name": "nightly", "paused": False}
+    info = run_cli.json("schedules", "show", "nightly")["schedule"]
+    assert (info["paused"], info["overlap"], info["catch_up"]) == (False, "skip", 60.0)
+
+
+def test_run_starts_one_now(run_cli: CommandLine) -> None:
+    run_id = run_cli.json("schedules", "run", "often")["run"]
+    assert run_id.startswith("often@")
+    assert [run["id"] for run in run_cli.json("schedules", "show", "often")["runs"]] == [run_id]
+    assert run_id in run_cli("schedules", "show", "often").stdout
+    assert run_cli.json("runs", "show", run_id)["run"]["status"] == "queued"
+
+
+@pytest.mark.parametrize("command", ["show", "next", "pause", "resume", "run"])
+def test_what_is_not_there_ends_with_3(run_cli: CommandLine, command: str) -> None:
+    assert "no schedule 'weekly'" in run_cli("schedules", command, "weekly", code=3).stderr
+
+
+def test_wrong_usage_ends_with_2(run_cli: CommandLine) -> None:
+    assert "limit" in run_cli("schedules", "next", "often", "--limit", "0", code=2).stderr
+    assert "NAME" in run_cli("schedules", "pause", code=2).stderr

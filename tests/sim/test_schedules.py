@@ -1,0 +1,151 @@
+"""Simulated schedules: no seed loses or doubles a tick; bugs planted one at a time are found within a few seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+import msgspec
+import pytest
+
+from outlive.engine import scheduler
+from outlive.model import schedule as model
+from outlive.model.schedule import ScheduleWrite
+from outlive.store.sqlite import batch
+from outlive.testing import Simulation, SimulationFailed, simulate
+from outlive.testing.simstore import SimStore
+from tests.sim import timetable
+from tests.support.evidence import Evidence
+from tests.support.size import pick
+
+SEEDS = pick(small=20, full=1_000)
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def play(seed: int, most_faults: int = 12) -> Simulation:
+    """Play the timetable in the world of one seed."""
+    return simulate(
+        timetable.drive,
+        include=[timetable.errand, timetable.endless],
+        seed=seed,
+        prepare=timetable.prepare,
+        check=timetable.check,
+        most_faults=most_faults,
+        limit_s=3_000.0,
+    )
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, 10))
+def test_each_tick_has_one_fate(first: int, evidence: Evidence) -> None:
+    plays = [play(seed) for seed in range(first, first + 10)]
+    evidence(
+        "simulated schedules",
+        "sqlite",
+        seeds=len(plays),
+        runs=sum(len(simulation.runs) for simulation in plays),
+        faults=sum(len(simulation.faults) for simulation in plays),
+    )
+
+
+# -- planted bugs ------------------------------------------------------------------
+def _no_compare_and_set(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(batch.SQL, "update_schedule", batch.SQL["update_schedule"].replace(" AND revision = :expected", ""))
+
+
+def _next_tick_kept(patch: pytest.MonkeyPatch) -> None:
+    """For tenths of a second: for ever it would be seen without a simulator."""
+    decide = model.decide
+
+    def kept(row: Any, spec: Any) -> model.Decision:
+        decision = decide(row, spec)
+        return replace(decision, next_at=row.next_at) if int(row.now * 10) % 2 else decision
+
+    patch.setattr(scheduler, "decide", kept)
+
+
+def _one_tick_too_far(patch: pytest.MonkeyPatch) -> None:
+    """After an outage the tick after the next one comes next."""
+    decide = model.decide
+
+    def skip(row: Any, spec: Any) -> model.Decision:
+        decision = decide(row, spec)
+        late = row.next_at is not None and row.now - row.next_at > 3.0
+        if late and spec.every_s and decision.next_at is not None:
+            decision.next_at += spec.every_s
+        return decision
+
+    patch.setattr(scheduler, "decide", skip)
+
+
+def _runs_committed_apart(patch: pytest.MonkeyPatch) -> None:
+    write = SimStore.write_schedule
+
+    async def in_two(self: Any, row: ScheduleWrite, starts: Any = (), *more: Any, **options: Any) -> bool:
+        if not await write(self, row, (), *more, **options):
+            return False
+        if starts:
+            await write(self, replace(row, expected=row.revision, revision=row.revision + 1), starts)
+        return True
+
+    patch.setattr(SimStore, "write_schedule", in_two)
+
+
+def _pause_ignored(patch: pytest.MonkeyPatch) -> None:
+    for block in ("where_schedule_due", "next_tick"):
+        patch.setitem(batch.SQL, block, batch.SQL[block].replace("s.paused = 0 AND", ""))
+
+
+def _catch_up_ignored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(model, "SCHEDULE_LATE_S", 0.5)
+    decide = model.decide
+    patch.setattr(scheduler, "decide", lambda row, spec: decide(row, msgspec.structs.replace(spec, catch_up_s=0.0)))
+
+
+def _unfinished_runs_forgotten(patch: pytest.MonkeyPatch) -> None:
+    decide = model.decide
+    patch.setattr(scheduler, "decide", lambda row, spec: decide(replace(row, unfinished=[]), spec))
+
+
+def _waiting_ticks_dropped(patch: pytest.MonkeyPatch) -> None:
+    decide = model.decide
+    patch.setattr(scheduler, "decide", lambda row, spec: replace(decide(row, spec), waiting=[]))
+
+
+def _some_cancels_lost(patch: pytest.MonkeyPatch) -> None:
+    write = SimStore.write_schedule
+
+    async def without(self: Any, row: Any, starts: Any = (), cancels: Any = (), *more: Any, **options: Any) -> bool:
+        return await write(self, row, starts, [] if row.revision % 9 == 0 else cancels, *more, **options)
+
+    patch.setattr(SimStore, "write_schedule", without)
+
+
+BUGS: dict[str, Patch] = {
+    "no compare-and-set": _no_compare_and_set,
+    "the next tick is kept": _next_tick_kept,
+    "the next tick is one too far": _one_tick_too_far,
+    "runs are committed apart from their tick": _runs_committed_apart,
+    "a pause is ignored": _pause_ignored,
+    "missed ticks are not caught up": _catch_up_ignored,
+    "unfinished runs are forgotten": _unfinished_runs_forgotten,
+    "waiting ticks are dropped": _waiting_ticks_dropped,
+    "some runs before are not cancelled": _some_cancels_lost,
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch, evidence: Evidence) -> None:
+    BUGS[bug](monkeypatch)
+    monkeypatch.setattr(
+        import_module("outlive.testing.simulate"), "_shrink", lambda play, failed: failed
+    )  # that it is found is enough
+    for seed in range(200):
+        try:
+            play(seed)
+        except SimulationFailed:
+            evidence("bugs planted into simulated schedules", "sqlite", found=f"{bug} (seed {seed})")
+            return
+    pytest.fail(f"no seed found the planted bug: {bug}")
