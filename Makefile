@@ -8,7 +8,7 @@ ARGS   ?=
 
 bin  := $(VENV)/bin
 py   := $(bin)/python
-code := src tests $(wildcard bench)
+code := src tests tools $(wildcard bench)
 
 # ARGS is handed on: make demo ARGS="--orders 50", make test ARGS="-k lease"
 .PHONY: help demo test check format bench soak docs clean

@@ -17,7 +17,7 @@ from outlive.messages import Messages, make_message
 from outlive.model.attributes import check_attributes
 from outlive.model.definition import WorkflowSpec
 from outlive.model.options import check_deadline, check_key, check_name, check_priority, check_queue, check_wait
-from outlive.model.writes import NewRun
+from outlive.model.writes import ExistingRun, NewRun
 from outlive.retention import Retention
 from outlive.run import Run
 from outlive.schedules import Schedules
@@ -92,11 +92,14 @@ class Outlive(Audited, Messages, Retention, Schedules, Search, Versions):
         messages = [make_message(engine, run.id, *message) for message in send]
         if messages and tx is not None:
             raise UsageError("send=… does not go with tx=…: send the messages when the transaction has committed")
-        existing = await (engine.start(run, messages) if tx is None else engine.store.start_in(tx, run))
+        existing = await (engine.start(run, messages) if tx is None else self._join(engine, tx, run))
         if existing is not None and existing.workflow != name:
             raise RunExists(run.id, existing.workflow, name)
         row = existing.row if existing is not None else run.row
         return Run(self._engine, run.id, row, _result_of(spec), created=existing is None)
+
+    async def _join(self, engine: Engine, tx: Any, run: NewRun) -> ExistingRun | None:
+        return await engine.store.start_in(tx, run)
 
     def _find(self, engine: Engine, name: str) -> WorkflowSpec | None:
         """Give the workflow of a name; a client may start one that only workers know."""

@@ -39,6 +39,8 @@ number = 7
 
 def make_app() -> Outlive:
     return app
+
+plain = outlive.sync.Outlive(os.environ["OUTLIVE_URL"], include=[order])
 """
 
 

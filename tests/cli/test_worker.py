@@ -23,7 +23,7 @@ def _result_by_name(url: str, run_id: str):
     return asyncio.run(wait())
 
 
-@pytest.mark.parametrize("target", ["shop:app", "shop:make_app", "shop"])
+@pytest.mark.parametrize("target", ["shop:app", "shop:make_app", "shop:plain", "shop"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_worker_serves_until_it_is_told_to_stop(run_cli, url, target, number):
     worker = run_cli.start("worker", target)

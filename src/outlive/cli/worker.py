@@ -18,7 +18,7 @@ from types import ModuleType
 
 import click
 
-from outlive import Outlive
+from outlive import Outlive, sync
 from outlive.cli.settings import Settings, common_options
 from outlive.errors import UsageError
 
@@ -64,6 +64,8 @@ def import_target(target: str) -> Outlive | ModuleType:
         return module
     found = getattr(module, attribute, None)
     app = found() if callable(found) and not isinstance(found, type) else found
+    if isinstance(app, sync.Outlive):
+        app = app._real
     if not isinstance(app, Outlive):
         raise UsageError(f"{target} is {found!r}, not an Outlive object or a function that gives one")
     return app

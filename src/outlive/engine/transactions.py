@@ -175,3 +175,9 @@ class SyncTransaction:
     def raw(self) -> Any:
         """The driver's own connection."""
         return self._tx.raw
+
+    def within(self, main: asyncio.AbstractEventLoop) -> OpenTransaction:
+        """Give the transaction itself, to be awaited on the loop of its app."""
+        if main is not self._main:
+            raise UsageError("tx= is a transaction of another app: start the run with the app that executes the step")
+        return self._tx

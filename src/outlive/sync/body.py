@@ -1,4 +1,7 @@
-"""The same functions for plain workflow functions, which run in a thread: called, not awaited."""
+"""The functions of workflow bodies for plain ones, which run in a thread: called, not awaited.
+
+The others have no place there: a plain body is a single branch.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,14 @@ from typing import Any, ParamSpec, TypeVar
 
 from outlive import ambient, messages, versions
 from outlive.engine.threads import current_body
+from outlive.errors import UsageError
+from outlive.sync.portal import Portal
+from outlive.sync.run import Run
 
+_NO_PORTAL = Portal()  # a body may not ask about a run
 P = ParamSpec("P")
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 def _awaited(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
@@ -22,6 +30,9 @@ def _awaited(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         body = current_body.get()
         if body is None:
+            name = function.__name__
+            if asyncio._get_running_loop() is not None:
+                raise UsageError(f"outlive.sync.{name} is for plain functions; here: await outlive.{name}(…)")
             return asyncio.run(function(*args, **kwargs))
         return body.call(lambda: function(*args, **kwargs))  # type: ignore[no-any-return]
 
@@ -41,6 +52,16 @@ def _on_loop(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
+def _made(function: Callable[P, R], make: Callable[[R], S]) -> Callable[P, S]:
+    """Make a function that makes something of what this one gives."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> S:
+        return make(function(*args, **kwargs))
+
+    return call
+
+
 @contextmanager
 def shielded() -> Iterator[None]:
     """Hold back cancellation: `with sync.shielded():` a request or the deadline is delivered after the block."""
@@ -52,13 +73,32 @@ def shielded() -> Iterator[None]:
         _awaited(block.__aexit__)(None, None, None)
 
 
+class Promise:
+    """A promise of this run: hand out its token, and wait for the value it is settled with by `result()`."""
+
+    def __init__(self, real: messages.Promise) -> None:
+        self._real = real
+        self.token = real.token
+
+    def result(self) -> Any:
+        """Wait durably until it is settled, and give the value; PromiseExpired after its time."""
+
+        async def result() -> Any:
+            return await self._real
+
+        return _awaited(result)()
+
+
+start = _made(_awaited(ambient.start), lambda run: Run(_NO_PORTAL, run))
+promise = _made(_awaited(messages.promise), Promise)
 sleep = _awaited(ambient.sleep)
 sleep_until = _awaited(ambient.sleep_until)
-start = _awaited(ambient.start)
 receive = _awaited(messages.receive)
 send = _awaited(messages.send)
 publish = _awaited(messages.publish)
 emit = _awaited(messages.emit)
+durable = _awaited(ambient.durable)
+on_call = _on_loop(messages.on_call)
 on_rollback = _awaited(ambient.on_rollback)
 now = _on_loop(ambient.now)
 random = _on_loop(ambient.random)
