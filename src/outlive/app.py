@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from outlive.bulk import Bulk
 from outlive.clock import Duration
 from outlive.codec.jsontext import JsonCodec
 from outlive.codec.payload import encode_arguments
@@ -27,7 +28,7 @@ from outlive.versions import Versions
 _PLAIN = JsonCodec()  # of attributes: a database cannot search what it cannot read
 
 
-class Outlive(Audited, Messages, Retention, Schedules, Search, Versions):
+class Outlive(Audited, Bulk, Messages, Retention, Schedules, Search, Versions):
     """Durable workflows in one database. Use it as `async with Outlive(url) as app:`.
 
     `include`: modules, package names or definitions to serve; None serves every

@@ -18,6 +18,7 @@ from outlive.messages import Item, call_run, make_message, post, read_stream, re
 from outlive.model.attributes import read_attributes
 from outlive.model.reads import EndedRun, EntryRow, RunRow
 from outlive.model.status import Status
+from outlive.why import explain_run
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,10 @@ class Run(Controlled):
     async def info(self) -> RunInfo:
         """Read what is known of the run."""
         return make_info(await self._read())
+
+    async def why(self) -> str:
+        """Say in one sentence why the run does not move, with the chain of causes, and what helps."""
+        return await explain_run(self._engine(), await self._read())
 
     async def entries(self, generation: int | None = None) -> list[Entry]:
         """Read the run's journal, by seq; calls that have only started come last.

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+
+import pytest
+
 
 def test_check_fails_until_migrate(run_cli):
     assert "migrate" in run_cli("db", "check", code=5).stderr
@@ -14,3 +18,22 @@ def test_check_fails_until_migrate(run_cli):
 def test_client_commands_never_create_tables(run_cli):
     run_cli("runs", "ls", code=5)
     run_cli("db", "check", code=5)
+
+
+@pytest.mark.usefixtures("played")
+def test_prune(run_cli, tmp_path):
+    assert "would prune 2 runs" in run_cli("db", "prune", "--older-than", "0s", "--dry-run").stdout
+    assert run_cli.json("db", "prune", "--older-than", "1h30m")["runs"] == 0
+    archive = tmp_path / "runs.jsonl"
+    done = run_cli.json("db", "prune", "--older-than", "0s", "--status", "failed", "--archive", str(archive))
+    assert done == {"runs": 1, "dry_run": False}
+    assert json.loads(archive.read_text())["id"] == "broken-1"
+    assert run_cli.json("db", "prune", "--older-than", "0s", "--limit", "5")["runs"] == 1
+    assert [run["id"] for run in run_cli.json("runs", "ls")["runs"]] == ["patient-1"]
+
+
+def test_prune_used_wrongly(run_cli):
+    run_cli("db", "migrate")
+    assert "--older-than is a number with a unit" in run_cli("db", "prune", "--older-than", "month", code=2).stderr
+    assert "--older-than" in run_cli("db", "prune", code=2).stderr
+    assert "running" in run_cli("db", "prune", "--older-than", "1d", "--status", "running", code=2).stderr

@@ -146,3 +146,31 @@ def test_versions_counts_what_is_unfinished(run_cli):
     (count,) = run_cli.json("runs", "versions", "patient")["versions"]
     assert (count["workflow"], count["statuses"], count["pinned"]) == ("patient", {"suspended": 1}, False)
     assert run_cli.json("runs", "versions", "order") == {"versions": []}
+
+
+def test_ls_by_query(run_cli):
+    assert [run["id"] for run in run_cli.json("runs", "ls", "-status:failed", "age:<1h")["runs"]] == [
+        "patient-1",
+        "order-1",
+    ]
+    assert [run["id"] for run in run_cli.json("runs", "ls", "workflow:order,broken status:failed")["runs"]] == [
+        "broken-1"
+    ]
+    assert "did you mean status? " in run_cli("runs", "ls", "stauts:failed", code=2).stderr
+
+
+def test_why(run_cli):
+    assert "has failed" in run_cli("runs", "why", "broken-1").stdout
+    assert "no such item → retry()" in run_cli.json("runs", "why", "broken-1")["why"]
+    assert "sleeps until" in run_cli("runs", "why", "patient-1").stdout
+    assert "nobody" in run_cli("runs", "why", "nobody", code=3).stderr
+
+
+def test_each(run_cli):
+    assert "would cancel 1 runs" in run_cli("runs", "each", "cancel", "all", "--dry-run").stdout
+    assert run_cli.json("runs", "each", "cancel", "workflow:patient", "--reason", "bored")["runs"] == 1
+    assert "run 'patient-1'" in run_cli("runs", "why", "patient-1").stdout
+    assert run_cli.json("runs", "each", "retry", "status:failed")["runs"] == 1
+    assert "leaves none of them" in run_cli("runs", "each", "resume", "status:failed", code=2).stderr
+    assert "QUERY" in run_cli("runs", "each", "cancel", code=2).stderr
+    assert "all" in run_cli("runs", "each", "cancel", " ", code=2).stderr

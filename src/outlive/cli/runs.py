@@ -1,7 +1,8 @@
-"""`outlive runs`: list runs, show one with its journal, ask for its cancellation."""
+"""`outlive runs`: list runs, show one with its journal, say why it does not move, act on one or on many."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
@@ -14,12 +15,21 @@ from outlive.errors import PayloadError, RunError
 _STATUSES = [status.value for status in Status]
 
 
+class QueryCommand(click.Command):
+    """A command whose arguments are a query: `-status:failed` is a condition of it, and no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Let the conditions with a minus stand behind all options."""
+        negated = [arg for arg in args if re.match(r"-[^-].*:", arg)]
+        return super().parse_args(ctx, [arg for arg in args if arg not in negated] + ["--", *negated] * bool(negated))
+
+
 @click.group()
 def runs() -> None:
     """List, show and cancel runs."""
 
 
-@runs.command("ls")
+@runs.command("ls", cls=QueryCommand)
 @click.argument("query", nargs=-1)
 @click.option(
     "--status", multiple=True, type=click.Choice(_STATUSES), help="Only runs of this status; may be repeated."
@@ -182,3 +192,34 @@ def cancel(settings: Settings, run_id: str, reason: str | None) -> int:
     if not asked:
         click.echo(f"outlive: run {run_id!r} cannot be cancelled: it has ended, {status.value}", err=True)
     return OK if asked else CONFLICT
+
+
+@runs.command()
+@click.argument("run_id", metavar="ID")
+@common_options
+def why(settings: Settings, run_id: str) -> None:
+    """Say why a run does not move, and what helps."""
+
+    async def ask(client: Outlive) -> str:
+        return await (await client.get(run_id)).why()
+
+    sentence = with_client(settings, ask)
+    settings.say(sentence, {"id": run_id, "why": sentence})
+
+
+@runs.command(cls=QueryCommand)
+@click.argument("action", type=click.Choice(["cancel", "pause", "resume", "retry"]))
+@click.argument("query", nargs=-1, required=True)
+@click.option("--dry-run", is_flag=True, help="Only count the runs.")
+@click.option("--reason", metavar="TEXT", help="Noted for each of them.")
+@common_options
+def each(settings: Settings, action: str, query: tuple[str, ...], dry_run: bool, reason: str | None) -> None:
+    """Act on each run that QUERY means; `all` means every run."""
+
+    async def act(client: Outlive) -> int:
+        count: int = await getattr(client, action)(" ".join(query), dry_run=dry_run, reason=reason)
+        return count
+
+    count = with_client(settings, act)
+    done = f"would {action}" if dry_run else f"{action}:"
+    settings.say(f"{done} {count} runs", {"action": action, "runs": count, "dry_run": dry_run})
