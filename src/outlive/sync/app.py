@@ -123,6 +123,25 @@ class Outlive(Life):
         """
         return self._wait(self._real.audit(run_id, limit=limit, after=after))
 
+    def cancel(self, query: str, *, dry_run: bool = False, reason: str | None = None, by: str | None = None) -> int:
+        """Ask every unfinished run that the query means to cancel; give how many."""
+        return self._wait(self._real.cancel(query, dry_run=dry_run, reason=reason, by=by))
+
+    def pause(self, query: str, *, dry_run: bool = False, reason: str | None = None, by: str | None = None) -> int:
+        """Hold every unfinished run that the query means; give how many."""
+        return self._wait(self._real.pause(query, dry_run=dry_run, reason=reason, by=by))
+
+    def resume(self, query: str, *, dry_run: bool = False, reason: str | None = None, by: str | None = None) -> int:
+        """Let every paused or quarantined run that the query means go on; give how many."""
+        return self._wait(self._real.resume(query, dry_run=dry_run, reason=reason, by=by))
+
+    def retry(self, query: str, *, dry_run: bool = False, reason: str | None = None, by: str | None = None) -> int:
+        """Let every failed or cancelled run that the query means go on from where it failed; give how many.
+
+        The oldest first: a parent takes along the child by whose failure it has failed.
+        """
+        return self._wait(self._real.retry(query, dry_run=dry_run, reason=reason, by=by))
+
     def send(self, run_id: str, topic: str, value: Any, key: str | None = None) -> None:
         """Send a message to a run; return when it is in the run's mailbox.
 

@@ -34,6 +34,10 @@ class Run(Face):
         """Read what is known of the run."""
         return self._wait(self._real.info())
 
+    def why(self) -> str:
+        """Say in one sentence why the run does not move, with the chain of causes, and what helps."""
+        return self._wait(self._real.why())
+
     def entries(self, generation: int | None = None) -> list[Entry]:
         """Read the run's journal, by seq; calls that have only started come last.
 
