@@ -17,7 +17,15 @@ from outlive.ids import check_id
 from outlive.messages import Messages, make_message
 from outlive.model.attributes import check_attributes
 from outlive.model.definition import WorkflowSpec
-from outlive.model.options import check_deadline, check_key, check_name, check_priority, check_queue, check_wait
+from outlive.model.options import (
+    check_deadline,
+    check_key,
+    check_mapping,
+    check_name,
+    check_priority,
+    check_queue,
+    check_wait,
+)
 from outlive.model.writes import ExistingRun, NewRun
 from outlive.retention import Retention
 from outlive.run import Run
@@ -70,7 +78,7 @@ class Outlive(Audited, Bulk, Messages, Retention, Schedules, Search, Versions):
         spec = spec_of(workflow) if not isinstance(workflow, str) else self._find(engine, workflow)
         name = spec.name if spec is not None else workflow
         shape = spec.shape if spec is not None else None
-        arguments = _check_mapping(kwargs, "kwargs=…")
+        arguments = check_mapping(kwargs, "kwargs=…")
         now = engine.clock.now()
         run = NewRun(
             row=engine.ids.row_id(now),
@@ -129,9 +137,3 @@ class Outlive(Audited, Bulk, Messages, Retention, Schedules, Search, Versions):
 def _result_of(spec: WorkflowSpec | None) -> Any:
     """Give the declared result of a workflow, if it is known here."""
     return spec.shape.result if spec is not None else Any
-
-
-def _check_mapping(value: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping | None):
-        raise UsageError(f"{what} is a mapping, not {value!r}")
-    return dict(value or {})

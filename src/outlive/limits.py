@@ -21,6 +21,8 @@ ROW_TIME_SLACK_S = 3_600.0  # a row number tells when its writer drew it: how fa
 PRIORITY_MAX = 2**31 - 1  # what an integer column of PostgreSQL holds
 WAIT_MAX_S = 100 * 365.25 * 86_400.0  # of a delay or deadline: a longer one is a mistake, and calendars end
 
+GENERATIONS_KEPT = 5  # whose journals a run that goes on as new leaves readable; older ones go as it does
+
 BATCH_MAX_ROWS = 2_000  # per commit: larger batches only add tail latency (measured flat beyond 1,000)
 CLAIM_MAX_RUNS = 200  # per claim: one statement, 2 ms on two cores
 

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
 from outlive.definitions import current_execution
+from outlive.engine.continuing import continue_as_new as go_on_as_new
 from outlive.engine.execution import Execution
 from outlive.errors import RunNotFound, UsageError
 from outlive.ids import check_id
 from outlive.model.frozen import FrozenJournal
-from outlive.model.options import check_name, check_statuses
+from outlive.model.options import check_mapping, check_name, check_statuses
 from outlive.model.reads import EntryRow, Match, RunQuery, RunRow
 from outlive.model.status import Status
 from outlive.opened import Opened
 
-__all__ = ["VersionCount", "patched"]
+__all__ = ["VersionCount", "continue_as_new", "patched"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ def _freeze(row: RunRow, entries: Sequence[EntryRow]) -> FrozenJournal:
         started_at=row.began_at if row.began_at is not None else row.created_at,
         salt=row.salt,
         generation=row.generation,
+        continued=row.continued,
+        deadline_at=row.deadline_at,
         entries=list(entries),
     )
 
@@ -127,3 +131,16 @@ def patched(name: str, /) -> bool:
     answers that the code no longer asks for are no divergence.
     """
     return _in_workflow("patched").patched(check_name(name))
+
+
+async def continue_as_new(*args: Any, kwargs: Mapping[str, Any] | None = None) -> NoReturn:
+    """End this body and let the run go on with these arguments, from the top and with an empty journal.
+
+    Never returns. The id, the deadline, the messages that were not received and
+    whoever waits for the result stay; the result is that of the last generation.
+    `finally` blocks run, as at a return, and children that end with their parent are asked to.
+    *Durable*: the arguments, and the version of the code that is executing.
+    *Again*: a crash before that is on disk replays up to this call; after it nothing of the old journal is read.
+    *Raises* UsageError in a branch, EncodeFailed for arguments that cannot be stored.
+    """
+    await go_on_as_new(_in_workflow("continue_as_new"), args, check_mapping(kwargs, "kwargs=…"))

@@ -12,7 +12,10 @@ from tests.crash import databases
 
 RUNS = "select id, workflow, status, output, error, parent from outlive_runs"
 ENTRIES = "select run, seq, key, kind, name, outcome, value, error from outlive_entries"
-SETTLED = "select run, key from outlive_entries where outcome <> 'started'"
+SETTLED = """
+    select run, key from outlive_entries where outcome <> 'started'
+    union select run, key from outlive_past_entries where outcome <> 'started'
+"""
 BOOKINGS = "select label, cents from bookings"
 ITEMS = "select run, name, seq, value from outlive_stream_items order by run, name, seq"
 MESSAGES = "select run, topic, message, value, received_by from outlive_messages order by run, topic, message"

@@ -199,6 +199,17 @@ async def family() -> list[str]:
     return [first, sent.id, doomed.id, second]
 
 
+@workflow
+async def relay(number: int) -> str:
+    """Goes on as new, with a child and a booking in each generation."""
+    await book(f"relay {number}", number)
+    went = await errand(number)
+    await label(f"relay {number}")
+    if number < 3:
+        await outlive.continue_as_new(number + 1)
+    return went
+
+
 @step
 async def grow(text: str) -> str:
     executed()

@@ -23,6 +23,10 @@ ONE_SIDED = {
         list_due list_held_cancels list_lanes list_mailed list_newly_awaited list_requested list_suspects
         list_unfinished pin_live quarantine_owned read_claimable release_owned take_owned
     """,
+    "what the next generation of a run takes is one statement of PostgreSQL's, several of SQLite's": """
+        clear_entries end_generation find_standing forget_blobs forget_entries forget_generations forget_messages
+        forget_promises move_entries refresh_live release_children
+    """,
     "parts of SQLite's statements that are functions and views of PostgreSQL": "derive_status walk_lanes",
     "SQLite creates its first table itself and has a bug that concerns several processes on one file": """
         count_other_processes create_meta

@@ -141,7 +141,19 @@ async def bulky(run_id: str) -> int:
     return booked + sum(await asyncio.gather(branch(1), branch(2), branch(3)))
 
 
-KINDS = (sequential, branched, family, sleeper, bulky)
+@workflow
+async def relay(run_id: str, number: int = 0) -> int:
+    """Goes on as new: in each generation a step, a booking and children of its own."""
+    await record(number, [])
+    await book(f"{run_id}/{number}", number)
+    await sequential(f"{run_id}/{number}/child")
+    if number < 3:
+        await outlive.continue_as_new(run_id, number + 1)
+    await outlive.sleep(0.5)
+    return number
+
+
+KINDS = (sequential, branched, family, sleeper, bulky, relay)
 
 
 async def drive(app: Outlive, world: SimWorld) -> None:
@@ -165,7 +177,13 @@ def check(world: SimWorld, simulation: Simulation) -> None:
     assert all(run.status == "succeeded" for run in simulation.runs.values()), _failures(simulation.runs.values())
     for run in simulation.runs.values():
         own = run.input.split('"')[3]
-        if run.workflow != "family":
+        if run.workflow == "relay":
+            turns = [booked.get(f"{own}/{number}") for number in range(4)]
+            assert turns == [1, 1, 1, 1], f"the generations of {own} booked {turns}"
+            assert (run.output, run.generation) == ("3", 3), f"{run.id} gave {run.output} after {run.generation}"
+            keys = {entry.key for entry in simulation.entries[run.id]}
+            assert keys == {f"~3/{name}#1" for name in ("record", "book", "sequential", "sleep")}, f"{own}: {keys}"
+        elif run.workflow != "family":
             assert booked.get(own) == 1, f"{own} was booked {booked.get(own)} times"
         if run.workflow == "branched":
             entries = simulation.entries[run.id]

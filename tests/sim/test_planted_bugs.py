@@ -17,11 +17,12 @@ from outlive.engine import (
     load,
     mailbox,
     roster,
+    runloop,
     transactions,
     waits,
 )
 from outlive.model.mail import Receipt
-from outlive.store.sqlite import batch, sides
+from outlive.store.sqlite import batch, continuing, sides
 from outlive.testing import SimulationFailed
 from tests.sim.test_simulation import play, play_mail
 from tests.support.evidence import Evidence
@@ -148,6 +149,20 @@ def _items_written_without_entry(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batch, "write_sides", write_all)
 
 
+def _old_journal_kept(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(continuing, "_BLOCKS", tuple(block for block in continuing._BLOCKS if block != "clear_entries"))
+
+
+def _next_generation_under_old_keys(patch: pytest.MonkeyPatch) -> None:
+    begin = runloop.RunLoop.__init__
+    patch.setattr(runloop.RunLoop, "__init__", lambda self, run, salt, now, continued=0: begin(self, run, salt, now))
+
+
+def _generation_ended_twice(patch: pytest.MonkeyPatch) -> None:
+    block = continuing.SQL["find_standing"].replace("AND r.generation = :generation", "")
+    patch.setattr(continuing, "SQL", {**continuing.SQL, "find_standing": block})
+
+
 BUGS: dict[str, Patch] = {
     "missing barrier": _missing_barrier,
     "double dispatch": _double_dispatch,
@@ -159,6 +174,9 @@ BUGS: dict[str, Patch] = {
     "strays kept": _strays_kept,
     "innocent quarantined": _innocent_quarantined,
     "journal ignored": _attempts_forgotten,
+    "old journal kept by the next generation": _old_journal_kept,
+    "next generation under the old keys": _next_generation_under_old_keys,
+    "generation ended twice": _generation_ended_twice,
     "nothing held back behind a large payload": _nothing_held_back,
 }
 

@@ -30,6 +30,7 @@ from outlive.codec.jsontext import JsonCodec
 from outlive.codec.payload import decode_arguments, encode_arguments
 from outlive.engine.bodies import Bodies
 from outlive.engine.calls import StepCall
+from outlive.engine.continuing import next_generation
 from outlive.engine.execution import Execution
 from outlive.engine.threads import ThreadBody, WorkflowThreads
 from outlive.engine.transactions import Transactions
@@ -38,7 +39,7 @@ from outlive.ids import Ids
 from outlive.model.definition import StepInfo, WorkflowSpec
 from outlive.model.frozen import FrozenJournal
 from outlive.model.reads import Claimed, EndedRun, EntryRow
-from outlive.model.writes import Committed, EntryWrite, Fence, Finish, NewRun, Release
+from outlive.model.writes import Committed, Continue, EntryWrite, Fence, Finish, NewRun, Release
 
 EPOCH = 1_800_000_000.0
 THREADS_MAX_WAIT_S = 20.0
@@ -123,7 +124,7 @@ class Kept:
     children: list[NewRun] = field(default_factory=list)
     on_durable: list[Callable[[Committed], Any]] = field(default_factory=list)
     requests: list[int] = field(default_factory=list)
-    end: Finish | Release | None = None
+    end: Finish | Continue | Release | None = None
     in_line: bool = False  # for the next commit
     cancels: list[int] = field(default_factory=list)  # open requests
     ended: EndedRun | None = None
@@ -300,7 +301,7 @@ class _Committer:
             kept.children.append(child)
         kept.on_durable.append(on_durable)
 
-    def add_end(self, execution: Execution, end: Finish | Release) -> None:
+    def add_end(self, execution: Execution, end: Finish | Continue | Release) -> None:
         self._line(execution).end = end
 
     def add_handled(self, execution: Execution, request: int) -> None:
@@ -609,9 +610,12 @@ class Solo:
             self.played.suspensions += 1
         self.committer.add_end(execution, execution.suspend())
 
-    def left(self, kept: Kept, end: Finish | Release) -> None:
+    def left(self, kept: Kept, end: Finish | Continue | Release) -> None:
         """The end of an execution is on disk."""
-        if isinstance(end, Finish):
+        if isinstance(end, Continue):
+            kept.claimed, kept.entries = next_generation(kept.claimed, end), {}
+            self._load(kept)
+        elif isinstance(end, Finish):
             kept.ended = EndedRun(
                 kept.claimed.row, kept.claimed.id, kept.spec.name, end.status, end.output, end.error, "json/1"
             )

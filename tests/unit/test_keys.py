@@ -402,6 +402,16 @@ async def compensates() -> None:
     await fails()
 
 
+@workflow
+async def continues_as_new(number: int = 0) -> None:
+    await a()
+    await asyncio.gather(a(), outlive.sleep(1))
+    outlive.patched("a")
+    await child()
+    if number < 12:
+        await outlive.continue_as_new(number + 1)
+
+
 # key and kind, by seq; an entry that was cancelled is marked
 TABLE: dict[Any, str] = {
     awaits: "a#1 step, b#1 step, a#2 step, a#3 step, b#2 step",
@@ -442,6 +452,7 @@ TABLE: dict[Any, str] = {
     cancelled: "cancel#1 step, cancel#2 cancel, 2/slow#1 step cancelled, a#1 step",
     asks_for_patches: "patch:a#1 patch, a#1 step, patch:a#2 patch, a#2 step, patch:fee, with VAT#1 patch, "
     "patch:fee, with VAT#2 patch, 1/b#1 step, 2/b#1 step",
+    continues_as_new: "~12/a#1 step, ~12/1/a#1 step, ~12/2/sleep#1 timer, ~12/patch:a#1 patch, ~12/child#1 child",
 }
 
 

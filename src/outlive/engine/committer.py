@@ -22,7 +22,7 @@ from outlive.engine.roles import Host, LiveRun
 from outlive.errors import JournalCorrupt, StoreError, StoreUnavailable
 from outlive.limits import BATCH_MAX_ROWS
 from outlive.model.mail import SideRow
-from outlive.model.writes import Committed, EntryWrite, Finish, Mark, NewRun, Release
+from outlive.model.writes import Committed, Continue, EntryWrite, Finish, Mark, NewRun, Release
 from outlive.store.interface import FenceLost, RowTaken, WriteRefused
 
 log = logging.getLogger("outlive.committer")
@@ -87,11 +87,11 @@ class Committer:
             writes.large = True
         writes.on_durable += (on_durable,)
 
-    def add_end(self, execution: LiveRun, end: Finish | Release) -> None:
-        """Add the end of a run, or its departure from this process."""
+    def add_end(self, execution: LiveRun, end: Finish | Continue | Release) -> None:
+        """Add the end of a run or of its generation, or its departure from this process."""
         writes = self._of(execution)
         writes.end = end
-        if isinstance(end, Finish) and is_large(end.output):
+        if is_large(end.output if isinstance(end, Finish) else end.input if isinstance(end, Continue) else None):
             writes.large = True
 
     def add_mark(self, execution: LiveRun, mark: Mark) -> None:

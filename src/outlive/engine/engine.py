@@ -36,7 +36,7 @@ from outlive.ids import Ids
 from outlive.limits import BEATS_PER_LEASE, POLL_IDLE_S
 from outlive.model.mail import NewMessage, Settlement, Settling, SideRow
 from outlive.model.reads import Claimed, EndedRun, WorkerRow
-from outlive.model.writes import Committed, ExistingRun, Fence, Finish, NewRun, Note, Release
+from outlive.model.writes import Committed, Continue, ExistingRun, Fence, Finish, NewRun, Note, Release
 from outlive.store.interface import FenceLost, Store
 
 log = logging.getLogger("outlive.engine")
@@ -257,8 +257,12 @@ class Engine:
         )
 
     # -- ends ---------------------------------------------------------------
-    def left(self, execution: Execution, end: Finish | Release) -> None:
-        """A run's end or release is on disk."""
+    def left(self, execution: Execution, end: Finish | Continue | Release) -> None:
+        """The end of a run or of its generation, or its release, is on disk."""
+        if isinstance(end, Continue):
+            self.roster.continue_as_new(execution, end)
+            self._requests.looper.wake()  # what the last generation has not heard any more is for the next one
+            return
         self.roster.left(execution.row)
         if self.claimer.full:
             self.claimer.looper.wake()

@@ -25,6 +25,7 @@ from typing import Any
 
 from outlive.engine.calls import CANCELLED, Call, StepCall
 from outlive.engine.cancellation import Cancellation, Stop
+from outlive.engine.continuing import end_generation, find_continued
 from outlive.engine.ending import Ending
 from outlive.engine.invoke import call_in_thread
 from outlive.engine.journal import Divergence, Journal, compare, describe, version_behind
@@ -70,7 +71,8 @@ class Execution:
         self.ending = Ending(self)
         self.generation = claimed.generation
         salt = claimed.row if claimed.salt is None else claimed.salt
-        self.loop = RunLoop(self, salt, claimed.started_at)  # type: ignore[abstract]
+        began_at = claimed.started_at if claimed.began_at is None else claimed.began_at
+        self.loop = RunLoop(self, salt, began_at, claimed.continued)  # type: ignore[abstract]
         noted_version = None if claimed.version == spec.version else spec.version
         self.recorder = Recorder(self, self.journal.last_seq, noted_version)
         self.closed = False  # out of memory: nothing runs on
@@ -100,7 +102,7 @@ class Execution:
         self._doom: JournalMismatch | None = None
         self._pumping = False
         self._leftovers_cancelled = False
-        self._task = self.loop.create_root_task(body, f"{spec.name}:{claimed.id}", engine.context.copy())
+        self.task = self.loop.create_root_task(body, f"{spec.name}:{claimed.id}", engine.context.copy())
 
     def wake(self) -> None:
         """Go on, or begin, from a plain callback."""
@@ -211,7 +213,7 @@ class Execution:
                 if self.thread_busy:
                     self._busy_again()  # a timer may have woken it from its rest
                     return
-                if self._task.done() and self._ended():
+                if self.task.done() and self._ended():
                     return
                 if not self._deliver_next() and not self._begin_calls():
                     break
@@ -243,9 +245,11 @@ class Execution:
         while self._inbox and self._committing is None:
             if self._inbox.popleft()():
                 return True
-        if self.cancellation.pending and (stop := self.cancellation.next_due(self.engine.clock.now())) is not None:
-            self._stop(stop)
-            return True
+        if self.cancellation.pending and not self.task.done():
+            stop = self.cancellation.next_due(self.engine.clock.now())
+            if stop is not None:
+                self._stop(stop)
+                return True
         timer = self._next_timer() if self._timers else None
         if timer is not None and timer.when() <= self.engine.clock.now():
             self._fire(timer)
@@ -257,7 +261,7 @@ class Execution:
         if entry.kind == "cancel":
             self.loop.root.key("cancel")
             self.cancellation.replayed(entry.name, self.codec.decode(entry.value or "null", where="reason of cancel"))
-            self._task.cancel()
+            self.task.cancel()
             return
         waiting = self._waiting.pop(entry.key)
         if isinstance(waiting, RunTimer):
@@ -366,7 +370,7 @@ class Execution:
         if stop.request is not None:
             self.engine.committer.add_handled(self, stop.request)
         self.cancellation.delivered(stop)
-        self._task.cancel()
+        self.task.cancel()
 
     def _compare(self, entry: EntryRow, kind: str, name: str, digest: str | None) -> None:
         difference = compare(entry, kind, name, digest)
@@ -473,7 +477,7 @@ class Execution:
 
     # -- the end ------------------------------------------------------------
     def _ended(self) -> bool:
-        """The workflow has returned: end what it left running, then write its end; True when that is done."""
+        """The workflow has returned: end what it left running, then write its end; True if only waiting is left."""
         left = self.loop.unfinished_tasks()
         if left:
             if not self._leftovers_cancelled:
@@ -489,18 +493,24 @@ class Execution:
                 raise Unwound
             if left:
                 return False
-        if self.ending.status is None and self.ending.judge(self._task) and not self._roll_back():
+        continued = find_continued(self.task)
+        if continued is None and self.ending.status is None and self.ending.judge(self.task) and not self._roll_back():
             return False
         difference = self.journal.left()
         if difference is not None:
             self._diverge(difference)
+        if continued is not None and self.recorder.durable < self.recorder.appended:
+            return True  # until they are on disk: the end of a generation stands alone in its batch
         if self.journal.unread:
             log.warning(
                 "run %r of code version %s has ended under version %s, which never asked for what is recorded: %s",
                 self.id, self.version, self.spec.version, ", ".join(map(describe, self.journal.unread.values())),
             )  # fmt: skip
         self._close()
-        self.engine.committer.add_end(self, self.finish(*self.ending.record()))
+        if continued is None:
+            self.engine.committer.add_end(self, self.finish(*self.ending.record()))
+        else:
+            self.engine.committer.add_end(self, end_generation(self, continued, self.recorder.now()))
         return True
 
     def _roll_back(self) -> bool:
@@ -508,11 +518,11 @@ class Execution:
         self.cancellation.shields += 1
         name = f"{self.spec.name}:{self.id} rolls back"
         context = self.engine.context.copy()
-        self._task = self.loop.create_root_task(self.ending.roll_back(), name, context, Branch(ROLLBACK_SCOPE))
+        self.task = self.loop.create_root_task(self.ending.roll_back(), name, context, Branch(ROLLBACK_SCOPE))
         self.loop.turn()
         if self._doom is not None:
             raise Unwound
-        return self._task.done()
+        return self.task.done()
 
     def finish(self, status: Status, output: str | None, error: str | None) -> Finish:
         """Make the record of the run's end, with the reason for which its children are to end with it."""

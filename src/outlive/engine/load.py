@@ -14,7 +14,18 @@ from outlive.engine.roles import LiveRun
 from outlive.errors import StoreUnavailable
 from outlive.limits import BLOB_THRESHOLD_CHARS
 from outlive.model.mail import Delivery, SideRow
-from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, Finish, Mark, NewRun, Release
+from outlive.model.writes import (
+    Batch,
+    Committed,
+    Continue,
+    EntryWrite,
+    ExistingRun,
+    Fence,
+    Finish,
+    Mark,
+    NewRun,
+    Release,
+)
 
 
 def is_large(text: str | None) -> bool:
@@ -69,7 +80,7 @@ class RunWrites:
     sides: tuple[SideRow, ...] = ()
     on_durable: tuple[Callable[[Committed], None], ...] = ()
     count: int = 0  # entries appended, those that replaced a pending one included
-    end: Finish | Release | None = None
+    end: Finish | Continue | Release | None = None
     mark: Mark | None = None
     requests: tuple[int, ...] = ()
     large: bool = False  # it has a payload that would delay others
@@ -100,6 +111,8 @@ class Load:
             batch.handled_requests.extend(writes.requests)
             if isinstance(writes.end, Finish):
                 batch.finishes.append(writes.end)
+            elif isinstance(writes.end, Continue):
+                batch.continues.append(writes.end)
             elif writes.end is not None:
                 batch.releases.append(writes.end)
             elif execution.clear_crashes and writes.entries:

@@ -30,7 +30,7 @@ from outlive.limits import REHEARSAL_S
 from outlive.model.definition import WorkflowSpec
 from outlive.model.frozen import FrozenJournal
 from outlive.model.status import Status
-from outlive.model.writes import Finish
+from outlive.model.writes import Continue, Finish
 
 Verdict = Literal["fits", "edited", "breaks", "elsewhere"]
 
@@ -117,7 +117,7 @@ class _Host:
         self.roster = self.committer = self.clock = self
         self.rests: asyncio.Future[None] = self.main.create_future()
         self.error: BaseException | None = None
-        self.end: Finish | None = None
+        self.end: Finish | Continue | None = None
         self._execution: Execution | None = None
         self._threads: list[threading.Thread] = []
 
@@ -161,7 +161,7 @@ class _Host:
         execution.unwind()
         self._rest()
 
-    def add_end(self, _execution: Any, end: Finish) -> None:
+    def add_end(self, _execution: Any, end: Finish | Continue) -> None:
         """It has ended."""
         self.end = end
         self._rest()
@@ -194,7 +194,10 @@ def _judge(journal: FrozenJournal, execution: Execution, host: _Host) -> Outlive
         return ReplayError(f"replay fails: {type(host.error).__qualname__}: {host.error}")
     if host.error is not None:
         raise host.error
-    if host.end is not None:
+    if isinstance(host.end, Continue):
+        if journal.has_ended:
+            return ReplayError(f"the run had ended as {journal.status}, this code lets it continue as new")
+    elif host.end is not None:
         ends_as = host.end.status
         why = f": {_text(host.end.error)}" if host.end.error else ""
         if journal.has_ended and ends_as != journal.status:
@@ -229,7 +232,7 @@ def _notes(journal: FrozenJournal, execution: Execution, host: _Host) -> list[st
         notes.append(f"{asks} for {', '.join(map(describe, unread))}")
     if given_up := list(execution.journal.unasked.values()):
         notes.append(f"no longer waits for {', '.join(map(describe, given_up))}, which has begun")
-    if host.end is not None and host.end.status == Status.SUCCEEDED and journal.has_ended:
+    if isinstance(host.end, Finish) and host.end.status == Status.SUCCEEDED and journal.has_ended:
         texts = [host.codec.decode(text or "null", where="result") for text in (journal.output, host.end.output)]
         if texts[0] != texts[1]:
             notes.append("gives another result")

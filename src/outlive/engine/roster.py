@@ -19,6 +19,7 @@ from typing import Any
 from outlive.clock import to_datetime
 from outlive.codec.failure import record_error
 from outlive.codec.payload import codec_for, decode_arguments
+from outlive.engine.continuing import next_generation
 from outlive.engine.execution import Execution
 from outlive.engine.roles import Host
 from outlive.engine.threads import ThreadBody, WorkflowThreads
@@ -26,7 +27,7 @@ from outlive.errors import DeadlineExceeded, LeaseLost, PayloadError, RunOnHold
 from outlive.limits import QUARANTINE_CRASHES, RESIDENT_IDLE_RUNS, RESIDENT_WAIT_S
 from outlive.model.reads import Claimed, EntryRow, RequestRow
 from outlive.model.status import Status
-from outlive.model.writes import Mark, Release
+from outlive.model.writes import Continue, Mark, Release
 
 log = logging.getLogger("outlive.engine")
 
@@ -231,6 +232,17 @@ class Roster:
         execution.write_failed = True
         execution.disowned = False
         self._hold(execution, record_error(error, self._engine.codec))
+
+    def continue_as_new(self, execution: Execution, end: Continue) -> None:
+        """Enter the next generation of a run; where this process leaves, that of a peer does."""
+        self.executions.pop(execution.row, None)
+        if self.closing:
+            return
+        self.enter(next_generation(execution.claimed, end), [])
+        entered = self.executions[execution.row]
+        for request, reason in execution.cancellation.requests.items():  # at once: each generation may be a short one
+            entered.heard.add(request)
+            entered.request_cancel(request, reason)
 
     def left(self, row: int) -> None:
         """Take note that a run's end or release is on disk."""

@@ -136,12 +136,16 @@ _set_sleep_result = asyncio.futures._set_result_unless_cancelled  # type: ignore
 
 
 class RunLoop(asyncio.AbstractEventLoop):
-    """See the module's text. `execution` is the owner; `salt` is the same on every replay of the run."""
+    """See the module's text. `execution` is the owner; `salt` is the same on every replay of the run.
 
-    def __init__(self, execution: Owner, salt: int, now: float) -> None:
+    A run that was `continued` as new has other keys each time: ids of children, idempotency keys and promises, which
+    are made of keys, are its own for ever.
+    """
+
+    def __init__(self, execution: Owner, salt: int, now: float, continued: int = 0) -> None:
         self.execution = execution
         self.unwinding = False
-        self.root = Branch("")
+        self.root = Branch(f"~{continued}/" if continued else "")
         self._now = now
         self.ready: deque[Handle] = deque()
         self._tasks: list[RunTask] = []

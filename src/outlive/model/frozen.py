@@ -34,6 +34,8 @@ class FrozenJournal:
     started_at: float  # when its time began; seconds since 1970
     salt: int | None = None  # of the run whose journal it has inherited
     generation: int = 0
+    continued: int = 0  # how many times it had been continued as new
+    deadline_at: float | None = None
     entries: list[EntryRow] = field(default_factory=list)
 
     @property
@@ -56,8 +58,8 @@ class FrozenJournal:
         """Give the run as a worker gets it that is to go on with it."""
         return Claimed(
             self.row, self.id, self.workflow, self.version, self.input, self.codec, claim=1, crashes=0, fresh=False,
-            alone=False, started_at=self.started_at, deadline_at=None, parent=None, parent_key=None,
-            generation=self.generation, salt=self.salt,
+            alone=False, started_at=self.started_at, deadline_at=self.deadline_at, parent=None, parent_key=None,
+            generation=self.generation, salt=self.salt, continued=self.continued,
         )  # fmt: skip
 
 

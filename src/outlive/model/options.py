@@ -6,7 +6,7 @@ Pure: knows no run and no store. Invariant: what passes here is taken by both da
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from outlive.clock import Duration, seconds
@@ -59,6 +59,13 @@ def check_limit(limit: Any) -> int:
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise UsageError(f"limit=… is a whole number of at least 1, not {limit!r}")
     return limit
+
+
+def check_mapping(value: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
+    """Give what keyword arguments or attributes are, none if None."""
+    if not isinstance(value, Mapping | None):
+        raise UsageError(f"{what} is a mapping, not {value!r}")
+    return dict(value or {})
 
 
 def check_statuses(status: str | Iterable[str] | None) -> tuple[str, ...]:

@@ -56,6 +56,8 @@ class Claimed:
     asked: bool = False
     generation: int = 0
     salt: int | None = None  # of the run whose journal this one has inherited
+    continued: int = 0  # how many times it has been continued as new
+    began_at: float | None = None  # when its time began anew then
 
 
 @dataclass(slots=True)
@@ -89,6 +91,7 @@ class RunRow:
     forked_from: str | None = None
     pinned: bool = False
     salt: int | None = None  # of the run whose journal this one has inherited
+    continued: int = 0
     began_at: float | None = None  # its time: the start, or when it was continued as new
     parent_key: str | None = None
     claim: int | None = None  # the last one, also of a run that has ended

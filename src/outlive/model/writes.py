@@ -122,6 +122,24 @@ class Finish:
 
 
 @dataclass(slots=True)
+class Continue:
+    """The end of a generation whose owner keeps the run and goes on as new; nothing else of the run in this batch.
+
+    Its entries move to the past, of which the last few generations stay. With
+    `close_reason` children are asked to cancel, as at the end of the run.
+    """
+
+    row: int
+    claim: int
+    generation: int  # that ends
+    continued: int  # how many times it has been continued then
+    version: str
+    input: str
+    at: float  # when the time of the next one begins
+    close_reason: str | None = None
+
+
+@dataclass(slots=True)
 class Release:
     """The owner lets go of a run: to wait, to be claimed by a peer, or to be held."""
 
@@ -153,6 +171,7 @@ class Batch:
     starts: list[NewRun] = field(default_factory=list)
     entries: list[EntryWrite] = field(default_factory=list)
     finishes: list[Finish] = field(default_factory=list)
+    continues: list[Continue] = field(default_factory=list)
     releases: list[Release] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     handled_requests: list[int] = field(default_factory=list)
@@ -164,6 +183,7 @@ class Batch:
             len(self.starts)
             + len(self.entries)
             + len(self.finishes)
+            + len(self.continues)
             + len(self.releases)
             + len(self.marks)
             + len(self.handled_requests)

@@ -51,6 +51,7 @@ class Blobs(list[Blob]):
                 finish if finish.output is None else replace(finish, output=self.keep(finish.row, finish.output))
                 for finish in batch.finishes
             ],
+            continues=[replace(end, input=self.keep(end.row, end.input)) for end in batch.continues],
         )
 
     def move_out_of_run(self, run: NewRun) -> NewRun:

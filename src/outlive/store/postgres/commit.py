@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import asdict
 
+from outlive.limits import GENERATIONS_KEPT
 from outlive.model.attributes import index_attributes
 from outlive.model.mail import NewItem, NewMessage, NewPromise, NewValue, Receipt, Settlement, SideRow
 from outlive.model.writes import Batch, EntryWrite, Fence, Mark, NewRun
@@ -25,7 +26,7 @@ from outlive.store.interface import WriteRefused, check_unfenced
 from outlive.store.postgres.statements import Statement, named_block, number_parameters
 
 STATEMENT_MAX_CHARS = 200 * 1024 * 1024  # a message of PostgreSQL has at most 1 GB, and a character up to 4 bytes
-_PARTS = {"finish": "finish_run", "release": "release_run", "mark": "mark_run"}
+_PARTS = {"finish": "finish_run", "continue": "continue_run", "release": "release_run", "mark": "mark_run"}
 _SIDES: dict[type, tuple[str, str]] = {  # the records of each kind of side row, and what writes them
     NewMessage: ("message", "insert_messages"),
     Receipt: ("receipt", "receive_messages"),
@@ -82,6 +83,7 @@ def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
         "entry": _settle_within(batch.entries),
         "run": sorted(batch.starts, key=_ID),  # two batches that insert the same ids wait in the same order
         "finish": batch.finishes,
+        "continue": batch.continues,
         "release": batch.releases,
         "mark": _effective_marks(batch),
     }
@@ -107,6 +109,7 @@ def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
         "epoch": fence and fence.epoch,
         "request": batch.handled_requests,
         **attributes,
+        "kept": GENERATIONS_KEPT,
         "blob_row": [blob.row for blob in blobs],
         "blob_name": [blob.name for blob in blobs],
         "blob_text": [blob.text for blob in blobs],  # no JSON within JSON: that takes thrice as long
@@ -181,7 +184,7 @@ def _effective_marks(batch: Batch) -> list[Mark]:
     """Give one mark per run, the last one; a run that leaves in this batch needs none."""
     if not batch.marks:
         return []
-    left = {finish.row for finish in batch.finishes} | {release.row for release in batch.releases}
+    left = {end.row for ends in (batch.finishes, batch.continues, batch.releases) for end in ends}
     marks: dict[int, Mark] = {}
     for mark in batch.marks:
         before = marks.get(mark.row)

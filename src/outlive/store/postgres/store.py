@@ -39,8 +39,12 @@ class PostgresStore(Ownership, Control, Mail, Reading, Search, Retention, Schedu
 
     async def commit(self, batch: Batch, fence: Fence | None) -> Committed:
         made, arguments = compose(batch, fence)
+        if batch.continues:
+            hooks.point("generation.ending")
         hooks.point("commit.before")
         row = await self._send_batch(made, arguments, batch.starts)
+        if batch.continues:
+            hooks.point("generation.ended")
         hooks.point("commit.after")
         if fence is not None and not row["fenced"]:
             raise FenceLost(fence)

@@ -18,6 +18,7 @@ from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fenc
 from outlive.store.blobs import Blob
 from outlive.store.interface import FenceLost, RowTaken, check_unfenced
 from outlive.store.sqlfile import load_sql
+from outlive.store.sqlite.continuing import continue_run
 from outlive.store.sqlite.drivers import Connection
 from outlive.store.sqlite.sides import write_sides
 
@@ -183,6 +184,9 @@ def _write_ends(db: Connection, batch: Batch, fence: Fence, refused: set[int], n
     each("delete_live", [(e.row, worker, e.claim) for e in ends])
     if ends and db.rows(SQL["any_request"]):
         each("delete_ended_requests", [(e.row,) for e in ends])
+    for end in batch.continues:
+        if end.row not in refused:
+            continue_run(db, end, worker, now)
     releases = [release for release in batch.releases if release.row not in refused]
     each("release_run", [(r.wake_at, r.hold, r.hold_reason, r.row, worker, r.claim) for r in releases])
     marks = [(m.in_user_code, m.clear_crashes, m.clear_crashes, m.row, worker, m.claim) for m in batch.marks]

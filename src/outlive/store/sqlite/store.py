@@ -36,10 +36,14 @@ class SqliteStore(Ownership, Control, Mail, Reading, Search, Retention, Schedule
 
             def body() -> Committed:
                 committed = write_batch(db, rows, fence, self._wall(), blobs)
+                if batch.continues:
+                    hooks.point("generation.ending")
                 hooks.point("commit.before")
                 return committed
 
             committed = write(db, body, self._place.where)
+            if batch.continues:
+                hooks.point("generation.ended")
             hooks.point("commit.after")
             return committed
 

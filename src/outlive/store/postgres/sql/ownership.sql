@@ -108,7 +108,8 @@ select s.stands, t.row, r.id, r.workflow, r.version,
   r.codec, t.claim, t.crashes, t.claim = 1 as fresh, t.alone,
   extract(epoch from t.started_at)::float8 as started_at, extract(epoch from r.deadline_at)::float8 as deadline_at,
   r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes,
-  exists (select from outlive.requests q where q.row = t.row) as asked, r.generation, r.salt
+  exists (select from outlive.requests q where q.row = t.row) as asked, r.generation, r.salt,
+  r.continued, extract(epoch from r.continued_at)::float8 as began_at
 from stands s left join (
   taken t join outlive.runs r on r.row = any (array(select x.row from taken x)) and r.row = t.row) on true
 order by t.due_at = '-infinity' desc, r.priority, t.due_at, t.row

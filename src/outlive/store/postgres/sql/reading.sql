@@ -26,7 +26,7 @@ select v.* from (
     extract(epoch from coalesce(r.started_at, l.started_at))::float8 as started_at,
     extract(epoch from r.finished_at)::float8 as finished_at, l.hold_reason, l.owner as worker,
     coalesce(l.crashes, 0) as crashes, extract(epoch from l.wake_at)::float8 as wake_at,
-    r.generation, extract(epoch from r.deadline_at)::float8 as deadline_at, r.forked_from, r.pinned, r.salt,
+    r.generation, extract(epoch from r.deadline_at)::float8 as deadline_at, r.forked_from, r.pinned, r.salt, r.continued,
     extract(epoch from coalesce(r.continued_at, r.started_at, l.started_at))::float8 as began_at,
     r.parent_key, coalesce(l.claim, r.claim) as claim
   from outlive.runs r

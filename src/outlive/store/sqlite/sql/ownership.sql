@@ -116,7 +116,8 @@ SELECT r.row, r.id, r.workflow, r.version,
     coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = r.row AND b.name = r.input), r.input),
     r.codec, l.claim + 1, l.crashes, l.started_at IS NULL,
     coalesce(l.started_at, ?), r.deadline_at, r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes,
-    EXISTS (SELECT 1 FROM ol_requests q WHERE q.row = r.row), r.generation, r.salt
+    EXISTS (SELECT 1 FROM ol_requests q WHERE q.row = r.row), r.generation, r.salt,
+    r.continued, r.continued_at
 FROM json_each(?) want CROSS JOIN ol_live l ON l.row = want.value CROSS JOIN ol_runs r ON r.row = l.row
 ORDER BY want.id
 

@@ -42,8 +42,8 @@ SELECT r.row, r.id, r.workflow, r.version,
     (SELECT p.id FROM ol_runs p WHERE p.row = r.parent) AS parent_id,
     r.created_at, coalesce(r.started_at, l.started_at), r.finished_at,
     l.hold_reason, l.owner, coalesce(l.crashes, 0), l.wake_at, r.parent_close,
-    r.generation, r.deadline_at, r.forked_from, r.pinned, r.salt, coalesce(r.continued_at, r.started_at, l.started_at),
-    r.parent_key, coalesce(l.claim, r.claim)
+    r.generation, r.deadline_at, r.forked_from, r.pinned, r.salt, r.continued,
+    coalesce(r.continued_at, r.started_at, l.started_at), r.parent_key, coalesce(l.claim, r.claim)
 FROM ol_runs r LEFT JOIN ol_live l ON l.row = r.row
 
 -- name: where_id

@@ -1,0 +1,300 @@
+"""`continue_as_new` through the public API: same run, another journal; nothing of the old one is in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+
+import outlive
+from outlive import EncodeFailed, Outlive, RunCancelled, Status, UsageError, step, workflow
+from outlive.limits import GENERATIONS_KEPT
+from tests.support.size import pick
+
+LIMIT_S = 30.0
+executed: list[str] = []
+idempotency: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> None:
+    executed.clear()
+    idempotency.clear()
+
+
+@step
+async def note(text: str) -> str:
+    executed.append(text)
+    idempotency.append(outlive.info().idempotency_key)  # type: ignore[union-attr]
+    return text
+
+
+@step
+def note_plainly(text: str) -> str:
+    executed.append(text)
+    return text
+
+
+@workflow
+async def count(number: int, last: int, total: int = 0) -> int:
+    await note(f"{number}")
+    if number < last:
+        await outlive.continue_as_new(number + 1, last, kwargs={"total": total + number})
+    return total + number
+
+
+@workflow
+def count_plainly(number: int, last: int) -> str:
+    note_plainly(f"{number}")
+    if number < last:
+        outlive.sync.continue_as_new(number + 1, last)
+    return f"ended at {number}"
+
+
+async def test_the_run_stays_and_its_journal_goes(url: str) -> None:
+    async with Outlive(url, include=[count]) as app:
+        run = await app.start(count, 1, 8, id="run", key="ann", attributes={"a": 1})
+        assert await run.result(timeout=LIMIT_S) == 36
+        assert executed == [str(number) for number in range(1, 9)]
+        info = await run.info()
+        assert (info.status, info.key, info.attributes, info.generation) == (Status.SUCCEEDED, "ann", {"a": 1}, 7)
+        assert [entry.key for entry in await run.entries()] == ["~7/note#1"]
+        assert len((await app.runs()).items) == 1
+    assert len(set(idempotency)) == 8, "a service must not take one generation's call for another's"
+
+
+async def test_plain_workflows_do_too(url: str) -> None:
+    async with Outlive(url, include=[count_plainly]) as app:
+        assert await (await app.start(count_plainly, 1, 5)).result(timeout=LIMIT_S) == "ended at 5"
+    assert executed == ["1", "2", "3", "4", "5"]
+
+
+@workflow
+async def naps(number: int) -> int:
+    await outlive.sleep(0.4)
+    await note(f"{number}")
+    if number < 3:
+        await outlive.continue_as_new(number + 1)
+    return number
+
+
+async def test_time_begins_anew_and_a_restart_goes_on_with_the_last_generation(url: str) -> None:
+    async with Outlive(url, include=[naps]) as app:
+        run = await app.start(naps, 1, id="run")
+        async with asyncio.timeout(LIMIT_S):
+            while (await run.info()).generation < 1:
+                await asyncio.sleep(0.01)
+        started_at = (await run.info()).started_at
+    for _ in range(2):
+        async with Outlive(url, include=[naps]) as app:
+            run = await app.get("run")
+            assert await run.result(timeout=LIMIT_S) == 3
+    assert executed == ["1", "2", "3"]
+    async with Outlive(url, worker=False) as client:
+        info = await (await client.get("run")).info()
+        assert info.started_at == started_at
+        assert info.finished_at is not None
+        assert (info.finished_at - info.started_at).total_seconds() >= 1.2  # type: ignore[operator]
+
+
+@workflow
+async def tidies(number: int) -> list[str]:
+    try:
+        if number == 1:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(note("in a branch"))
+                await note("in a group")
+                await outlive.continue_as_new(2)
+        return [await note("second")]
+    except Exception as error:
+        await note(f"caught {error!r}")
+        raise
+    finally:
+        await note(f"finally {number}")
+
+
+async def test_it_ends_the_body_as_a_return_does(url: str) -> None:
+    """`finally` runs, its calls are journaled before the end; no `except Exception` sees anything, nor does a group."""
+    async with Outlive(url, include=[tidies]) as app:
+        run = await app.start(tidies, 1)
+        assert await run.result(timeout=LIMIT_S) == ["second"]
+    assert sorted(executed[:2]) == ["in a branch", "in a group"]
+    assert executed[2:] == ["finally 1", "second", "finally 2"]
+
+
+@workflow
+async def child(number: int) -> int:
+    await note(f"child {number}")
+    if number < 3:
+        await outlive.continue_as_new(number + 1)
+    return number * 10
+
+
+@workflow
+async def waits_for_ever() -> None:
+    await outlive.sleep(days=1)
+
+
+@workflow
+async def parent(number: int) -> list[Any]:
+    value = await child(1)
+    ending = await outlive.start(waits_for_ever)
+    lasting = await outlive.start(waits_for_ever, parent_close="abandon")
+    if number < 2:
+        await outlive.continue_as_new(number + 1)
+    return [value, ending.id, lasting.id]
+
+
+async def test_children(url: str) -> None:
+    """One that goes on as new is awaited to its last end; each generation has children of its own."""
+    async with Outlive(url, include=[parent, child, waits_for_ever]) as app:
+        value, ending, lasting = await (await app.start(parent, 1, id="run")).result(timeout=LIMIT_S)
+        assert value == 30
+        assert executed == [f"child {number}" for _ in range(2) for number in (1, 2, 3)]
+        sleepers = [info async for info in app.runs(workflow="waits_for_ever")]
+        assert len({info.id for info in sleepers}) == 4
+        assert {ending, lasting} <= {info.id for info in sleepers}
+        cancelled = 0
+        async with asyncio.timeout(LIMIT_S):
+            while cancelled < 2:
+                await asyncio.sleep(0.02)
+                statuses = [(await (await app.get(info.id)).status()) for info in sleepers]
+                cancelled = statuses.count(Status.CANCELLED)
+        assert len([status for status in statuses if not status.final]) == 2
+        for info in sleepers:
+            await (await app.get(info.id)).cancel()
+
+
+@workflow
+async def for_ever(number: int = 0) -> None:
+    await note("turn")
+    await outlive.continue_as_new(number + 1)
+
+
+async def test_it_can_be_paused_and_cancelled_whenever_it_goes_on(url: str) -> None:
+    async with Outlive(url, include=[for_ever]) as app:
+        run = await app.start(for_ever, id="run")
+        async with asyncio.timeout(LIMIT_S):
+            await run.pause("for a while")
+            while await run.status() != Status.PAUSED:
+                await asyncio.sleep(0.01)
+            turns = len(executed)
+            assert await run.resume()
+            while len(executed) < turns + 5:
+                await asyncio.sleep(0.01)
+        await run.cancel("enough")
+        with pytest.raises(RunCancelled, match="enough"):
+            await run.result(timeout=LIMIT_S)
+
+
+async def test_a_deadline_counts_from_the_first_start(url: str) -> None:
+    async with Outlive(url, include=[for_ever]) as app:
+        run = await app.start(for_ever, deadline=0.5)
+        with pytest.raises(outlive.DeadlineExceeded):
+            await run.result(timeout=LIMIT_S)
+        assert (await run.info()).generation > 0
+
+
+@workflow(name="plan", version="1")
+async def first_code(number: int) -> str:
+    await outlive.sleep(0.3)
+    await outlive.continue_as_new(number + 1)
+
+
+@workflow(name="plan", version="2")
+async def second_code(number: int) -> str:
+    if number == 0:
+        await outlive.sleep(0.3)
+        await outlive.continue_as_new(number + 1)
+    return await note(f"second code, {number}")
+
+
+async def test_it_moves_the_run_to_the_code_that_executes_it(url: str) -> None:
+    async with Outlive(url, include=[first_code]) as app:
+        run = await app.start(first_code, 0, id="run")
+        assert (await run.info()).version == "1"
+    async with Outlive(url, include=[second_code]) as app:
+        run = await app.get("run")
+        assert await run.result(timeout=LIMIT_S) == "second code, 1"
+        assert (await run.info()).version == "2"
+
+
+@workflow
+async def bulky(text: str) -> int:
+    await note(text[:3])
+    if text[0] == "a":
+        await outlive.continue_as_new("b" + text[1:])
+    return len(text)
+
+
+async def test_large_arguments(url: str) -> None:
+    async with Outlive(url, include=[bulky]) as app:
+        assert await (await app.start(bulky, "a" * 200_000)).result(timeout=LIMIT_S) == 200_000
+    assert executed == ["aaa", "baa"]
+
+
+# -- bad input --------------------------------------------------------------------
+@workflow
+async def in_a_branch() -> None:
+    await outlive.gather(outlive.continue_as_new(), note("beside"))
+
+
+@workflow
+async def wrong_arguments() -> None:
+    await outlive.continue_as_new("one too many")
+
+
+@workflow
+async def unstorable(value: Any = None) -> None:
+    await outlive.continue_as_new(float("nan"))
+
+
+@workflow
+async def wrong_keywords() -> None:
+    await outlive.continue_as_new(kwargs="no")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "text"),
+    [
+        (in_a_branch, UsageError, "not in a branch"),
+        (wrong_arguments, TypeError, "too many positional arguments"),
+        (unstorable, EncodeFailed, "nan"),
+        (wrong_keywords, UsageError, "kwargs=… is a mapping"),
+    ],
+)
+async def test_what_cannot_go_on_fails_and_keeps_its_journal(url: str, code: Any, error: Any, text: str) -> None:
+    async with Outlive(url, include=[code]) as app:
+        run = await app.start(code)
+        with pytest.raises(error, match=text):
+            await run.result(timeout=LIMIT_S)
+        assert (await run.info()).generation == 0
+
+
+async def test_outside_a_run_it_says_so() -> None:
+    with pytest.raises(UsageError, match=r"outlive\.continue_as_new is for workflow bodies"):
+        await outlive.continue_as_new()
+
+
+# -- many ---------------------------------------------------------------------------
+async def test_memory_and_tables_stay_as_they_are(url: str) -> None:
+    last = pick(small=150, full=10_000)
+    async with Outlive(url, include=[count]) as app:
+        run = await app.start(count, 1, 20)
+        await run.result(timeout=LIMIT_S)
+        gc.collect()
+        before = len(gc.get_objects())
+        run = await app.start(count, 1, last, id="long")
+        assert await run.result(timeout=600) == last * (last + 1) // 2
+        del run
+        gc.collect()
+        grown = len(gc.get_objects()) - before
+        assert grown < last * 5 + 2_000, f"{grown} objects more after {last} generations"
+        assert len(app._engine().roster.executions) == 0
+        store = app._engine().store
+        found = await store.find_run("long")
+        assert found is not None
+        past = [await store.list_past(found.row, generation) for generation in range(last - 10, last - 1)]
+        assert sum(map(len, past)) == GENERATIONS_KEPT
