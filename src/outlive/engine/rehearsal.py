@@ -157,7 +157,7 @@ class _Host:
 
     def abandon(self, execution: Any, error: BaseException | None) -> None:
         """It differs, or cannot be read."""
-        self.error = error if error is not None else KeyboardInterrupt()
+        self.error = error
         execution.unwind()
         self._rest()
 
