@@ -7,6 +7,7 @@ same; a house test compares.
 from outlive.sync.app import Outlive
 from outlive.sync.body import (
     Promise,
+    continue_as_new,
     durable,
     emit,
     info,
@@ -29,5 +30,16 @@ from outlive.sync.face import Page
 from outlive.sync.run import Run
 
 __all__ = ["Outlive", "Page", "Promise", "Run"]
-__all__ += ["durable", "emit", "info", "now", "on_call", "on_rollback", "patched", "promise", "publish"]
+__all__ += [
+    "continue_as_new",
+    "durable",
+    "emit",
+    "info",
+    "now",
+    "on_call",
+    "on_rollback",
+    "patched",
+    "promise",
+    "publish",
+]
 __all__ += ["random", "receive", "send", "shielded", "sleep", "sleep_until", "start", "uuid"]
