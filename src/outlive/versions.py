@@ -16,8 +16,9 @@ from outlive.engine.execution import Execution
 from outlive.errors import RunNotFound, UsageError
 from outlive.ids import check_id
 from outlive.model.frozen import FrozenJournal
-from outlive.model.options import check_mapping, check_name, check_statuses
-from outlive.model.reads import EntryRow, Match, RunQuery, RunRow
+from outlive.model.options import check_mapping, check_name
+from outlive.model.query import compile_query, parse
+from outlive.model.reads import EntryRow, RunRow
 from outlive.model.status import Status
 from outlive.opened import Opened
 
@@ -66,28 +67,28 @@ class Versions(Opened):
             for (name, version, pinned), statuses in counts.items()
         ]
 
-    async def journals(
-        self, *ids: str, status: str | Iterable[str] | None = None, workflow: str | None = None
-    ) -> AsyncIterator[FrozenJournal]:
-        """Give what replay needs of these runs, or of all with this status and workflow, newest first.
+    async def journals(self, query: str = "", *, ids: Iterable[str] = ()) -> AsyncIterator[FrozenJournal]:
+        """Give what replay needs of the runs that a query means, newest first, or of those with these ids.
 
         `outlive.testing.replay` tries code on them, now or as `to_line()` in a file, without any effect.
         """
-        store = self._engine().store
+        engine, store = self._engine(), self._engine().store
+        asked = replace(compile_query(parse(query), engine.clock.now()), limit=_PAGE_RUNS)
+        ids = [ids] if isinstance(ids, str) else list(ids)
+        if ids and query:
+            raise UsageError("journals of runs by query=… or by ids=…, not by both")
         for run_id in ids:
             row = await store.find_run(check_id(run_id))
             if row is None:
                 raise RunNotFound(run_id)
             yield _freeze(row, await store.list_entries(run_id))
-        named = (Match("workflow", (workflow,)),) if workflow is not None else ()
-        query = RunQuery(statuses=check_statuses(status) or None, where=named, limit=_PAGE_RUNS)
-        rows = [] if ids else await store.list_runs(query)
+        rows = [] if ids else await store.list_runs(asked)
         while rows:
             entries = await store.load_entries([row.row for row in rows])
             for row in rows:
                 yield _freeze(row, entries[row.row])
-            query = replace(query, after=rows[-1].row)
-            rows = await store.list_runs(query)
+            asked = replace(asked, after=rows[-1].row)
+            rows = await store.list_runs(asked)
 
 
 def _freeze(row: RunRow, entries: Sequence[EntryRow]) -> FrozenJournal:

@@ -27,9 +27,9 @@ def test_export_writes_one_run_a_line(run_cli, journals):
     assert [entry["key"] for entry in lines[-1]["entries"]] == ["price#1"]
     (one,) = run_cli("runs", "export", "--id", "order-1").stdout.splitlines()
     assert json.loads(one) == lines[-1]
-    (failed,) = run_cli("runs", "export", "--status", "failed").stdout.splitlines()
+    (failed,) = run_cli("runs", "export", "status:failed").stdout.splitlines()
     assert json.loads(failed)["id"] == "broken-1"
-    assert run_cli("runs", "export", "--workflow", "nothing").stdout == ""
+    assert run_cli("runs", "export", "workflow:nothing").stdout == ""
     assert "no run 'nobody'" in run_cli("runs", "export", "--id", "nobody", code=3).stderr
 
 
@@ -38,9 +38,8 @@ def test_the_code_that_recorded_them_fits(run_cli, journals):
     assert said.stdout == "3 runs: 3 fits\n"
     assert said.stderr == ""
     assert run_cli("replay", "--check", "shop:app").stdout == "1 runs: 1 fits\n"
-    assert (
-        run_cli("replay", "--check", "--journals", journals, "--workflow", "x", "shop").stdout == "no runs to replay\n"
-    )
+    assert run_cli("replay", "--check", "--query", "workflow:x", "shop").stdout == "no runs to replay\n"
+    assert run_cli("replay", "--check", "--query", "all", "shop").stdout == "3 runs: 3 fits\n"
 
 
 def test_a_change_that_breaks_runs_fails_the_check(run_cli, journals, tmp_path):
@@ -67,5 +66,6 @@ def test_edits_fail_the_check_only_if_asked(run_cli, journals, tmp_path):
 def test_wrong_usage(run_cli, tmp_path):
     (tmp_path / "no.jsonl").write_text("{}")
     assert "line 1 is no frozen journal" in run_cli("replay", "--journals", "no.jsonl", "shop", code=2).stderr
+    assert "--query" in run_cli("replay", "--journals", "shop.py", "--query", "all", "shop", code=2).stderr
     assert "no module 'nothing'" in run_cli("replay", "nothing", code=2).stderr
     assert "nothing.jsonl" in run_cli("replay", "--journals", "nothing.jsonl", "shop", code=2).stderr

@@ -11,6 +11,7 @@ import pytest
 import outlive
 from outlive import EncodeFailed, Outlive, RunCancelled, Status, UsageError, step, workflow
 from outlive.limits import GENERATIONS_KEPT
+from outlive.testing import FrozenJournal, replay
 from tests.support.size import pick
 
 LIMIT_S = 30.0
@@ -298,3 +299,93 @@ async def test_memory_and_tables_stay_as_they_are(url: str) -> None:
         assert found is not None
         past = [await store.list_past(found.row, generation) for generation in range(last - 10, last - 1)]
         assert sum(map(len, past)) == GENERATIONS_KEPT
+
+
+# -- beside everything else ---------------------------------------------------------
+@workflow
+async def reads(got: list[str]) -> list[str]:
+    """One message, one promise and one published value for each generation."""
+    got = [*got, await outlive.receive("text", as_type=str)]
+    await outlive.publish("got", got)
+    await outlive.emit("got", got[-1])
+    promise = await outlive.promise(as_type=str)
+    await outlive.publish("token", promise.token)
+    got = [*got, await promise]
+    if len(got) < 6:
+        await outlive.continue_as_new(got)
+    return got
+
+
+async def test_messages_streams_and_promises(url: str) -> None:
+    """What was not received stays, in its order; each generation waits for promises of its own."""
+    async with Outlive(url, include=[reads]) as app:
+        run = await app.start(reads, [], id="run")
+        for text in ("one", "two", "three"):
+            await run.send("text", text, key=text)
+        tokens: list[str] = []
+        async with asyncio.timeout(LIMIT_S):
+            while len(tokens) < 3:
+                token = await run.value("token", wait=LIMIT_S)
+                if token in tokens:
+                    await asyncio.sleep(0.01)
+                    continue
+                tokens.append(token)
+                await app.settle(token, f"settled {len(tokens)}")
+        assert await run.result(timeout=LIMIT_S) == ["one", "settled 1", "two", "settled 2", "three", "settled 3"]
+        assert [item.value async for item in run.stream("got")] == ["one", "two", "three"]
+    reports = await asyncio.to_thread(replay, await journals_of(url), include=[reads])
+    assert [report.verdict for report in reports] == ["fits"]
+
+
+async def journals_of(url: str) -> list[FrozenJournal]:
+    async with Outlive(url, worker=False, include=[]) as client:
+        return [journal async for journal in client.journals()]
+
+
+@workflow
+async def fails_late(number: int) -> str:
+    await note(f"{number}")
+    if number < 2:
+        await outlive.continue_as_new(number + 1)
+    if executed.count("mended") == 0:
+        raise LookupError("not yet")
+    return await note("end")
+
+
+async def test_a_later_generation_is_retried_rewound_and_forked(url: str) -> None:
+    async with Outlive(url, include=[fails_late]) as app:
+        run = await app.start(fails_late, 0, id="run")
+        with pytest.raises(LookupError):
+            await run.result(timeout=LIMIT_S)
+        executed.append("mended")
+        await run.retry()
+        assert await run.result(timeout=LIMIT_S) == "end"
+        await run.rewind(to="~2/note#1")
+        assert await run.result(timeout=LIMIT_S) == "end"
+        fork = await run.fork(at="~2/note#2")
+        assert await fork.result(timeout=LIMIT_S) == "end"
+    assert executed == ["0", "1", "2", "mended", "end", "2", "end", "end"]
+    reports = await asyncio.to_thread(replay, await journals_of(url), include=[fails_late])
+    assert [report.verdict for report in reports] == ["fits", "fits"], reports
+
+
+@workflow(name="tied", version="1", pin=True)
+async def tied(number: int = 0) -> int:
+    await outlive.sleep(0.2)
+    if number < 2:
+        await outlive.continue_as_new(number + 1)
+    return number
+
+
+@workflow(name="tied", version="2", pin=True)
+async def tied_later(number: int = 0) -> int:
+    return -1
+
+
+async def test_a_pinned_run_stays_with_its_version(url: str) -> None:
+    async with Outlive(url, include=[tied]) as app:
+        await app.start(tied, id="run")
+        await asyncio.sleep(0.3)
+    async with Outlive(url, include=[tied_later]) as later, Outlive(url, include=[tied]) as app:
+        assert await (await later.get("run")).result(timeout=LIMIT_S) == 2
+        assert (await (await app.get("run")).info()).version == "1"

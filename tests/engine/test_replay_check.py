@@ -234,7 +234,7 @@ async def test_a_pinned_run_stays_elsewhere(url: str) -> None:
 
     async with Outlive(url, include=[one]) as app:
         await app.start(one, id="pinned")
-        journals = [journal async for journal in app.journals("pinned")]
+        journals = [journal async for journal in app.journals(ids=["pinned"])]
     (report,) = await asyncio.to_thread(replay, journals, include=[two])
     assert (report.verdict, report.ok) == ("elsewhere", True)
     assert isinstance(report.error, VersionMissing)
@@ -246,7 +246,7 @@ async def test_a_pinned_run_stays_elsewhere(url: str) -> None:
 async def test_a_run_with_another_codec_is_told(url: str) -> None:
     async with Outlive(url, include=[nap]) as app:
         await app.run(nap, 0, id="run")
-        (journal,) = [journal async for journal in app.journals(workflow="nap", status="succeeded")]
+        (journal,) = [journal async for journal in app.journals("workflow:nap status:succeeded")]
     journal.codec = "sealed/1"
     (report,) = await asyncio.to_thread(replay, [journal], include=[nap])
     assert isinstance(report.error, DecodeFailed)
@@ -255,9 +255,11 @@ async def test_a_run_with_another_codec_is_told(url: str) -> None:
 async def test_journals_of_runs_that_are_not_there_are_refused(url: str) -> None:
     async with Outlive(url, worker=False, include=[]) as client:
         with pytest.raises(RunNotFound):
-            [journal async for journal in client.journals("nobody")]
-        with pytest.raises(UsageError, match="is no status"):
-            [journal async for journal in client.journals(status="sleeping")]
+            [journal async for journal in client.journals(ids=["nobody"])]
+        with pytest.raises(UsageError, match="sleeping"):
+            [journal async for journal in client.journals("status:sleeping")]
+        with pytest.raises(UsageError, match="not by both"):
+            [journal async for journal in client.journals("status:failed", ids="a")]
         assert [journal async for journal in client.journals()] == []
 
 

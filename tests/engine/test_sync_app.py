@@ -131,7 +131,7 @@ def test_control(url: str) -> None:
         fork.send("go", 6)
         assert fork.result() == 6
         assert {entry.action for entry in app.audit()} >= {"cancel", "pause", "resume", "retry", "fork"}
-        assert [journal.id for journal in app.journals(run.id)] == [run.id]
+        assert [journal.id for journal in app.journals(ids=[run.id])] == [run.id]
 
 
 def test_schedules(url: str) -> None:

@@ -11,17 +11,18 @@ from typing import Any, BinaryIO
 
 import click
 
-from outlive import JournalMismatch, Outlive, Status
+from outlive import JournalMismatch, Outlive
 from outlive.cli.output import print_json
 from outlive.cli.settings import OK, RUN_FAILED, Settings, common_options, refuse_missing_file
 from outlive.cli.worker import import_target
 from outlive.codec.jsontext import JsonCodec
 from outlive.engine.rehearsal import Report, rehearse
+from outlive.errors import UsageError
 from outlive.model.frozen import FrozenJournal, read_lines
 from outlive.model.status import FINAL
 from outlive.registry import Registry
 
-_UNFINISHED = [status for status in Status if status not in FINAL]
+_UNFINISHED = f"-status:{','.join(sorted(FINAL))}"
 
 
 @click.command()
@@ -29,15 +30,17 @@ _UNFINISHED = [status for status in Status if status not in FINAL]
 @click.option("--check", is_flag=True, help="Exit code 1 if a run would break: for CI and before a deployment.")
 @click.option("--strict", is_flag=True, help="Count edits that another version tolerates as breaking too.")
 @click.option("--journals", type=click.File("rb"), metavar="FILE", help="Of `outlive runs export`; - is stdin.")
-@click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
+@click.option("--query", metavar="QUERY", help="Which runs of the database; all unfinished ones if not given.")
 @common_options
 def replay(
-    settings: Settings, target: str, check: bool, strict: bool, journals: BinaryIO | None, workflow: str | None
+    settings: Settings, target: str, check: bool, strict: bool, journals: BinaryIO | None, query: str | None
 ) -> int:
     """Replay recorded journals with the code of MODULE, without any effect, and tell which runs would break.
 
     The journals are those of FILE, else of all unfinished runs in the database of --url, which is only read.
     """
+    if journals is not None and query is not None:
+        raise UsageError("--query chooses runs of a database; all journals of a file are replayed")
     found = import_target(target)
     is_app = isinstance(found, Outlive)
     definitions = Registry(found._include if is_app else [found])
@@ -51,7 +54,9 @@ def replay(
             refuse_missing_file(url)
             source = Outlive(url, worker=False, migrate=False, include=[])
         async with source as client:
-            return [await rehearse(one, definitions, codec) async for one in _read(client, journals, workflow)]
+            return [
+                await rehearse(one, definitions, codec) async for one in _read(client, journals, query or _UNFINISHED)
+            ]
 
     reports = asyncio.run(replay_all())
     broken = [report for report in reports if not report.ok or (strict and report.verdict == "edited")]
@@ -62,14 +67,13 @@ def replay(
     return RUN_FAILED if check and broken else OK
 
 
-async def _read(client: Outlive | None, lines: BinaryIO | None, workflow: str | None) -> AsyncIterator[FrozenJournal]:
+async def _read(client: Outlive | None, lines: BinaryIO | None, query: str) -> AsyncIterator[FrozenJournal]:
     if client is not None:
-        async for journal in client.journals(status=_UNFINISHED, workflow=workflow):
+        async for journal in client.journals(query):
             yield journal
     else:
         for journal in read_lines(lines or ()):
-            if workflow in (None, journal.workflow):
-                yield journal
+            yield journal
 
 
 def _print(reports: list[Report]) -> None:

@@ -87,18 +87,18 @@ def versions(settings: Settings, workflow: str | None) -> None:
     print_table(["WORKFLOW", "VERSION", "UNFINISHED", "STATUS"], rows)
 
 
-@runs.command()
+@runs.command(cls=QueryCommand)
+@click.argument("query", nargs=-1)
 @click.option("--id", "ids", multiple=True, metavar="ID", help="Only this run; may be repeated.")
-@click.option(
-    "--status", multiple=True, type=click.Choice(_STATUSES), help="Only runs of this status; may be repeated."
-)
-@click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
 @common_options
-def export(settings: Settings, ids: tuple[str, ...], status: tuple[str, ...], workflow: str | None) -> None:
-    """Write the journals of runs as lines of JSON, payloads as stored: for `outlive replay` and for tests."""
+def export(settings: Settings, query: tuple[str, ...], ids: tuple[str, ...]) -> None:
+    """Write the journals of the runs that QUERY means as lines of JSON, for `outlive replay` and for tests.
+
+    Payloads are written as they are stored.
+    """
 
     async def write(client: Outlive) -> None:
-        async for journal in client.journals(*ids, status=status, workflow=workflow):
+        async for journal in client.journals(" ".join(query), ids=ids):
             click.echo(journal.to_line())
 
     with_client(settings, write)

@@ -358,11 +358,9 @@ class Outlive(Life):
         """
         return self._wait(self._real.versions(workflow))
 
-    def journals(
-        self, *ids: str, status: str | Iterable[str] | None = None, workflow: str | None = None
-    ) -> Iterator[FrozenJournal]:
-        """Give what replay needs of these runs, or of all with this status and workflow, newest first.
+    def journals(self, query: str = "", *, ids: Iterable[str] = ()) -> Iterator[FrozenJournal]:
+        """Give what replay needs of the runs that a query means, newest first, or of those with these ids.
 
         `outlive.testing.replay` tries code on them, now or as `to_line()` in a file, without any effect.
         """
-        return self._iterate(lambda: self._real.journals(*ids, status=status, workflow=workflow))
+        return self._iterate(lambda: self._real.journals(query, ids=ids))
