@@ -84,6 +84,12 @@ class Run(Controlled):
         """Say in one sentence why the run does not move, with the chain of causes, and what helps."""
         return await explain_run(self._engine(), await self._read())
 
+    async def input(self) -> Any:
+        """Read the arguments that the run was started with, as plain data: `{"args": […], "kwargs": {…}}`."""
+        run = await self._read()
+        codec = codec_for(run.codec, [self._engine().codec], what=f"the arguments of run {self.id!r}")
+        return codec.decode(run.input, where=f"arguments of run {self.id}")
+
     async def entries(self, generation: int | None = None) -> list[Entry]:
         """Read the run's journal, by seq; calls that have only started come last.
 

@@ -8,6 +8,7 @@ import sys
 import click
 
 from outlive import __version__, errors
+from outlive.cli.control import audit
 from outlive.cli.db import db
 from outlive.cli.demo import demo
 from outlive.cli.doctor import doctor
@@ -24,6 +25,7 @@ _EXIT_CODES: list[tuple[type[errors.OutliveError], int]] = [
     (errors.RunNotFound, NOT_FOUND),
     (errors.ScheduleNotFound, NOT_FOUND),
     (errors.RunExists, CONFLICT),
+    (errors.RunRefused, CONFLICT),
     (errors.LimitError, CONFLICT),
     (errors.ReplayError, CONFLICT),
     (errors.StoreError, STORE),
@@ -40,7 +42,7 @@ def cli(_: Settings) -> None:
     """Durable workflows in the database you already have."""
 
 
-for command in (demo, runs, schedules, worker, replay, db, doctor):
+for command in (demo, runs, schedules, audit, worker, replay, db, doctor):
     cli.add_command(command)
 
 

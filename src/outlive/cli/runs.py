@@ -1,4 +1,4 @@
-"""`outlive runs`: list runs, show one with its journal, say why it does not move, act on one or on many."""
+"""`outlive runs`: list runs, show one with its journal, say why it does not move, act on many. On one: control.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from outlive import Entry, Outlive, RunInfo, Status, VersionCount
 from outlive.cli.output import as_json, cut, lasted, print_json, print_table, when
-from outlive.cli.settings import CONFLICT, OK, RUN_FAILED, Settings, common_options, with_client
+from outlive.cli.settings import OK, RUN_FAILED, Settings, common_options, with_client
 from outlive.errors import PayloadError, RunError
 
 _STATUSES = [status.value for status in Status]
@@ -26,7 +26,7 @@ class QueryCommand(click.Command):
 
 @click.group()
 def runs() -> None:
-    """List, show and cancel runs."""
+    """List and show runs, and act on them."""
 
 
 @runs.command("ls", cls=QueryCommand)
@@ -106,40 +106,47 @@ def export(settings: Settings, query: tuple[str, ...], ids: tuple[str, ...]) -> 
 
 @runs.command()
 @click.argument("run_id", metavar="ID")
+@click.option("--generation", type=int, metavar="N", help="The journal as it was before a later retry or rewind.")
 @common_options
-def show(settings: Settings, run_id: str) -> int:
+def show(settings: Settings, run_id: str, generation: int | None) -> int:
     """Show a run, its result and its journal. Exit code 1 if it failed."""
 
-    async def read(client: Outlive) -> tuple[RunInfo, Any, BaseException | None, list[Entry]]:
+    async def read(client: Outlive) -> tuple[RunInfo, Any, Any, BaseException | None, list[Entry]]:
         run = await client.get(run_id)
         info = await run.info()
-        value, error = None, None
+        given, value, error = None, None, None
         if info.status.final or info.status.held:
             try:
                 value = await run.result(stop_on_hold=True)
             except Exception as failure:  # noqa: BLE001 - a run may have failed with anything
                 error = failure
         try:
-            return info, value, error, await run.entries()
+            given = await run.input()
+            return info, given, value, error, await run.entries(generation)
         except PayloadError as failure:  # of an app with a codec of its own
-            return info, value, error or failure, []
+            return info, given, value, error or failure, []
 
-    info, value, error, entries = with_client(settings, read)
+    info, given, value, error, entries = with_client(settings, read)
     if settings.json:
-        print_json({"run": info, "result": value, "error": error, "entries": entries})
+        print_json({"run": info, "input": given, "result": value, "error": error, "entries": entries})
     else:
-        _print_run(info, value, error)
+        _print_run(info, given, value, error)
         _print_entries(entries)
     return RUN_FAILED if info.status is Status.FAILED else OK
 
 
-def _print_run(info: RunInfo, value: Any, error: BaseException | None) -> None:
+def _print_run(info: RunInfo, given: Any, value: Any, error: BaseException | None) -> None:
     click.echo(f"{info.id}  {info.workflow}  {info.status.value}")
     facts = {
         "version": info.version,
         "queue": info.queue,
         "parent": info.parent,
+        "fork of": info.forked_from,
+        "generation": str(info.generation) if info.generation else "",
+        "input": as_json(given) if given not in (None, {"args": [], "kwargs": {}}) else "",
+        "attributes": as_json(info.attributes) if info.attributes else "",
         "created": when(info.created_at),
+        "deadline": when(info.deadline),
         "finished": when(info.finished_at),
         "lasted": lasted(info.started_at, info.finished_at),
         "result": as_json(value) if info.status is Status.SUCCEEDED and error is None else "",
@@ -147,7 +154,9 @@ def _print_run(info: RunInfo, value: Any, error: BaseException | None) -> None:
     }
     for name, fact in facts.items():
         if fact:
-            click.echo(f"  {name:<9} {fact}")
+            click.echo(f"  {name:<10} {fact}")
+    for note in getattr(error, "__notes__", ()):
+        click.echo(f"  {'note':<10} {cut(note)}")
 
 
 def _print_entries(entries: list[Entry]) -> None:
@@ -155,7 +164,7 @@ def _print_entries(entries: list[Entry]) -> None:
         [
             "" if entry.seq is None else str(entry.seq),
             entry.kind,
-            entry.name,
+            entry.key,
             entry.outcome,
             str(entry.attempts),
             lasted(entry.started_at, entry.finished_at),
@@ -165,33 +174,13 @@ def _print_entries(entries: list[Entry]) -> None:
     ]
     if rows:
         click.echo()
-        print_table(["SEQ", "KIND", "NAME", "OUTCOME", "ATTEMPTS", "TOOK", "VALUE"], rows)
+        print_table(["SEQ", "KIND", "KEY", "OUTCOME", "ATTEMPTS", "TOOK", "VALUE"], rows)
 
 
 def _outcome(entry: Entry) -> str:
     if entry.error is not None:
         return cut(f"{entry.error['type']}: {entry.error['text']}")
     return as_json(entry.value) if entry.outcome == "ok" else ""
-
-
-@runs.command()
-@click.argument("run_id", metavar="ID")
-@click.option("--reason", metavar="TEXT", help="Kept with the run.")
-@common_options
-def cancel(settings: Settings, run_id: str, reason: str | None) -> int:
-    """Ask a run to stop: it is cancelled at its next wait. Exit code 4 if it has ended already."""
-
-    async def ask(client: Outlive) -> tuple[bool, Status]:
-        run = await client.get(run_id)
-        return await run.cancel(reason), await run.status()
-
-    asked, status = with_client(settings, ask)
-    if asked or settings.json:
-        facts = {"id": run_id, "cancelling": asked, "status": status.value}
-        settings.say(f"run {run_id!r} will be cancelled at its next wait", facts)
-    if not asked:
-        click.echo(f"outlive: run {run_id!r} cannot be cancelled: it has ended, {status.value}", err=True)
-    return OK if asked else CONFLICT
 
 
 @runs.command()

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import outlive
+from tests.cli.conftest import broken, order, patient
+
+pytestmark = pytest.mark.usefixtures("played")
+
+
+def test_pause_and_resume_of_a_run(run_cli):
+    assert "will be held" in run_cli("runs", "pause", "patient-1", "--reason", "a look").stdout
+    assert "is not held" in run_cli("runs", "resume", "patient-1", code=4).stderr  # nobody has executed the request
+    assert "has ended" in run_cli("runs", "pause", "order-1", code=4).stderr
+
+
+def test_retry_of_what_failed_and_of_what_did_not(run_cli):
+    assert "from where it failed" in run_cli("runs", "retry", "broken-1").stdout
+    assert run_cli.json("runs", "show", "broken-1")["run"]["generation"] == 1
+    for run_id in ("order-1", "broken-1"):
+        assert "only a failed or cancelled run" in run_cli("runs", "retry", run_id, code=4).stderr
+
+
+def test_rewind_shows_both_generations(run_cli):
+    assert run_cli.json("runs", "rewind", "order-1", "--to", "price#1") == {"id": "order-1", "to": "price#1"}
+    shown = run_cli.json("runs", "show", "order-1")
+    assert (shown["run"]["status"], shown["entries"]) == ("suspended", [])
+    before = run_cli.json("runs", "show", "order-1", "--generation", "0")["entries"]
+    assert [entry["key"] for entry in before] == ["price#1"]
+    assert "generation 1" in " ".join(run_cli("runs", "show", "order-1").stdout.split())
+    assert "no entry 'price#7'" in run_cli("runs", "rewind", "order-1", "--to", "price#7", code=4).stderr
+    assert "generations 0 to 1" in run_cli("runs", "show", "order-1", "--generation", "5", code=2).stderr
+
+
+def test_fork_with_a_patch(run_cli, url):
+    async def play() -> None:
+        async with outlive.Outlive(url, include=[order, patient, broken]) as app:
+            run = await app.get("patched")
+            assert await run.result() == 3
+
+    async def rewind() -> None:
+        async with outlive.Outlive(url, worker=False) as client:
+            await (await client.get("order-1")).rewind("price#1")
+
+    made = run_cli.json("runs", "fork", "order-1", "--at", "price#1", "--id", "patched")
+    assert made == {"id": "patched", "forked_from": "order-1", "at": "price#1", "created": True}
+    assert "fork of" in run_cli("runs", "show", "patched").stdout
+    asyncio.run(play())
+    assert (
+        "cannot be patched"
+        in run_cli("runs", "fork", "order-1", "--at", "price#1", "--patch", "price#1=7", code=4).stderr
+    )
+    for wrong in ("price#1", "price#1=three"):
+        assert "--patch" in run_cli("runs", "fork", "order-1", "--at", "price#1", "--patch", wrong, code=2).stderr
+    asyncio.run(rewind())
+
+
+def test_resolve_needs_one_decision(run_cli):
+    for decision in ([], ["--retry", "--error", "no"], ["--value", "{"]):
+        assert run_cli("runs", "resolve", "patient-1", "pay#1", *decision, code=2).stderr
+    assert "is decided" in run_cli("runs", "resolve", "patient-1", "pay#1", "--value", "7").stdout
+    assert "has ended" in run_cli("runs", "resolve", "order-1", "pay#1", "--retry", code=4).stderr
+
+
+def test_delete(run_cli):
+    assert "not ended" in run_cli("runs", "delete", "patient-1", code=4).stderr
+    assert "is deleted" in run_cli("runs", "delete", "order-1", "--children").stdout
+    run_cli("runs", "show", "order-1", code=3)
+    run_cli("runs", "delete", "order-1", code=3)
+
+
+def test_audit_tells_who_and_why(run_cli):
+    run_cli("runs", "cancel", "patient-1", "--reason", "bored", "--by", "ada")
+    run_cli("runs", "delete", "broken-1")
+    entries = run_cli.json("audit")["audit"]
+    assert [(entry["action"], entry["target"]) for entry in entries] == [
+        ("delete", "broken-1"),
+        ("cancel", "patient-1"),
+    ]
+    assert entries[0]["by"] and not entries[0]["by"].startswith("outlive-")
+    assert run_cli.json("audit", "patient-1")["audit"][0]["reason"] == "bored"
+    text = run_cli("audit", "patient-1").stdout
+    assert "ada" in text and "bored" in text
+    page = run_cli.json("audit", "--limit", "1")
+    assert run_cli.json("audit", "--after", str(page["next"]))["audit"] == entries[1:]
+
+
+def test_unknown_runs(run_cli):
+    for command in (["pause"], ["resume"], ["retry"], ["rewind", "--to", "a#1"], ["fork", "--at", "a#1"], ["delete"]):
+        done = run_cli("runs", command[0], "nobody", *command[1:], code=3)
+        assert done.stderr.count("\n") == 1 and "nobody" in done.stderr
+    assert run_cli.json("audit")["audit"] == []
