@@ -1,0 +1,150 @@
+"""Simulated operators and sagas: no seed breaks a promise, and bugs planted into their engine are found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from outlive.engine import cancellation, execution, invoke
+from outlive.engine import control as acting
+from outlive.model import control as cutting
+from outlive.store.sqlite import batch
+from outlive.store.sqlite import control as stored
+from outlive.testing import Simulation, SimulationFailed, simulate
+from tests.sim import operators
+from tests.support.evidence import Evidence
+from tests.support.size import pick
+
+SEEDS = pick(small=60, full=2_000)
+BUG_SEEDS = 300
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def play(seed: int, limit_s: float = 600.0, most_faults: int = 8) -> Simulation:
+    """Play the office in the world of one seed."""
+    return simulate(
+        operators.drive,
+        include=list(operators.KINDS),
+        seed=seed,
+        prepare=operators.prepare,
+        check=operators.check,
+        limit_s=limit_s,
+        most_faults=most_faults,
+    )
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("first", range(0, SEEDS, 10))
+def test_no_seed_breaks_a_promise(first: int, evidence: Evidence) -> None:
+    plays = [play(seed) for seed in range(first, first + 10)]
+    evidence(
+        "simulated worlds: sagas, deadlines, retries, rewinds",
+        "sqlite",
+        seeds=len(plays),
+        runs=sum(len(simulation.runs) for simulation in plays),
+        faults=sum(len(simulation.faults) for simulation in plays),
+        generations=sum(run.generation for simulation in plays for run in simulation.runs.values()),
+        seeds_are=f"0 to {SEEDS - 1:,}",
+    )
+
+
+# -- planted bugs -------------------------------------------------------------------
+def _late_writes_accepted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(batch, "current_entries", lambda db, entries: entries)
+
+
+def _compensations_cancelled(patch: pytest.MonkeyPatch) -> None:
+    roll_back = execution.Execution._roll_back
+
+    def unshielded(self: Any) -> bool:
+        self.cancellation.shields -= 1
+        return roll_back(self)
+
+    patch.setattr(execution.Execution, "_roll_back", unshielded)
+
+
+def _compensations_forgotten(patch: pytest.MonkeyPatch) -> None:
+    compensate = invoke.compensate
+
+    def when_first_executed(run: Any, *call: Any) -> None:
+        replaying = bool(run.journal.unread)
+        compensate(run, *call)
+        if replaying:
+            run.ending.compensations.pop()
+
+    patch.setattr("outlive.ambient.compensate", when_first_executed)
+
+
+def _deadline_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(cancellation.Cancellation, "due_at", lambda self: None)
+
+
+def _shields_ignored(patch: pytest.MonkeyPatch) -> None:
+    next_due = cancellation.Cancellation.next_due
+
+    def unshielded(self: Any, now: float) -> Any:
+        shields, self.shields = self.shields, 0
+        try:
+            return next_due(self, now)
+        finally:
+            self.shields = shields
+
+    patch.setattr(cancellation.Cancellation, "next_due", unshielded)
+
+
+def _owned_runs_reopened(patch: pytest.MonkeyPatch) -> None:
+    find = acting.Control.find
+
+    async def find_unowned(self: Any, run_id: str) -> Any:
+        return replace(await find(self, run_id), worker=None)
+
+    patch.setattr(acting.Control, "find", find_unowned)
+    patch.setattr(stored, "_may_reopen", lambda db, reopening: True)
+
+
+def _children_not_retried(patch: pytest.MonkeyPatch) -> None:
+    plan = acting.control.plan_retry
+
+    def alone(*facts: Any) -> Any:
+        cut = plan(*facts)
+        cut.retried.clear()
+        return cut
+
+    patch.setattr(acting.control, "plan_retry", alone)
+
+
+def _errors_kept(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(cutting, "failing_point", lambda *_: None)
+
+
+def _action_without_note(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(stored, "write_audit", lambda db, note, now: None)
+
+
+BUGS: dict[str, Patch] = {
+    "late writes of an ended generation accepted": _late_writes_accepted,
+    "compensations cancelled": _compensations_cancelled,
+    "compensations forgotten on replay": _compensations_forgotten,
+    "deadline forgotten in suspension": _deadline_forgotten,
+    "shields ignored": _shields_ignored,
+    "owned runs reopened": _owned_runs_reopened,
+    "children not retried": _children_not_retried,
+    "errors kept by a retry": _errors_kept,
+    "an action without its note": _action_without_note,
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch, evidence: Evidence) -> None:
+    BUGS[bug](monkeypatch)
+    for seed in range(BUG_SEEDS):
+        try:
+            play(seed, limit_s=120.0, most_faults=12)
+        except SimulationFailed:
+            evidence("bugs planted into the simulator", "sqlite", found=f"{bug} (seed {seed})")
+            return
+    pytest.fail(f"{BUG_SEEDS} seeds did not find the planted bug: {bug}")
