@@ -38,6 +38,10 @@ class Run(Face):
         """Say in one sentence why the run does not move, with the chain of causes, and what helps."""
         return self._wait(self._real.why())
 
+    def input(self) -> Any:
+        """Read the arguments that the run was started with, as plain data: `{"args": […], "kwargs": {…}}`."""
+        return self._wait(self._real.input())
+
     def entries(self, generation: int | None = None) -> list[Entry]:
         """Read the run's journal, by seq; calls that have only started come last.
 
