@@ -14,8 +14,8 @@ QUERY_MAX_CHARS = 4_000  # of a query over runs, as a person or a program writes
 QUERY_VALUES_MAX = 50  # alternatives of one condition: each may walk an index of its own
 COUNT_MAX_RUNS = 10_000  # a count goes no further unless asked: nobody reads the digits beyond
 BULK_BATCH_RUNS = 50  # runs that an action in bulk is asked of side by side
-PRUNE_BATCH_RUNS = 200  # runs deleted in one transaction: nobody waits longer than for these
-PRUNE_REST = 1.0  # after each batch everything else has its turn, for so many times what it took
+PRUNE_BATCH_RUNS = 50  # runs deleted in one transaction: 3 ms of SQLite's one writer
+PRUNE_REST = 3.0  # after each batch everything else has its turn, for so many times what it took
 ROW_TIME_SLACK_S = 3_600.0  # a row number tells when its writer drew it: how far a run's creation may be from that
 
 PRIORITY_MAX = 2**31 - 1  # what an integer column of PostgreSQL holds

@@ -1,0 +1,76 @@
+"""Pruning beside families at work loses no result and leaves nothing behind; what would is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from outlive import retention
+from outlive.store.sqlite import retention as sqlite_retention
+from outlive.store.sqlite.batch import SQL
+from outlive.testing import Simulation, SimulationFailed, simulate
+from tests.sim import pruning
+from tests.support.evidence import Evidence
+from tests.support.size import pick
+
+SEEDS = pick(small=20, full=500)
+BUG_SEEDS = 100
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "PRUNE_BATCH_RUNS", 4)
+
+
+def play(seed: int, limit_s: float = 3_000.0) -> Simulation:
+    """Play the families in the world of one seed."""
+    return simulate(
+        pruning.drive,
+        include=list(pruning.KINDS),
+        seed=seed,
+        prepare=pruning.prepare,
+        check=pruning.check,
+        limit_s=limit_s,
+    )
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, 10))
+def test_pruning_harms_nobody(first: int, evidence: Evidence) -> None:
+    plays = [play(seed) for seed in range(first, first + 10)]
+    evidence(
+        "simulated worlds: pruning",
+        "sqlite",
+        seeds=len(plays),
+        faults=sum(len(simulation.faults) for simulation in plays),
+    )
+
+
+def _awaited_children_go(patch: pytest.MonkeyPatch) -> None:
+    live = "EXISTS (SELECT 1 FROM ol_live"
+    assert live in SQL["select_prunable"]
+    patch.setitem(SQL, "select_prunable", SQL["select_prunable"].replace(live, f"0 AND {live}"))
+
+
+def _parents_go_first(patch: pytest.MonkeyPatch) -> None:
+    for module in (retention, sqlite_retention):
+        patch.setattr(module, "choose_prunable", lambda found: [run.row for run in found if not run.awaited])
+
+
+BUGS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "a result that a parent awaits is pruned": _awaited_children_go,
+    "parents go before their children": _parents_go_first,
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch, evidence: Evidence) -> None:
+    BUGS[bug](monkeypatch)
+    for seed in range(BUG_SEEDS):
+        try:
+            play(seed, limit_s=200.0)
+        except SimulationFailed:
+            evidence("bugs planted into the simulator", "sqlite", found=f"{bug} (seed {seed})")
+            return
+    pytest.fail(f"{BUG_SEEDS} seeds did not find the planted bug: {bug}")
