@@ -280,6 +280,7 @@ async def test_outside_a_run_it_says_so() -> None:
 
 
 # -- many ---------------------------------------------------------------------------
+@pytest.mark.timeout(pick(small=120, full=1_800))
 async def test_memory_and_tables_stay_as_they_are(url: str) -> None:
     last = pick(small=150, full=10_000)
     async with Outlive(url, include=[count]) as app:
@@ -288,7 +289,7 @@ async def test_memory_and_tables_stay_as_they_are(url: str) -> None:
         gc.collect()
         before = len(gc.get_objects())
         run = await app.start(count, 1, last, id="long")
-        assert await run.result(timeout=600) == last * (last + 1) // 2
+        assert await run.result(timeout=1_500) == last * (last + 1) // 2
         del run
         gc.collect()
         grown = len(gc.get_objects()) - before
