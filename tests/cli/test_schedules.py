@@ -45,6 +45,7 @@ def test_pause_and_resume(run_cli: CommandLine) -> None:
     assert "paused" in run_cli("schedules", "pause", "nightly", "--reason", "too loud", "--by", "ann").stdout
     shown = run_cli("schedules", "show", "nightly").stdout
     assert shown.splitlines()[0].endswith("paused")
+    assert "At 02:30 on March 29, Europe/Berlin" in shown
     assert run_cli.json("schedules", "resume", "nightly") == {"name": "nightly", "paused": False}
     info = run_cli.json("schedules", "show", "nightly")["schedule"]
     assert (info["paused"], info["overlap"], info["catch_up"]) == (False, "skip", 60.0)

@@ -177,3 +177,26 @@ async def test_an_operator_is_noted_with_what_he_does(database):
         refused = Note(7, "eve", "resume", "schedule", "nightly")
         assert not await store.write_schedule(after(new_schedule(), 3), note=refused)
         assert [one.who for one in await store.list_audit(None, 10, None)] == ["bob"]
+
+
+async def test_the_view_shows_what_holds(database):
+    async with database.open() as store:
+        changed = SPEC.replace('"cron":"* * * * *","every_s":null', '"cron":null,"every_s":90.5')
+        await store.write_schedule(new_schedule("a"))
+        await store.write_schedule(new_schedule("b", changed=changed, paused=True, waiting=[1.5, 2.5], skipped=3))
+        tx = await store.begin(5.0)
+        view = "outlive.outlive_schedules" if database.kind == "postgres" else "outlive_schedules"
+        a, b = await tx.fetch(f"select * from {view} order by name")
+        await tx.rollback()
+        assert [a[name] for name in ("workflow", "cron", "every_s", "at", "zone", "input")] == [
+            "ship",
+            "* * * * *",
+            None,
+            None,
+            "UTC",
+            "[]",
+        ]
+        assert [b[name] for name in ("cron", "every_s", "waiting", "skipped", "last_at")] == [None, 90.5, 2, 3, None]
+        facts = [(bool(row["paused"]), bool(row["declared"]), bool(row["changed"])) for row in (a, b)]
+        assert facts == [(False, True, False), (True, True, True)]
+        assert str(a["next_at"])[:10] == "2027-01-15"

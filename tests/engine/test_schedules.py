@@ -197,6 +197,18 @@ async def test_next_fires_are_in_the_zone(url: str) -> None:
         assert len(await app.next_fires("leap")) == 10
 
 
+async def test_a_pinned_workflow_is_pinned_by_who_fires_it(url: str) -> None:
+    @workflow(name="pinned", version="seven", pin=True)
+    async def pinned() -> None:
+        pass
+
+    async with Outlive(url, worker=False) as client:
+        await client.put_schedule("pinned", "pinned", at=LONG_AGO, catch_up=timedelta(days=36_500))
+    async with Outlive(url, include=[pinned]) as app:
+        (info,) = await until_runs(app, "pinned", 1, Status.SUCCEEDED)
+        assert info.version == "seven"
+
+
 # -- code and operators -------------------------------------------------------------
 def declared(url: str, name: str = "plan", **rule: Any) -> Outlive:
     app = Outlive(url, worker=False)

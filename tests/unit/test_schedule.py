@@ -22,7 +22,7 @@ from outlive.limits import (
 )
 from outlive.model import schedule as model
 from outlive.model.schedule import ScheduleRow, ScheduleSpec
-from outlive.model.ticks import list_ticks
+from outlive.model.ticks import list_ticks, tell
 
 START = 1_800_000_000.0
 
@@ -208,3 +208,9 @@ def test_ids_and_jitter() -> None:
 def test_what_cannot_be_read_names_the_schedule() -> None:
     with pytest.raises(DecodeFailed, match="'nightly'"):
         model.read_spec(new_row(new_spec(), changed=json.dumps({"workflow": 7})))
+
+
+def test_rules_in_words() -> None:
+    assert tell(new_spec(cron="30 2 * * *", zone="Europe/Berlin")) == "At 02:30 every day, Europe/Berlin"
+    assert tell(new_spec(every_s=90.0)) == "Every 90 seconds"
+    assert tell(new_spec(at=START, zone="Asia/Tokyo")) == "Once at 2027-01-15 17:00:00+09:00"

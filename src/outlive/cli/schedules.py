@@ -9,6 +9,7 @@ import click
 from outlive import Outlive, Run, ScheduleInfo
 from outlive.cli.output import print_json, print_table, when
 from outlive.cli.settings import Settings, common_options, with_client
+from outlive.model.ticks import Timing, tell
 
 _reason = click.option("--reason", metavar="TEXT", help="Kept in the audit.")
 _by = click.option("--by", metavar="NAME", help="Who does this, for the audit.")
@@ -61,7 +62,9 @@ def show(settings: Settings, name: str) -> None:
         print_json({"schedule": info, "runs": page.items})
         return
     click.echo(f"{info.name}  {info.workflow}  {rule(info)}  {state(info)}")
+    at = None if info.at is None else info.at.timestamp()
     facts = {
+        "rule": tell(Timing(cron=info.cron, every_s=info.every, at=at, zone=info.zone)),
         "next": when(info.next_at),
         "last": when(info.last_at),
         "overlap": info.overlap,

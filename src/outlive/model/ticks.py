@@ -95,6 +95,17 @@ def find_zone(name: Any) -> ZoneInfo:
         ) from None
 
 
+def tell(timing: Timing) -> str:
+    """Give the rule in English words."""
+    from cronsim import CronSim
+
+    if timing.cron is not None:
+        return f"{CronSim(timing.cron, datetime(2000, 1, 1, tzinfo=UTC)).explain()}, {timing.zone}"
+    if timing.every_s is not None:
+        return f"Every {timing.every_s:g} seconds"
+    return f"Once at {to_datetime(timing.at or 0.0).astimezone(find_zone(timing.zone)).isoformat(' ')}"
+
+
 def list_ticks(timing: Timing, anchor_at: float, after: float) -> Iterator[float]:
     """Give the ticks after an instant, one by one; an interval counts from the anchor, and never ends."""
     if timing.at is not None:
