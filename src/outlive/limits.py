@@ -54,7 +54,7 @@ LOOP_LAG_WARN_S = 0.25  # a blocked main loop is reported with its stack
 
 SCHEDULE_NAME_MAX_CHARS = 170  # a tick's run id is the name, '@' and an instant
 SCHEDULE_EVERY_MIN_S = 1.0  # below it a loop in a workflow is the better schedule
-SCHEDULE_LATE_S = 10.0  # a tick found so late was not missed: a poll, a busy process, a short outage
+SCHEDULE_LATE_S = 60.0  # a tick found so late was not missed: a short outage, a restart
 SCHEDULE_CATCH_UP_MAX = 1_000  # missed ticks started after an outage; older ones are skipped
 SCHEDULE_WAITING_MAX = 1_000  # ticks that wait for the runs before them; more are skipped
 SCHEDULE_COUNT_MAX = 10_000  # skipped ticks counted at a time, so that years of seconds cost nothing

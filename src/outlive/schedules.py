@@ -107,7 +107,7 @@ class Schedules(Opened):
                 if row is not None and row.declared == text:
                     return
                 now = await engine.store.now()
-                if await engine.store.write_schedule(model.put(row, name, engine.new_row(), now, declared=text)):
+                if await _write(engine, model.put(row, name, engine.new_row(), now, declared=text)):
                     engine.scheduler.looper.wake()
                     return
 
@@ -144,7 +144,7 @@ class Schedules(Opened):
         while True:
             row, now = await _find(engine, name), await engine.store.now()
             write = model.put(row, name, engine.new_row(), now, changed=text)
-            if await engine.store.write_schedule(write, note=note):
+            if await _write(engine, write, note):
                 break
         engine.scheduler.looper.wake()
 
@@ -188,7 +188,8 @@ class Schedules(Opened):
             run = engine.scheduler.make_run(row, spec, row.now)
             write = model.change(row, engine.new_row())
             write.running = [*row.unfinished, run.row][-SCHEDULE_RUNS_MAX:]
-            if await engine.store.write_schedule(write, [run], note=note):
+            write.starts = [run]
+            if await _write(engine, write, note):
                 engine.hint()
                 return Run(self._engine, run.id, run.row, _result_of(engine, spec), created=True)
 
@@ -310,8 +311,13 @@ async def _get(engine: Engine, name: str) -> ScheduleRow:
     return row
 
 
+async def _write(engine: Engine, write: ScheduleWrite, note: Note | None = None) -> bool:
+    (written,) = await engine.store.write_schedules([write], note)
+    return written
+
+
 async def _change(engine: Engine, name: str, change: Change, note: Note) -> None:
-    while not await engine.store.write_schedule(change(await _get(engine, name), engine.new_row()), note=note):
+    while not await _write(engine, change(await _get(engine, name), engine.new_row()), note):
         pass  # somebody was faster: look again
     engine.scheduler.looper.wake()
 

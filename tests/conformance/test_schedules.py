@@ -11,13 +11,18 @@ from outlive.limits import BLOB_THRESHOLD_CHARS
 from outlive.model.reads import RunQuery
 from outlive.model.schedule import ScheduleWrite
 from outlive.model.writes import Batch, Note
-from outlive.store.interface import WriteRefused
+from outlive.store.interface import Store, WriteRefused
 from tests.conformance.records import claim_all, finish, new_run, register, start, start_owned, status
 
 SPEC = '{"workflow":"ship","input":"[]","codec":"json/1","cron":"* * * * *","every_s":null,"at":null,"zone":"UTC"}'
 
 
 DELETE = Note(5, "ann", "delete", "schedule", "nightly", "no longer needed")
+
+
+async def write_one(store: Store, write: ScheduleWrite, starts: Any = (), note: Note | None = None) -> bool:
+    (written,) = await store.write_schedules([replace(write, starts=list(starts))], note)
+    return written
 
 
 def new_schedule(name: str = "nightly", revision: int = 1, **facts: Any) -> ScheduleWrite:
@@ -36,7 +41,7 @@ async def test_a_schedule_is_stored_with_all_its_facts(database):
         write = new_schedule(
             changed=SPEC, paused=True, last_at=1_700_000_060.125, waiting=[1.5, 2.25], skipped=7, running=[run.row, 5]
         )
-        assert await store.write_schedule(write)
+        assert await write_one(store, write)
         (found,) = await store.list_schedules("nightly")
         assert (found.name, found.revision, found.declared, found.changed) == ("nightly", 1, SPEC, SPEC)
         assert (found.paused, found.next_at, found.last_at) == (True, 1_800_000_000.25, 1_700_000_060.125)
@@ -47,7 +52,7 @@ async def test_a_schedule_is_stored_with_all_its_facts(database):
 
 async def test_a_schedule_may_have_next_to_nothing(database):
     async with database.open() as store:
-        assert await store.write_schedule(new_schedule(next_at=None))
+        assert await write_one(store, new_schedule(next_at=None))
         (found,) = await store.list_schedules()
         assert (found.changed, found.next_at, found.last_at, found.waiting, found.unfinished) == (
             None,
@@ -61,8 +66,8 @@ async def test_a_schedule_may_have_next_to_nothing(database):
 
 async def test_only_the_first_inserts(database):
     async with database.open() as store:
-        assert await store.write_schedule(new_schedule(revision=1))
-        assert not await store.write_schedule(new_schedule(revision=2), [new_run("nightly@1")])
+        assert await write_one(store, new_schedule(revision=1))
+        assert not await write_one(store, new_schedule(revision=2), [new_run("nightly@1")])
         (found,) = await store.list_schedules()
         assert found.revision == 1
         assert await store.find_run("nightly@1") is None
@@ -71,11 +76,11 @@ async def test_only_the_first_inserts(database):
 async def test_compare_and_set_with_the_runs(database):
     async with database.open() as store:
         first = new_schedule()
-        await store.write_schedule(first)
+        await write_one(store, first)
         second = after(first, 2, next_at=1_800_000_060.0, skipped=1)
-        assert await store.write_schedule(second, [new_run("nightly@1"), new_run("nightly@2", delay_s=500.0)])
-        assert not await store.write_schedule(after(first, 3, skipped=9), [new_run("nightly@3")])
-        assert not await store.write_schedule(second, [new_run("nightly@3")]), "sent again"
+        assert await write_one(store, second, [new_run("nightly@1"), new_run("nightly@2", delay_s=500.0)])
+        assert not await write_one(store, after(first, 3, skipped=9), [new_run("nightly@3")])
+        assert not await write_one(store, second, [new_run("nightly@3")]), "sent again"
         (found,) = await store.list_schedules()
         assert (found.revision, found.next_at, found.skipped) == (2, 1_800_000_060.0, 1)
         assert [run.id for run in await store.list_runs(RunQuery())] == ["nightly@2", "nightly@1"]
@@ -86,9 +91,9 @@ async def test_compare_and_set_with_the_runs(database):
 async def test_a_run_that_is_there_is_not_started_again(database):
     async with database.open() as store:
         (run,) = await start(store, "nightly@1")
-        await store.write_schedule(new_schedule())
+        await write_one(store, new_schedule())
         again = new_run("nightly@1", workflow="refund", input="[2]")
-        assert await store.write_schedule(after(new_schedule(), 2, running=[again.row]), [again])
+        assert await write_one(store, after(new_schedule(), 2, running=[again.row]), [again])
         found = await store.find_run("nightly@1")
         assert found is not None
         assert (found.row, found.workflow, found.input) == (run.row, "ship", "[]")
@@ -98,16 +103,16 @@ async def test_a_run_that_is_there_is_not_started_again(database):
 async def test_a_row_number_that_is_taken_refuses_all(database):
     async with database.open() as store:
         (run,) = await start(store, "order-1")
-        await store.write_schedule(new_schedule())
+        await write_one(store, new_schedule())
         with pytest.raises(WriteRefused):
-            await store.write_schedule(after(new_schedule(), 2), [new_run("nightly@1", row=run.row)])
+            await write_one(store, after(new_schedule(), 2), [new_run("nightly@1", row=run.row)])
         assert (await store.list_schedules())[0].revision == 1
 
 
 async def test_large_arguments_are_kept_apart(database):
     async with database.open() as store:
         large = '["' + "x" * BLOB_THRESHOLD_CHARS + '"]'
-        await store.write_schedule(new_schedule(), [new_run("nightly@1", input=large)])
+        await write_one(store, new_schedule(), [new_run("nightly@1", input=large)])
         found = await store.find_run("nightly@1")
         assert found is not None
         assert found.input == large
@@ -120,13 +125,25 @@ async def test_runs_before_are_asked_to_cancel(database):
         await store.commit(Batch(finishes=[finish(done.row)]), fence)
         (waiting,) = await start(store, "nightly@3")
         newest, last = new_run("nightly@4"), new_run("nightly@5")
-        write, cancels = new_schedule(), [mine.row, done.row, waiting.row, newest.row, 12345]
-        assert await store.write_schedule(write, [newest, last], cancels, '"for the next"')
+        cancels = [mine.row, done.row, waiting.row, newest.row, 12345]
+        assert await write_one(store, new_schedule(cancels=cancels, reason='"for the next"'), [newest, last])
         assert [(one.row, one.kind, one.payload) for one in await store.list_requests(fence)] == [
             (mine.row, "cancel", '"for the next"')
         ]
         claimed = await store.claim(fence, ["ship"], None, 10)
         assert {run.id: run.asked for run in claimed} == {"nightly@3": True, "nightly@4": True, "nightly@5": False}
+
+
+async def test_several_are_written_together_each_by_its_revision(database):
+    async with database.open() as store:
+        names = ["b", "a", "c"]
+        writes = [new_schedule(name, starts=[new_run(f"{name}@1")]) for name in names]
+        assert await store.write_schedules(writes) == [True, True, True]
+        await write_one(store, after(writes[1], 5))
+        again = [after(write, 7, starts=[new_run(f"{write.name}@2")]) for write in writes]
+        assert await store.write_schedules(again) == [True, False, True]
+        assert {row.name: row.revision for row in await store.list_schedules()} == {"a": 5, "b": 7, "c": 7}
+        assert sorted(run.id for run in await store.list_runs(RunQuery())) == ["a@1", "b@1", "b@2", "c@1", "c@2"]
 
 
 async def test_what_is_due(database):
@@ -143,7 +160,7 @@ async def test_what_is_due(database):
             new_schedule("held up", next_at=now + 200, waiting=[now - 5], running=[busy.row]),
             new_schedule("let go", next_at=None, waiting=[now - 5], running=[4711]),
         ):
-            assert await store.write_schedule(write)
+            assert await write_one(store, write)
 
         async def due(*but: str, limit: int = 10) -> list[str]:
             return [row.name for row in await store.list_due_schedules(but, limit)]
@@ -159,31 +176,31 @@ async def test_what_is_due(database):
 
 async def test_deleting(database):
     async with database.open() as store:
-        await store.write_schedule(new_schedule(), [new_run("nightly@1")])
+        await write_one(store, new_schedule(), [new_run("nightly@1")])
         assert await store.delete_schedule("nightly", DELETE)
         assert not await store.delete_schedule("nightly", DELETE)
         assert await store.list_schedules() == []
         assert await status(store, "nightly@1") == "queued"
-        assert await store.write_schedule(new_schedule(revision=9))
+        assert await write_one(store, new_schedule(revision=9))
         (noted,) = await store.list_audit("nightly", 10, None)
         assert (noted.who, noted.action, noted.reason) == ("ann", "delete", "no longer needed")
 
 
 async def test_an_operator_is_noted_with_what_he_does(database):
     async with database.open() as store:
-        await store.write_schedule(new_schedule())
+        await write_one(store, new_schedule())
         note = Note(6, "bob", "pause", "schedule", "nightly", "too loud")
-        assert await store.write_schedule(after(new_schedule(), 2, paused=True), note=note)
+        assert await write_one(store, after(new_schedule(), 2, paused=True), note=note)
         refused = Note(7, "eve", "resume", "schedule", "nightly")
-        assert not await store.write_schedule(after(new_schedule(), 3), note=refused)
+        assert not await write_one(store, after(new_schedule(), 3), note=refused)
         assert [one.who for one in await store.list_audit(None, 10, None)] == ["bob"]
 
 
 async def test_the_view_shows_what_holds(database):
     async with database.open() as store:
         changed = SPEC.replace('"cron":"* * * * *","every_s":null', '"cron":null,"every_s":90.5')
-        await store.write_schedule(new_schedule("a"))
-        await store.write_schedule(new_schedule("b", changed=changed, paused=True, waiting=[1.5, 2.5], skipped=3))
+        await write_one(store, new_schedule("a"))
+        await write_one(store, new_schedule("b", changed=changed, paused=True, waiting=[1.5, 2.5], skipped=3))
         tx = await store.begin(5.0)
         view = "outlive.outlive_schedules" if database.kind == "postgres" else "outlive_schedules"
         a, b = await tx.fetch(f"select * from {view} order by name")

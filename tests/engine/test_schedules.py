@@ -266,7 +266,7 @@ async def test_one_bad_row_stops_nobody(url: str, caplog: pytest.LogCaptureFixtu
             (row,) = await engine.store.list_schedules("bad")
             write = schedule.change(row, engine.new_row())
             write.changed, write.next_at = broken, row.now - 1
-            assert await engine.store.write_schedule(write)
+            assert await engine.store.write_schedules([write]) == [True]
             await app.put_schedule("good", greet, "ann", at=datetime.now(UTC))
             await until_runs(app, "good", 1)
             while "'bad' cannot be computed here" not in caplog.text:

@@ -58,8 +58,8 @@ def _next_tick_kept(patch: pytest.MonkeyPatch) -> None:
     """For tenths of a second: for ever it would be seen without a simulator."""
     decide = model.decide
 
-    def kept(row: Any, spec: Any) -> model.Decision:
-        decision = decide(row, spec)
+    def kept(row: Any, spec: Any, since: float) -> model.Decision:
+        decision = decide(row, spec, since)
         return replace(decision, next_at=row.next_at) if int(row.now * 10) % 2 else decision
 
     patch.setattr(scheduler, "decide", kept)
@@ -69,8 +69,8 @@ def _one_tick_too_far(patch: pytest.MonkeyPatch) -> None:
     """After an outage the tick after the next one comes next."""
     decide = model.decide
 
-    def skip(row: Any, spec: Any) -> model.Decision:
-        decision = decide(row, spec)
+    def skip(row: Any, spec: Any, since: float) -> model.Decision:
+        decision = decide(row, spec, since)
         late = row.next_at is not None and row.now - row.next_at > 3.0
         if late and spec.every_s and decision.next_at is not None:
             decision.next_at += spec.every_s
@@ -80,16 +80,20 @@ def _one_tick_too_far(patch: pytest.MonkeyPatch) -> None:
 
 
 def _runs_committed_apart(patch: pytest.MonkeyPatch) -> None:
-    write = SimStore.write_schedule
+    write = SimStore.write_schedules
 
-    async def in_two(self: Any, row: ScheduleWrite, starts: Any = (), *more: Any, **options: Any) -> bool:
-        if not await write(self, row, (), *more, **options):
-            return False
-        if starts:
-            await write(self, replace(row, expected=row.revision, revision=row.revision + 1), starts)
-        return True
+    async def in_two(self: Any, writes: list[ScheduleWrite], note: Any = None) -> list[bool]:
+        written = await write(self, [replace(row, starts=[]) for row in writes], note)
+        left = [
+            replace(row, expected=row.revision, revision=row.revision + 1)
+            for row, done in zip(writes, written, strict=True)
+            if done and row.starts
+        ]
+        if left:
+            await write(self, left)
+        return written
 
-    patch.setattr(SimStore, "write_schedule", in_two)
+    patch.setattr(SimStore, "write_schedules", in_two)
 
 
 def _pause_ignored(patch: pytest.MonkeyPatch) -> None:
@@ -100,26 +104,28 @@ def _pause_ignored(patch: pytest.MonkeyPatch) -> None:
 def _catch_up_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(model, "SCHEDULE_LATE_S", 0.5)
     decide = model.decide
-    patch.setattr(scheduler, "decide", lambda row, spec: decide(row, msgspec.structs.replace(spec, catch_up_s=0.0)))
+    patch.setattr(
+        scheduler, "decide", lambda row, spec, since: decide(row, msgspec.structs.replace(spec, catch_up_s=0.0))
+    )
 
 
 def _unfinished_runs_forgotten(patch: pytest.MonkeyPatch) -> None:
     decide = model.decide
-    patch.setattr(scheduler, "decide", lambda row, spec: decide(replace(row, unfinished=[]), spec))
+    patch.setattr(scheduler, "decide", lambda row, spec, since: decide(replace(row, unfinished=[]), spec, since))
 
 
 def _waiting_ticks_dropped(patch: pytest.MonkeyPatch) -> None:
     decide = model.decide
-    patch.setattr(scheduler, "decide", lambda row, spec: replace(decide(row, spec), waiting=[]))
+    patch.setattr(scheduler, "decide", lambda row, spec, since: replace(decide(row, spec, since), waiting=[]))
 
 
 def _some_cancels_lost(patch: pytest.MonkeyPatch) -> None:
-    write = SimStore.write_schedule
+    write = SimStore.write_schedules
 
-    async def without(self: Any, row: Any, starts: Any = (), cancels: Any = (), *more: Any, **options: Any) -> bool:
-        return await write(self, row, starts, [] if row.revision % 9 == 0 else cancels, *more, **options)
+    async def without(self: Any, writes: list[ScheduleWrite], note: Any = None) -> list[bool]:
+        return await write(self, [replace(row, cancels=row.cancels[row.revision % 9 == 0 :]) for row in writes], note)
 
-    patch.setattr(SimStore, "write_schedule", without)
+    patch.setattr(SimStore, "write_schedules", without)
 
 
 BUGS: dict[str, Patch] = {

@@ -16,7 +16,6 @@ from outlive import DecodeFailed
 from outlive.limits import (
     SCHEDULE_CATCH_UP_MAX,
     SCHEDULE_COUNT_MAX,
-    SCHEDULE_LATE_S,
     SCHEDULE_RUNS_MAX,
     SCHEDULE_WAITING_MAX,
 )
@@ -25,6 +24,12 @@ from outlive.model.schedule import ScheduleRow, ScheduleSpec
 from outlive.model.ticks import list_ticks, tell
 
 START = 1_800_000_000.0
+
+
+@pytest.fixture(autouse=True)
+def soon_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ticks are ten seconds apart here: what is older than that is late."""
+    monkeypatch.setattr(model, "SCHEDULE_LATE_S", 10.0)
 
 
 def new_spec(**facts: Any) -> ScheduleSpec:
@@ -66,7 +71,7 @@ def test_nothing_before_its_time() -> None:
 
 def test_a_tick_starts_and_the_next_one_is_set() -> None:
     assert decide(new_spec(), 10) == ([10], [], 0, 20)
-    assert decide(new_spec(), 10 + SCHEDULE_LATE_S - 0.001) == ([10], [], 0, 20)
+    assert decide(new_spec(), 19.999) == ([10], [], 0, 20)
 
 
 def test_missed_ticks_are_counted() -> None:
@@ -76,6 +81,13 @@ def test_missed_ticks_are_counted() -> None:
 def test_missed_ticks_are_caught_up_oldest_first() -> None:
     assert decide(new_spec(catch_up_s=45), 95) == ([60, 70, 80, 90], [], 5, 100)
     assert decide(new_spec(catch_up_s=1e6), 95) == ([10, 20, 30, 40, 50, 60, 70, 80, 90], [], 0, 100)
+
+
+def test_what_came_while_somebody_was_there_was_not_missed() -> None:
+    spec = new_spec()
+    decision = model.decide(new_row(spec, now=START + 95), spec, watched_since=START + 55)
+    assert ([tick - START for tick in decision.starts], decision.skipped) == ([60, 70, 80, 90], 5)
+    assert len(model.decide(new_row(spec, now=START + 95), spec, watched_since=START + 1e6).starts) == 1
 
 
 def test_catching_up_has_a_limit() -> None:

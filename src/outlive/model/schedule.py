@@ -6,6 +6,7 @@ writes nothing. Invariant: a tick is started, skipped and counted, or waits; nev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -24,6 +25,7 @@ from outlive.limits import (
     SCHEDULE_WAITING_MAX,
 )
 from outlive.model.ticks import Timing, list_ticks
+from outlive.model.writes import NewRun
 
 Overlap = Literal["allow", "skip", "queue", "cancel"]
 
@@ -64,7 +66,11 @@ class ScheduleRow:
 
 @dataclass(slots=True)
 class ScheduleWrite:
-    """The new state of a schedule, written if its revision is still `expected`; None: if there is no such schedule."""
+    """The new state of a schedule, written if its revision is still `expected`; None: if there is no such schedule.
+
+    In the same transaction `starts` are inserted, not owned, where their ids are free, and the runs with the rows
+    `cancels` are asked to cancel for a `reason` (JSON text). `running`: rows of its runs that may be unfinished.
+    """
 
     name: str
     expected: int | None
@@ -77,7 +83,10 @@ class ScheduleWrite:
     waiting: list[float] = field(default_factory=list)
     skipped: int = 0
     created_at: float = 0.0
-    running: list[int] = field(default_factory=list)  # rows of its runs that may be unfinished
+    running: list[int] = field(default_factory=list)
+    starts: list[NewRun] = field(default_factory=list)
+    cancels: list[int] = field(default_factory=list)
+    reason: str | None = None
 
 
 @dataclass(slots=True)
@@ -161,9 +170,12 @@ def _next_after(spec: ScheduleSpec, anchor_at: float, after: float) -> float | N
     return next(list_ticks(spec, anchor_at, after), None)
 
 
-def decide(row: ScheduleRow, spec: ScheduleSpec) -> Decision:
-    """Say what becomes of the ticks that are due at the row's `now`, oldest first."""
-    due, skipped, next_at = _take_due(row, spec)
+def decide(row: ScheduleRow, spec: ScheduleSpec, watched_since: float = math.inf) -> Decision:
+    """Say what becomes of the ticks that are due at the row's `now`, oldest first.
+
+    Ticks after `watched_since` were not missed, however long it takes until their turn comes: a worker was alive.
+    """
+    due, skipped, next_at = _take_due(row, spec, watched_since)
     decision = Decision([], [], row.skipped + skipped, next_at)
     busy = bool(row.unfinished)
     for tick in chain(row.waiting, due):
@@ -177,7 +189,7 @@ def decide(row: ScheduleRow, spec: ScheduleSpec) -> Decision:
     return decision
 
 
-def _take_due(row: ScheduleRow, spec: ScheduleSpec) -> tuple[list[float], int, float | None]:
+def _take_due(row: ScheduleRow, spec: ScheduleSpec, watched_since: float) -> tuple[list[float], int, float | None]:
     """Give the ticks to act on now, how many before them were missed for good, and the tick after them."""
     now, first = row.now, row.next_at
     if first is None or first > now:
@@ -189,7 +201,7 @@ def _take_due(row: ScheduleRow, spec: ScheduleSpec) -> tuple[list[float], int, f
             ticks = chain([first], ticks)
         return list(islice(takewhile(lambda tick: tick <= until, ticks), most))
 
-    since = now - max(spec.catch_up_s, SCHEDULE_LATE_S)
+    since = min(now - max(spec.catch_up_s, SCHEDULE_LATE_S), watched_since)
     while len(due := list_from(since, now, SCHEDULE_CATCH_UP_MAX + 1)) > SCHEDULE_CATCH_UP_MAX:
         since += (now - since) / 2
     skipped = len(list_from(first - 1.0, since, SCHEDULE_COUNT_MAX))

@@ -282,19 +282,11 @@ class Store(Protocol):
         """
 
     # -- schedules ----------------------------------------------------------
-    async def write_schedule(
-        self,
-        write: ScheduleWrite,
-        starts: Sequence[NewRun] = (),
-        cancels: Sequence[int] = (),
-        reason: str | None = None,
-        note: Note | None = None,
-    ) -> bool:
-        """Write a schedule's new state if it has the expected revision still (None: if there is none); else False.
+    async def write_schedules(self, writes: Sequence[ScheduleWrite], note: Note | None = None) -> list[bool]:
+        """Write the new states of schedules and the runs that they start, all in one transaction.
 
-        The same transaction inserts the runs, not owned, whose ids are free, and
-        asks unfinished ones to cancel, for a reason (JSON text). Sent again it
-        finds another revision and does nothing. A note says which operator wants it.
+        Each is written if its revision is still the one that was read: the answer says which. Sent again it finds
+        another revision and does nothing. A note says which operator wants it.
         """
 
     async def delete_schedule(self, name: str, note: Note) -> bool:

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from outlive.errors import StoreUnavailable
-from outlive.model.writes import Batch, Committed, EntryWrite, Fence, NewRun
+from outlive.model.schedule import ScheduleWrite
+from outlive.model.writes import Batch, Committed, EntryWrite, Fence, Note
 
 
 class SimStore:
@@ -75,15 +76,15 @@ class SimStore:
 
         return await self.call("commit", run)  # type: ignore[no-any-return]
 
-    async def write_schedule(self, write: Any, starts: Sequence[NewRun] = (), *more: Any, **options: Any) -> bool:
-        """Write a schedule, and tell the world of its runs."""
+    async def write_schedules(self, writes: Sequence[ScheduleWrite], note: Note | None = None) -> list[bool]:
+        """Write schedules, and tell the world of their runs."""
 
-        async def run() -> bool:
-            written = await self._world.store.write_schedule(write, starts, *more, **options)
-            self._world.ids.update((run.row, run.id) for run in starts)
+        async def run() -> list[bool]:
+            written = await self._world.store.write_schedules(writes, note)
+            self._world.ids.update((run.row, run.id) for write in writes for run in write.starts)
             return written  # type: ignore[no-any-return]
 
-        return await self.call("write_schedule", run)  # type: ignore[no-any-return]
+        return await self.call("write_schedules", run)  # type: ignore[no-any-return]
 
     async def side_channel(self) -> SimStore:
         """The lease goes the same way."""

@@ -3,62 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cache
+from operator import attrgetter
+from typing import Any
 
 import msgspec
 
 from outlive import hooks
 from outlive.model.schedule import ScheduleRow, ScheduleWrite
-from outlive.model.writes import NewRun, Note
+from outlive.model.writes import Note
 from outlive.store.blobs import Blobs
 from outlive.store.postgres.commit import combine
 from outlive.store.postgres.control import write_audit
 from outlive.store.postgres.database import Database
 from outlive.store.postgres.statements import Statement, named_block, number_parameters, statement
 
+_NAME = attrgetter("name")
+
 
 class Schedules(Database):
     """What a Store does for schedules."""
 
-    @hooks.commit_site("write_schedule")
-    async def write_schedule(
-        self,
-        write: ScheduleWrite,
-        starts: Sequence[NewRun] = (),
-        cancels: Sequence[int] = (),
-        reason: str | None = None,
-        note: Note | None = None,
-    ) -> bool:
-        blobs = Blobs()
-        runs = [blobs.move_out_of_run(run) for run in starts]
-        parts = [
-            "insert_schedule" if write.expected is None else "update_schedule",
-            "skip_entries",
-            "insert_runs" if runs else "skip_runs",
-            *(["insert_blobs"] if blobs else []),
-            *(["cancel_runs"] if cancels else []),
-        ]
-        values = {
-            **asdict(write),
-            "run": msgspec.json.encode(runs).decode(),
-            "worker": None,
-            "blob_row": [blob.row for blob in blobs],
-            "blob_name": [blob.name for blob in blobs],
-            "blob_text": [blob.text for blob in blobs],
-            "cancels": list(cancels),
-            "reason": reason,
-        }
-        made = _assemble(tuple(parts))
-        if note is None:
-            (row,) = await self._pool.fetch(made.text, made.arguments(values), writing=True)
-            return bool(row["fenced"])
+    @hooks.commit_site("write_schedules")
+    async def write_schedules(self, writes: Sequence[ScheduleWrite], note: Note | None = None) -> list[bool]:
+        if len(writes) == 1 and note is None:
+            made, arguments = _compose(writes[0])
+            rows = await self._pool.fetch(made.text, arguments, writing=True)
+            return [bool(rows[0]["fenced"])]
+        written = {}
         async with self._pool.transaction() as connection:
-            (row,) = await connection.fetch(made.text, *made.arguments(values))
-            if row["fenced"]:
+            for write in sorted(writes, key=_NAME):  # two that write the same schedules wait in the same order
+                made, arguments = _compose(write)
+                (row,) = await connection.fetch(made.text, *arguments)
+                written[write.name] = bool(row["fenced"])
+            if note is not None and any(written.values()):
                 audit = statement("insert_audit")
                 await connection.fetch(audit.text, *audit.arguments(asdict(note)))
-        return bool(row["fenced"])
+        return [written[write.name] for write in writes]
 
     @hooks.commit_site("delete_schedule")
     async def delete_schedule(self, name: str, note: Note) -> bool:
@@ -83,6 +65,27 @@ class Schedules(Database):
         return [ScheduleRow(**row) for row in await self._pool.fetch(query.text, query.arguments(values))]
 
 
+def _compose(write: ScheduleWrite) -> tuple[Statement, list[Any]]:
+    """Give the statement and the arguments that write a schedule with the runs that it starts."""
+    blobs = Blobs()
+    runs = [blobs.move_out_of_run(run) for run in write.starts]
+    made = _assemble(
+        "insert_schedule" if write.expected is None else "update_schedule",
+        "skip_entries",
+        "insert_runs" if runs else "skip_runs",
+        *(["insert_blobs"] if blobs else []),
+        *(["cancel_runs"] if write.cancels else []),
+    )
+    values = {one.name: getattr(write, one.name) for one in fields(write)} | {
+        "run": msgspec.json.encode(runs).decode(),
+        "worker": None,
+        "blob_row": [blob.row for blob in blobs],
+        "blob_name": [blob.name for blob in blobs],
+        "blob_text": [blob.text for blob in blobs],
+    }
+    return made, made.arguments(values)
+
+
 @cache
-def _assemble(parts: tuple[str, ...]) -> Statement:
+def _assemble(*parts: str) -> Statement:
     return number_parameters(combine(*parts))

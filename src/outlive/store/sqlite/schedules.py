@@ -4,41 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 
 from outlive.hooks import commit_site
 from outlive.model.schedule import ScheduleRow, ScheduleWrite
-from outlive.model.writes import Batch, NewRun, Note
+from outlive.model.writes import Batch, Note
 from outlive.store.blobs import Blobs
 from outlive.store.sqlite.batch import SQL, write_batch
 from outlive.store.sqlite.control import write_audit
 from outlive.store.sqlite.database import Database, reading, writing
 from outlive.store.sqlite.drivers import Connection
 
+_COLUMNS = [one.name for one in fields(ScheduleWrite) if one.name not in ("starts", "cancels", "reason")]
+
 
 class Schedules(Database):
     """What a Store does for schedules."""
 
-    @commit_site("write_schedule")
+    @commit_site("write_schedules")
     @writing
-    def write_schedule(
-        self,
-        db: Connection,
-        write: ScheduleWrite,
-        starts: Sequence[NewRun] = (),
-        cancels: Sequence[int] = (),
-        reason: str | None = None,
-        note: Note | None = None,
-    ) -> bool:
-        facts = asdict(write) | {"waiting": json.dumps(write.waiting), "running": json.dumps(write.running)}
-        if not db.run(SQL["insert_schedule" if write.expected is None else "update_schedule"], facts):
-            return False
-        blobs = Blobs()
-        write_batch(db, blobs.move_out_of(Batch(starts=list(starts))), None, self._wall(), blobs)
-        db.many(SQL["cancel_runs"], [(reason, self._wall(), row) for row in cancels])
-        if note is not None:
-            write_audit(db, note, self._wall())
-        return True
+    def write_schedules(self, db: Connection, writes: Sequence[ScheduleWrite], note: Note | None = None) -> list[bool]:
+        now = self._wall()
+        written = [_write(db, write, now) for write in writes]
+        if note is not None and any(written):
+            write_audit(db, note, now)
+        return written
 
     @commit_site("delete_schedule")
     @writing
@@ -61,6 +51,17 @@ class Schedules(Database):
         now = self._wall()
         ((due_at,),) = db.rows(SQL["next_tick"], {"but": json.dumps(list(but)), "now": now})
         return None if due_at is None else due_at - now
+
+
+def _write(db: Connection, write: ScheduleWrite, now: float) -> bool:
+    lists = {"waiting": json.dumps(write.waiting), "running": json.dumps(write.running)}
+    facts = {name: getattr(write, name) for name in _COLUMNS} | lists
+    if not db.run(SQL["insert_schedule" if write.expected is None else "update_schedule"], facts):
+        return False
+    blobs = Blobs()
+    write_batch(db, blobs.move_out_of(Batch(starts=write.starts)), None, now, blobs)
+    db.many(SQL["cancel_runs"], [(write.reason, now, row) for row in write.cancels])
+    return True
 
 
 def _list(db: Connection, block: str, **values: object) -> list[ScheduleRow]:
