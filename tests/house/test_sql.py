@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,12 @@ import pytest
 from tests.house.source import MODULES, PACKAGE
 
 BLOCK = re.compile(r"^-- name: *(\S+) *$", re.MULTILINE)
+PART = re.compile(r"^(\w+) as (?:(?:not )?materialized )?\(", re.MULTILINE)
 NAME = re.compile(r"[a-z]+(_[a-z]+)+")
 SQLITE, POSTGRES = PACKAGE / "store" / "sqlite", PACKAGE / "store" / "postgres"
+
+# Parts of which a statement has one: the fence of a batch, or what stands for it; whoever asks runs to cancel.
+INSTEAD_OF_EACH_OTHER = "cancel_runs close_children insert_schedule lock_fence pass_fence update_schedule"
 
 # Blocks that only one store has, by reason.
 ONE_SIDED = {
@@ -87,6 +92,27 @@ def test_both_stores_have_the_same_blocks():
     sqlite, postgres = ({name for _, name, _ in _blocks(folder)} for folder in (SQLITE, POSTGRES))
     listed = {name for names in ONE_SIDED.values() for name in names.split()}
     assert sorted(sqlite ^ postgres) == sorted(listed), "blocks of one store are listed above, with a reason"
+
+
+def test_parts_of_one_statement_do_not_share_names():
+    """PostgreSQL refuses a WITH that has a name twice, and a batch may hold any of these parts."""
+    alternatives = {frozenset(pair) for pair in combinations(INSTEAD_OF_EACH_OTHER.split(), 2)}
+    parts: dict[str, set[str]] = {}
+    for _, name, body in _blocks(POSTGRES):
+        statement = re.sub(r"^--.*$", "", body, flags=re.MULTILINE).strip()
+        if PART.match(statement):
+            for part in PART.findall(statement):
+                parts.setdefault(part, set()).add(name)
+    shared = {part: names for part, names in parts.items() if not _may_share(names, alternatives)}
+    assert not shared
+
+
+def _may_share(names: set[str], alternatives: set[frozenset[str]]) -> bool:
+    return all(frozenset(pair) in alternatives or _stand_in(*pair) for pair in combinations(sorted(names), 2))
+
+
+def _stand_in(one: str, other: str) -> bool:
+    return {one.partition("_")[0], other.partition("_")[0]} == {"insert", "skip"}
 
 
 def test_sql_files_without_blocks_are_migrations():

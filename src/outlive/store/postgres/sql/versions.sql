@@ -95,11 +95,11 @@ unused as (
     and not exists (select from standing s where s.row = b.row and s.input = b.name)
     and not exists (select from continues g where g.row = b.row and g.input = b.name)
 ),
-received as (
+gone_messages as (
   delete from outlive.messages m using gone g
   where m.row = any (array(select s.row from standing s)) and (m.row, m.received_by) = (g.row, g.key)
 ),
-promised as (
+gone_promises as (
   delete from outlive.promises p using gone g
   where p.row = any (array(select s.row from standing s)) and (p.row, p.key) = (g.row, g.key)
 ),
