@@ -25,7 +25,7 @@ from outlive.engine.invoke import compensate, start_child, wait_durable
 from outlive.errors import UsageError
 from outlive.ids import check_id
 from outlive.model.definition import StepInfo, StepSpec, WorkflowInfo
-from outlive.model.options import check_deadline, check_key, check_priority, check_wait
+from outlive.model.options import check_deadline, check_key, check_priority, check_queue, check_wait
 from outlive.run import Run
 
 __all__ = ["durable", "info", "now", "random", "sleep", "sleep_until", "start", "uuid"]
@@ -184,6 +184,7 @@ async def start(
     workflow: Any,
     *args: Any,
     id: str | None = None,
+    queue: str | None = None,
     delay: Duration | None = None,
     priority: int = 0,
     key: str | None = None,
@@ -201,6 +202,7 @@ async def start(
     if parent_close not in ("cancel", "abandon"):
         raise UsageError(f"parent_close=… is 'cancel' or 'abandon', not {parent_close!r}")
     options: dict[str, Any] = {
+        "queue": check_queue(queue),
         "priority": check_priority(priority),
         "key": check_key(key),
         "delay_s": check_wait(delay, "delay=…"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from outlive.bulk import Bulk
 from outlive.clock import Duration
@@ -12,13 +12,14 @@ from outlive.codec.payload import encode_arguments
 from outlive.control import Audited
 from outlive.definitions import spec_of
 from outlive.engine.engine import Engine
-from outlive.errors import RunExists, RunNotFound, UsageError
+from outlive.errors import DuplicateRun, RunExists, RunNotFound, UsageError
 from outlive.ids import check_id
 from outlive.messages import Messages, make_message
 from outlive.model.attributes import check_attributes
 from outlive.model.definition import WorkflowSpec
 from outlive.model.options import (
     check_deadline,
+    check_dedupe,
     check_key,
     check_mapping,
     check_name,
@@ -27,6 +28,7 @@ from outlive.model.options import (
     check_wait,
 )
 from outlive.model.writes import ExistingRun, NewRun
+from outlive.queues import Debounce, Queues, make_terms
 from outlive.retention import Retention
 from outlive.run import Run
 from outlive.schedules import Schedules
@@ -36,7 +38,7 @@ from outlive.versions import Versions
 _PLAIN = JsonCodec()  # of attributes: a database cannot search what it cannot read
 
 
-class Outlive(Audited, Bulk, Messages, Retention, Schedules, Search, Versions):
+class Outlive(Audited, Bulk, Messages, Queues, Retention, Schedules, Search, Versions):
     """Durable workflows in one database. Use it as `async with Outlive(url) as app:`.
 
     `include`: modules, package names or definitions to serve; None serves every
@@ -45,6 +47,7 @@ class Outlive(Audited, Bulk, Messages, Retention, Schedules, Search, Versions):
     no longer renews. `grace`: seconds that steps in flight get on exit.
     `max_running`: runs active at a time, waiting ones not counted.
     `migrate=False`: refuse a database whose schema is not the one of this version.
+    `queues`: serve only these; runs that are in no queue are served by every worker.
     """
 
     # -- runs ---------------------------------------------------------------
@@ -58,6 +61,10 @@ class Outlive(Audited, Bulk, Messages, Retention, Schedules, Search, Versions):
         priority: int = 0,
         key: str | None = None,
         deadline: Duration | None = None,
+        dedupe: str | None = None,
+        on_duplicate: Literal["reject", "attach"] = "reject",
+        debounce: Debounce | None = None,
+        singleton: Literal["skip", "replace"] | None = None,
         attributes: Mapping[str, Any] | None = None,
         send: Iterable[tuple[Any, ...]] = (),
         tx: Any = None,
@@ -69,9 +76,11 @@ class Outlive(Audited, Bulk, Messages, Retention, Schedules, Search, Versions):
         arguments are not compared), RunExists if it is of another workflow.
         With `tx` (a connection inside a transaction of the same database) the
         run is written by that transaction: it exists if that commits.
+        With `dedupe`, `debounce` or `singleton` the handle may be that of another
+        unfinished run (`run.created` is False).
         `send`: messages, each (topic, value) or (topic, value, key), written in the same transaction as the run; to
         the run that has the id already, as well.
-        *Raises* EncodeFailed for arguments that cannot be stored, StoreUnavailable
+        *Raises* QueueFull, DuplicateRun, EncodeFailed for arguments that cannot be stored, StoreUnavailable
         (it carries the run id: starting with the same id again is safe).
         """
         engine = self._engine(joining=tx is not None)
@@ -93,7 +102,9 @@ class Outlive(Audited, Bulk, Messages, Retention, Schedules, Search, Versions):
             codec=engine.codec.id,
             delay_s=check_wait(delay, "delay=…"),
             deadline_s=check_deadline(deadline),
+            dedupe=check_dedupe(dedupe, on_duplicate),
         )
+        terms = make_terms(run, debounce, singleton, tx)
         if attributes is not None:
             run.attributes = _PLAIN.encode(check_attributes(attributes), where=f"attributes of run {run.id}")
         if spec is not None:
@@ -101,11 +112,18 @@ class Outlive(Audited, Bulk, Messages, Retention, Schedules, Search, Versions):
         messages = [make_message(engine, run.id, *message) for message in send]
         if messages and tx is not None:
             raise UsageError("send=… does not go with tx=…: send the messages when the transaction has committed")
-        existing = await (engine.start(run, messages) if tx is None else self._join(engine, tx, run))
-        if existing is not None and existing.workflow != name:
-            raise RunExists(run.id, existing.workflow, name)
-        row = existing.row if existing is not None else run.row
-        return Run(self._engine, run.id, row, _result_of(spec), created=existing is None)
+        if messages and (terms is not None or dedupe is not None):
+            raise UsageError(
+                "send=… does not go with dedupe=…, debounce=… or singleton=…: send to the handle that you get"
+            )
+        existing = await (engine.start(run, messages, terms) if tx is None else self._join(engine, tx, run))
+        if existing is None:
+            return Run(self._engine, run.id, run.row, _result_of(spec), created=True)
+        if existing.id != run.id and dedupe is not None and on_duplicate == "reject":
+            raise DuplicateRun(existing.id, run.queue, dedupe)
+        if existing.workflow != name:
+            raise RunExists(existing.id, existing.workflow, name)
+        return Run(self._engine, existing.id, existing.row, _result_of(spec), created=False)
 
     async def _join(self, engine: Engine, tx: Any, run: NewRun) -> ExistingRun | None:
         return await engine.store.start_in(tx, run)

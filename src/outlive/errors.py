@@ -4,7 +4,7 @@
     ├── UsageError          the calling code is wrong; never retried
     ├── RunError            what a handle reports about a run
     │   ├── RunFailed  RunCancelled  RunTimedOut  RunOnHold
-    │   └── RunNotFound  RunExists  RunRefused  RunEnded  LeaseLost
+    │   └── RunNotFound  RunExists  DuplicateRun  RunRefused  RunEnded  LeaseLost
     ├── ScheduleNotFound    no schedule has this name
     ├── StepFailed          a recorded error whose class cannot be rebuilt here
     ├── DeadlineExceeded    a run had not ended when its deadline passed
@@ -17,6 +17,7 @@
     ├── PayloadError        a value cannot be stored or read
     │   └── EncodeFailed  DecodeFailed  PayloadTooLarge
     ├── LimitError          a limit was reached
+    │   └── QueueFull
     ├── Permanent           raised by users: do not retry this step
     └── RetryAfter          raised by users: retry this step, but not before `delay`
 
@@ -30,10 +31,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-__all__ = ["OutliveError", "UsageError", "StepFailed", "OutcomeUnknown", "LimitError", "Permanent", "RetryAfter"]
+__all__ = ["OutliveError", "UsageError", "StepFailed", "OutcomeUnknown", "Permanent", "RetryAfter"]
+__all__ += ["LimitError", "QueueFull"]
 __all__ += ["DeadlineExceeded", "ScheduleNotFound"]
 __all__ += ["RunError", "RunFailed", "RunCancelled", "RunTimedOut", "RunOnHold"]
-__all__ += ["RunNotFound", "RunExists", "RunRefused", "RunEnded", "LeaseLost"]
+__all__ += ["RunNotFound", "RunExists", "DuplicateRun", "RunRefused", "RunEnded", "LeaseLost"]
 __all__ += ["PromiseError", "PromiseExpired", "PromiseNotFound", "AlreadySettled"]
 __all__ += ["ReplayError", "JournalMismatch", "VersionMissing", "JournalCorrupt"]
 __all__ += ["StoreError", "StoreUnavailable", "SchemaMismatch", "StoreReadOnly"]
@@ -74,6 +76,19 @@ class RunExists(RunError, ValueError):
         if existing == wanted:
             text = f"run {run_id!r} was started by somebody else, so it is not the child that this call has to await"
         super().__init__(run_id, text)
+
+
+class DuplicateRun(RunError, ValueError):
+    """An unfinished run of the same queue has this `dedupe` already; `run_id` is its id."""
+
+    def __init__(self, run_id: str, queue: str, dedupe: str) -> None:
+        where = f"in queue {queue!r}" if queue else "in no queue"
+        super().__init__(
+            run_id,
+            f"run {run_id!r} {where} has dedupe {dedupe!r} and has not ended; wait for it, or start with "
+            "on_duplicate='attach' to get its handle",
+        )
+        self.dedupe = dedupe
 
 
 class RunEnded(RunError):
@@ -310,6 +325,18 @@ class PayloadTooLarge(PayloadError):
 
 class LimitError(OutliveError):
     """A limit was reached."""
+
+
+class QueueFull(LimitError):
+    """As many runs as may wait for a queue do: nothing was started."""
+
+    def __init__(self, queue: str, backlog: int) -> None:
+        super().__init__(
+            f"queue {queue!r} is full: {backlog} runs wait for it, which is its backlog; start again later, or raise "
+            "the backlog"
+        )
+        self.queue = queue
+        self.backlog = backlog
 
 
 class Permanent(OutliveError):

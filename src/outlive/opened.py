@@ -16,6 +16,7 @@ from outlive.engine.filelock import FileLocks
 from outlive.engine.transactions import current_transaction
 from outlive.errors import UsageError
 from outlive.limits import LEASE_MIN_S
+from outlive.model.options import check_queue_name
 from outlive.registry import Registry
 from outlive.store.factory import make_store
 from outlive.store.interface import Store
@@ -56,6 +57,7 @@ class Opened:
         max_running: int = 1000,
         migrate: bool = True,
         codec: Codec | None = None,
+        queues: Iterable[str] | None = None,
     ) -> None:
         self.name = name if name is not None else f"outlive-{os.getpid()}"
         lease_s = seconds(lease)
@@ -70,6 +72,7 @@ class Opened:
             lease_s=lease_s,
             grace_s=seconds(grace),
             max_running=max_running,
+            queues=_check_queues(queues),
         )
         self._url = url
         self._pool_size = pool_size
@@ -132,3 +135,11 @@ class Opened:
                 "app.start(…, tx=tx), and do everything else in a step or in the workflow"
             )
         return engine
+
+
+def _check_queues(queues: Iterable[str] | None) -> list[str] | None:
+    if queues is None:
+        return None
+    if isinstance(queues, str):
+        raise UsageError(f"queues=… is a list of names, not the text {queues!r}")
+    return [check_queue_name(name) for name in queues]

@@ -46,9 +46,12 @@ async def test_by_priority_then_due_time(database):
 async def test_the_order_holds_across_queues(database):
     async with database.open() as store:
         fence = await register(store)
+        now, runs = await store.now(), []
         for number, queue in enumerate(["b", "a", "", "c", "a"]):
-            await start(store, f"r{number}", queue=queue)
-        await start(store, "first", queue="z", priority=-1)
+            runs += await start_owned(store, fence, f"r{number}", queue=queue)
+        runs += await start_owned(store, fence, "first", queue="z", priority=-1)
+        woken = [release(run.row, wake_at=now - 10 + place) for place, run in enumerate(runs)]
+        await store.commit(Batch(releases=woken), fence)
         assert await claim_all(store, fence) == ["first", "r0", "r1", "r2", "r3", "r4"]
 
 
@@ -64,8 +67,10 @@ async def test_no_more_than_asked_for(database):
 async def test_only_known_workflows_and_served_queues(database):
     async with database.open() as store:
         fence = await register(store)
-        await start(store, "a", workflow="ship", queue="mail")
-        await start(store, "b", workflow="refund", queue="mail")
+        runs = await start_owned(store, fence, "a", workflow="ship", queue="mail")
+        runs += await start_owned(store, fence, "b", workflow="refund", queue="mail")
+        due = [release(run.row, wake_at=run.started_at - place) for place, run in zip((1, 2), runs, strict=True)]
+        await store.commit(Batch(releases=due), fence)
         await start(store, "c", workflow="ship", queue="")
         await start(store, "d", workflow="unknown")
         assert await store.claim(fence, [], None, 10) == []
@@ -79,14 +84,12 @@ async def test_only_known_workflows_and_served_queues(database):
 async def test_a_claim_gives_all_that_execution_needs(database):
     async with database.open() as store:
         first, second = await register(store), await register(store)
-        run = new_run(
-            "order-1", version="v1", queue="mail", priority=2, key="k", attributes="{}", deadline_at=2_000_000_000.0
-        )
+        run = new_run("order-1", version="v1", priority=2, key="k", attributes="{}", deadline_at=2_000_000_000.0)
         await store.commit(Batch(starts=[run]), None)
         (claimed,) = await store.claim(first, ["ship"], None, 10)
         assert (claimed.row, claimed.id, claimed.workflow, claimed.version) == (run.row, "order-1", "ship", "v1")
         assert (claimed.input, claimed.codec, claimed.deadline_at) == ("[]", "json/1", 2_000_000_000.0)
-        assert (claimed.queue, claimed.priority, claimed.key, claimed.attributes) == ("mail", 2, "k", "{}")
+        assert (claimed.queue, claimed.priority, claimed.key, claimed.attributes) == ("", 2, "k", "{}")
         assert (claimed.claim, claimed.crashes, claimed.fresh, claimed.alone) == (1, 0, True, False)
         assert (claimed.parent, claimed.parent_key) == (None, None)
         found = await store.find_run("order-1")
@@ -200,7 +203,7 @@ async def test_next_due_is_the_earliest_of_all(database):
     async with database.open() as store:
         assert await store.next_due() is None
         now = await store.now()
-        await start(store, "b", delay_s=50.0, queue="mail", priority=9)
+        await start(store, "b", delay_s=50.0, priority=9)
         await start(store, "a", delay_s=70.0)
         due_at = await store.next_due()
         assert due_at is not None

@@ -22,11 +22,12 @@ from tests.support.postgres import shared_server
 
 # fmt: off
 BLOCKS = (
-    "claim_runs", "find_taken", "insert_request", "list_ended", "list_requests", "load_entries",
+    "claim_runs", "find_duplicates", "find_taken", "insert_request", "list_ended", "list_requests", "load_entries",
     "next_due", "resume_run", "settle_entry", "sweep_runs", "wake_requested", "wake_run",
 )
 # fmt: on
-PARTS = ("insert_runs", "finish_run", "close_children", "release_run", "mark_run", "delete_request")
+UNIQUE = ("insert_unique_runs", "skip_unique_runs")
+PARTS = ("place_runs", "finish_run", "close_children", "release_run", "mark_run", "delete_request")
 FINDS = {name: select_runs(named_block(f"where_{name}")).text for name in ("id", "parent")}
 # Queries by what they walk along; the newest runs, or those of a time, are found along all of them.
 QUERIES = {
@@ -60,8 +61,9 @@ def texts() -> dict[str, str]:
     found |= FINDS
     for single in (True, False):
         for entries in ("insert_entries", "skip_entries"):
-            parts = ("lock_fence", entries, *PARTS)
-            found[f"batch {entries} {single}"] = assemble(parts, single).text
+            for unique in UNIQUE:
+                parts = ("lock_fence", entries, "list_bounded", "insert_runs", unique, *PARTS)
+                found[f"batch {entries} {unique} {single}"] = assemble(parts, single).text
     return found
 
 

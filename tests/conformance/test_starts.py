@@ -42,7 +42,7 @@ async def test_a_started_run_is_stored_with_all_its_facts(database):
         assert (found.started_at, found.finished_at, found.hold_reason) == (None, None, None)
         assert before - 0.001 <= found.created_at <= await store.now()
         fence = await register(store)
-        (claimed,) = await store.claim(fence, ["ship"], None, 10)
+        (claimed,) = (await store.claim_line(fence, ["ship"], None, 10, "")).claimed
         assert claimed.deadline_at == 2_000_000_000.5
 
 

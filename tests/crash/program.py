@@ -83,6 +83,7 @@ async def insist(ask: Callable[[], Awaitable[T]]) -> T:
 async def opened(url: str, **settings: Any) -> AsyncIterator[Outlive]:
     """Open an app on the scenario, as soon as the database answers."""
     app = Outlive(url, **{"include": ["tests.crash.scenario", "tests.crash.bank"], **settings})
+    app.queue("errands", concurrency=2, per_key=1, rate=(100, 1))
     await insist(app.open)
     scenario.app = app
     try:
@@ -151,11 +152,13 @@ async def start_all(app: Outlive) -> None:
         start(app, is_rewound, id="rewound"),
         start(app, talks, id="talks"),
         start(app, listens, id="listens"),
+        *(start(app, errand, 20 + n, id=f"queued-{n}", queue="errands", key=f"{n % 2}") for n in range(4)),
+        start(app, errand, 30, id="only", key="only", singleton="skip"),
     )
 
 
-async def start(app: Outlive, workflow: Any, *args: Any, id: str) -> Run:
-    return await insist(lambda: app.start(workflow, *args, id=id))
+async def start(app: Outlive, workflow: Any, *args: Any, **options: Any) -> Run:
+    return await insist(lambda: app.start(workflow, *args, **options))
 
 
 async def wait_for(app: Outlive, run_id: str) -> None:

@@ -37,10 +37,19 @@ ONE_SIDED = {
         count_other_processes create_meta
     """,
     "parts of PostgreSQL's one statement per batch, put together in Python": """
-        lock_fence pass_fence skip_entries skip_runs
+        insert_unique_runs lock_fence pass_fence place_runs skip_bounded skip_entries
+        skip_runs skip_unique_runs
+    """,
+    "what that of PostgreSQL does to a line, SQLite does block by block under its write lock": """
+        admit_runs count_admitted delete_admissions end_delays find_delays find_queue insert_admissions list_first
+        list_lines list_rooms next_priority room_for_key serve_key walk_keys
+    """,
+    "PostgreSQL locks what a start looks at, SQLite has the write lock": """
+        drop_live find_bounded find_duplicate find_id find_limits insert_attribute insert_blob insert_queue
+        lock_once lock_queue
     """,
     "server-side units of PostgreSQL that need two snapshots, or work in bulk": """
-        settle_promise sweep_runs take_over wake_mailed
+        claim_line settle_promise sweep_runs take_over wake_mailed
     """,
     "only PostgreSQL has a clock, a lock and a channel of its own": "lock_schema read_now send_hint",
     "a session of PostgreSQL has a connection of its own, that of SQLite the writer's": "find_place mark_session",

@@ -12,6 +12,7 @@ from outlive.cli.control import audit
 from outlive.cli.db import db
 from outlive.cli.demo import demo
 from outlive.cli.doctor import doctor
+from outlive.cli.queues import queues
 from outlive.cli.replay import replay
 from outlive.cli.runs import runs
 from outlive.cli.schedules import schedules
@@ -42,7 +43,7 @@ def cli(_: Settings) -> None:
     """Durable workflows in the database you already have."""
 
 
-for command in (demo, runs, schedules, audit, worker, replay, db, doctor):
+for command in (demo, runs, queues, schedules, audit, worker, replay, db, doctor):
     cli.add_command(command)
 
 

@@ -19,6 +19,7 @@ from outlive.limits import (
     SWEEP_S,
 )
 from outlive.model.reads import Claimed, WorkerRow
+from outlive.model.writes import Fence
 
 log = logging.getLogger("outlive.engine")
 
@@ -30,6 +31,10 @@ class Claimer:
         self._engine = engine
         self._backoff = Backoff(engine.chance)
         self._hushed_at = float("-inf")
+        self._line = True  # whether runs wait in a line that is served here, as far as is known
+        self._line_read_at = float("-inf")
+        self._line_first = False  # whether the lines are served before the others: each second turn
+        self._last_queue = ""
         self._strays = False  # whether the database may think that we own a run we do not know of
         self.full = False  # whether there is no room for another run: the next one that leaves is to wake us
         self.looper = Looper("claimer", self.turn, engine.lease_lost)
@@ -49,9 +54,9 @@ class Claimer:
         if self._strays:
             await engine.committer.between(self._release_strays)
         self._strays = True  # until all that is claimed is in memory
-        claimed = await store.claim(fence, names, None, free) if free > 0 else []
+        claimed, line_at = await self._claim(fence, names, free)
         if not claimed and engine.roster.quiet():
-            claimed = await store.claim(fence, names, None, max(SUSPECT_GROUPS.values()), suspect=True)
+            claimed = await store.claim(fence, names, self._queues, max(SUSPECT_GROUPS.values()), suspect=True)
         if claimed:
             recovered = [run.row for run in claimed if not run.fresh]
             entries = await store.load_entries(recovered) if recovered else {}
@@ -59,8 +64,10 @@ class Claimer:
             await self._pin([run for run in claimed if run.version is None and not entries.get(run.row)])
             if engine.lease.fence is not fence:
                 return 0.0  # the lease was lost meanwhile: peers have these runs
+            cancelled = {request.row for request in requests if request.kind == "cancel"}
             for run in claimed:
-                engine.roster.enter(run, entries.get(run.row, []))
+                ending = run.ending or (run.lined and run.fresh and run.row in cancelled)
+                engine.roster.enter(run, entries.get(run.row, []), ending=ending)
             engine.roster.hear(requests)
         self._strays = False
         if claimed:
@@ -69,9 +76,9 @@ class Claimer:
         if engine.roster.hushed:
             return POLL_BUSY_S
         delay_s = self._backoff.after(False)
-        due_at = await store.next_due()
-        if due_at is not None:
-            delay_s = min(delay_s, max(due_at - engine.clock.now(), POLL_BUSY_S))
+        for due_at in (await store.next_due(), line_at):
+            if due_at is not None:
+                delay_s = min(delay_s, max(due_at - engine.clock.now(), POLL_BUSY_S))
         return delay_s
 
     async def _pin(self, untouched: list[Claimed]) -> None:
@@ -83,6 +90,44 @@ class Claimer:
                 pinned[run.row] = run.version = spec.version
         if pinned:
             await self._engine.store.pin(self._engine.fence(), pinned)
+
+    async def _claim(self, fence: Fence, names: list[str], free: int) -> tuple[list[Claimed], float | None]:
+        """Claim runs outside lines and from the lines, either first by turns; and say when a line moves by itself."""
+        claimed: list[Claimed] = []
+        line_at = None
+        self._line_first = not self._line_first
+        for from_line in (self._line_first, not self._line_first):
+            if from_line:
+                if self._line or not claimed or self._engine.clock.steady() - self._line_read_at >= POLL_IDLE_S:
+                    claimed_there, line_at = await self._claim_line(fence, names, free - len(claimed))
+                    claimed += claimed_there
+            elif free > len(claimed):
+                claimed += await self._engine.store.claim(fence, names, self._queues, free - len(claimed))
+        return claimed, line_at
+
+    async def _claim_line(self, fence: Fence, names: list[str], free: int) -> tuple[list[Claimed], float | None]:
+        if free <= 0:
+            return [], None
+        self._line, self._line_read_at = False, self._engine.clock.steady()  # what is told meanwhile is looked at
+        found = await self._engine.store.claim_line(fence, names, self._queues, free, self._last_queue)
+        self._line, self._last_queue = self._line or found.waiting, found.last_queue
+        return found.claimed, found.next_at
+
+    def look_at_line(self) -> None:
+        """A run may have joined a line, or left room in one."""
+        self._line = True
+        self.looper.wake()
+
+    def left_slot(self) -> None:
+        """A run has ended here: who waits in a line for its slot, or to take its place, is let in at once."""
+        if self._line:
+            self.looper.wake()
+
+    @property
+    def _queues(self) -> list[str] | None:
+        """The queues that this process serves, and what is in none; None for all."""
+        queues = self._engine.served_queues
+        return None if queues is None else [*queues, ""]
 
     async def _make_quiet(self) -> None:
         """Hold up the steps of other runs for a moment, now and then, so that a suspect finds this process quiet."""

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from outlive.engine.calls import child_reference
-from outlive.engine.load import Answer, Asked, Load, RunWrites, has_large, is_large
+from outlive.engine.load import Answer, Asked, Load, RunWrites, StartDeferred, has_large, is_large
 from outlive.engine.roles import Host, LiveRun
 from outlive.errors import JournalCorrupt, StoreError, StoreUnavailable
 from outlive.limits import BATCH_MAX_ROWS
@@ -241,6 +241,9 @@ class Committer:
         try:
             for asked in load.asked:
                 existing = None
+                if asked.run is not None and asked.run.row in committed.deferred:
+                    asked.fail(StartDeferred())
+                    continue
                 if asked.run is not None:
                     existing = committed.existing.get(asked.run.row)
                     if existing is None:

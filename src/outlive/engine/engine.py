@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from outlive.clock import DatabaseClock
+from outlive.codec.failure import record_error
 from outlive.codec.payload import Codec
 from outlive.engine.bodies import Bodies
 from outlive.engine.claimer import Claimer, Requests, Sweep, Takeover
@@ -25,6 +26,7 @@ from outlive.engine.control import Control
 from outlive.engine.execution import Execution
 from outlive.engine.filelock import ProcessLock
 from outlive.engine.lease import Lease
+from outlive.engine.load import StartDeferred, name_run
 from outlive.engine.looper import Backoff, Looper
 from outlive.engine.roles import Definitions, World
 from outlive.engine.roster import Roster
@@ -36,8 +38,8 @@ from outlive.ids import Ids
 from outlive.limits import BEATS_PER_LEASE, POLL_IDLE_S
 from outlive.model.mail import NewMessage, Settlement, Settling, SideRow
 from outlive.model.reads import Claimed, EndedRun, WorkerRow
-from outlive.model.writes import Committed, Continue, ExistingRun, Fence, Finish, NewRun, Note, Release
-from outlive.store.interface import FenceLost, Store
+from outlive.model.writes import Committed, Continue, ExistingRun, Fence, Finish, NewRun, Note, Release, Terms
+from outlive.store.interface import FenceLost, RowTaken, Store
 
 log = logging.getLogger("outlive.engine")
 
@@ -52,6 +54,7 @@ class Options:
     lease_s: float
     grace_s: float
     max_running: int
+    queues: list[str] | None = None  # those served; None: all
 
 
 class Engine:
@@ -63,6 +66,7 @@ class Engine:
         self.options = options
         self.codec = options.codec
         self.lease_s = options.lease_s
+        self.served_queues = options.queues
         self.is_worker = options.worker
         self.main = asyncio.get_running_loop()
         self.context = contextvars.copy_context()  # of the app: runs and bodies see what was set before it was entered
@@ -145,7 +149,7 @@ class Engine:
 
     async def _wait_hint(self) -> float:
         if await self.store.wait_hint(POLL_IDLE_S):
-            self.claimer.looper.wake()
+            self.claimer.look_at_line()
             self._requests.looper.wake()
             self.watcher.nudge()
         return 0.0
@@ -202,17 +206,38 @@ class Engine:
             and self.definitions.find(run.workflow) is not None
         )
 
-    async def start(self, run: NewRun, messages: Sequence[NewMessage] = ()) -> ExistingRun | None:
-        """Write a run, with messages to it; give the run that already has its id, or None."""
-        run.started_at = self.clock.now() if self.may_own(run) else None
+    async def start(
+        self, run: NewRun, messages: Sequence[NewMessage] = (), terms: Terms | None = None
+    ) -> ExistingRun | None:
+        """Write a run, with messages to it, or alone if there are terms; give the run that is in its place, or None."""
+        run.started_at = self.clock.now() if terms is None and self.may_own(run) else None
         self.roster.arriving += run.owned
         try:
-            existing, _ = await self.committer.ask(run.id, run, tuple(messages))
+            if terms is not None:
+                existing = await self._start_alone(run, terms)
+            else:
+                existing, _ = await self.committer.ask(run.id, run, tuple(messages))
+        except StartDeferred:
+            existing = await self._start_alone(run, Terms())
+            if messages:
+                await self.committer.ask(run.id, None, tuple(messages))
         finally:
             self.roster.arriving -= run.owned
         if existing is None and not run.owned:
             self.hint()
         return existing
+
+    async def _start_alone(self, run: NewRun, terms: Terms) -> ExistingRun | None:
+        run.started_at = None
+        error = asyncio.CancelledError(f"its queue was full, and run {run.id!r} has come")
+        dropped = record_error(error, self.codec)
+        while True:
+            try:
+                return await self.store.start_alone(run, terms, dropped)
+            except RowTaken:
+                run.row = self.new_row()
+            except StoreUnavailable as error:
+                raise name_run(error, run.id) from error
 
     def written(self, sides: Iterable[SideRow], committed: Committed) -> None:
         """Side rows are on disk: look here whom they concern, wake runs that wait elsewhere, and tell the others."""
@@ -223,7 +248,7 @@ class Engine:
 
     def hint(self) -> None:
         """Tell this process and the others that there may be work."""
-        self.claimer.looper.wake()
+        self.claimer.look_at_line()
         self.spawn(self.store.notify)
 
     def spawn(self, work: Callable[[], Awaitable[object]]) -> None:
@@ -234,6 +259,8 @@ class Engine:
 
     def started(self, run: NewRun, fence: Fence | None) -> None:
         """A run is on disk, written under a fence: execute it, if it is ours and the lease was not lost meanwhile."""
+        if run.queue and run.parent is not None:
+            self.hint()
         if not run.owned or fence is None or fence is not self.lease.fence:
             return
         self.roster.enter(
@@ -283,8 +310,9 @@ class Engine:
         self.watcher.tell("end", end.row, ended)
         if claimed.parent is not None and claimed.parent not in self.roster.executions:
             self.spawn(functools.partial(self._wake, [claimed.parent]))
-        elif not watched:
+        elif not watched or claimed.lined:
             self.spawn(self.store.notify)
+        self.claimer.left_slot()
         if execution.has_children:
             self._requests.looper.wake()  # the children that end with it have been asked to, in the same transaction
             self._sweep.looper.wake()

@@ -38,6 +38,16 @@ def has_large(sides: Iterable[SideRow]) -> bool:
     return any(is_large(getattr(side, "value", None)) for side in sides)
 
 
+def name_run(error: StoreUnavailable, run_id: str) -> StoreUnavailable:
+    """Give the error of a start, with the id that it may be repeated with."""
+    what = f"run {run_id!r} may not have been started: {error}; start it again with the same id"
+    return StoreUnavailable(what, outcome_unknown=error.outcome_unknown, run_id=run_id)
+
+
+class StartDeferred(Exception):
+    """The run was not written: it is to be started alone."""
+
+
 Answer = tuple[ExistingRun | None, Mapping[tuple[str, str], Delivery]]
 
 
@@ -62,10 +72,10 @@ class Asked:
         """Tell that the run was not written, or that nobody knows."""
         if self.done.done():
             return
-        if isinstance(error, StoreUnavailable):
-            what = f"run {self.run_id!r} may not have been started: {error}; start it again with the same id"
-            if self.run is None:
-                what = f"what was sent to run {self.run_id!r} may not have arrived: {error}; send it again, with a key"
+        if isinstance(error, StoreUnavailable) and self.run is not None:
+            error = name_run(error, self.run_id)
+        elif isinstance(error, StoreUnavailable):
+            what = f"what was sent to run {self.run_id!r} may not have arrived: {error}; send it again, with a key"
             error = StoreUnavailable(what, outcome_unknown=error.outcome_unknown, run_id=self.run_id)
         self.done.set_exception(error)
 

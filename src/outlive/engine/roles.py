@@ -95,6 +95,7 @@ class Host(Protocol):
     ids: Ids
     context: contextvars.Context
     lease_s: float
+    served_queues: list[str] | None  # None: all
     lease: Any  # Lease
     locks: Any  # FileLocks
     committer: Any  # Committer

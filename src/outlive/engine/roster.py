@@ -14,6 +14,7 @@ import asyncio
 import functools
 import json
 import logging
+import math
 from typing import Any
 
 from outlive.clock import to_datetime
@@ -84,8 +85,8 @@ class Roster:
             execution.wake()
 
     # -- entering -----------------------------------------------------------
-    def enter(self, claimed: Claimed, entries: list[EntryRow]) -> None:
-        """Take a run that this process owns into memory and let it run."""
+    def enter(self, claimed: Claimed, entries: list[EntryRow], *, ending: bool = False) -> None:
+        """Take a run that this process owns into memory and let it run; `ending`: only do what it was asked for."""
         engine = self._engine
         spec = engine.definitions.find(claimed.workflow)
         assert spec is not None, claimed.workflow
@@ -97,20 +98,24 @@ class Roster:
             args, kwargs = decode_arguments(
                 codec, spec.shape, claimed.input, where=f"arguments of workflow {spec.name}"
             )
-            if claimed.fresh and claimed.deadline_at is not None and claimed.deadline_at <= engine.clock.now():
-                raise DeadlineExceeded(claimed.id, to_datetime(claimed.deadline_at))
-            if spec.is_async:
+            if (claimed.fresh or ending) and (claimed.deadline_at or math.inf) <= engine.clock.now():
+                raise DeadlineExceeded(claimed.id, to_datetime(claimed.deadline_at or 0.0))
+            if ending:
+                body = _nothing()
+            elif spec.is_async:
                 body = spec.function(*args, **kwargs)
             else:
                 body = ThreadBody(spec.function, args, kwargs, self.threads, engine.context.copy()).drive()
         except (PayloadError, RunOnHold) as error:
             refused, body = error, _fail(error)
         except Exception as error:
-            body = _fail(error)
+            body, ending = _fail(error), False
         execution = self.executions[claimed.row] = Execution(engine, claimed, spec, entries, body)
         self._suspects += claimed.alone
         self.hushed = False
-        if refused is not None:  # code that reads it may be deployed yet; or it is to be cancelled unentered
+        if ending:
+            engine.main.call_soon(self._leave_line, execution)  # after it has heard its requests
+        elif refused is not None:  # code that reads it may be deployed yet; or it is to be cancelled unentered
             engine.main.call_soon(self.abandon, execution, refused)  # after it has heard its requests
         else:
             execution.wake()
@@ -201,6 +206,17 @@ class Roster:
             log.error("run %r is paused: %s", execution.id, error)
             self._hold(execution, record_error(error, self._engine.codec))
 
+    def _leave_line(self, execution: Execution) -> None:
+        """End a run that was cancelled before it began, or put back in line what was asked for nothing."""
+        if execution.closed:  # it is held
+            return
+        if execution.cancellation.requests:
+            self._end_cancelled(execution)
+            return
+        execution.unwind()
+        release = Release(execution.row, execution.claim, wake_at=execution.claimed.deadline_at)
+        self._engine.committer.add_end(execution, release)
+
     def _end_cancelled(self, execution: Execution) -> None:
         """Cancel a run that cannot go on: its code gets no chance to tidy up, since nobody knows where it stands."""
         execution.unwind()
@@ -268,3 +284,7 @@ class Roster:
 
 async def _fail(error: BaseException) -> Any:
     raise error
+
+
+async def _nothing() -> None:
+    """Stand in for a body that is not to be executed."""

@@ -42,6 +42,18 @@ def check_queue(queue: Any) -> str:
     return "" if queue is None or queue == "" else check_id(queue, "queue=…")
 
 
+def check_queue_name(queue: Any) -> str:
+    """Give the name of a queue."""
+    return check_id(queue, "the name of a queue")
+
+
+def check_dedupe(dedupe: Any, on_duplicate: Any) -> str | None:
+    """Give what a run shall be the only unfinished one of, None if nothing."""
+    if on_duplicate not in ("reject", "attach"):
+        raise UsageError(f"on_duplicate=… is 'reject' or 'attach', not {on_duplicate!r}")
+    return None if dedupe is None else check_id(dedupe, "dedupe=…")
+
+
 def check_priority(priority: Any) -> int:
     """Give a priority that both databases can hold."""
     if not isinstance(priority, int) or isinstance(priority, bool) or abs(priority) > PRIORITY_MAX:

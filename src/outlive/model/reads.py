@@ -32,7 +32,9 @@ class Claimed:
     """A run that a claim has given to this worker, without its entries.
 
     `fresh` is True if no worker has ever owned it: it has no entries.
-    `alone` is True if it was claimed as a suspect, `asked` if a request waits for it.
+    `alone` is True if it was claimed as a suspect, `asked` if a request waits for it,
+    `lined` if it is a run of a queue; `ending` if it still waits in the queue's line: it is
+    claimed to be ended or held, and must not execute.
     """
 
     row: int
@@ -58,6 +60,35 @@ class Claimed:
     salt: int | None = None  # of the run whose journal this one has inherited
     continued: int = 0  # how many times it has been continued as new
     began_at: float | None = None  # when its time began anew then
+    ending: bool = False
+    lined: bool = False
+
+
+@dataclass(slots=True)
+class LineClaim:
+    """What a claim from the lines gave, in the order of admission.
+
+    `waiting`: a line that is served here is not empty. `next_at`: when one of them moves by itself at the latest.
+    `last_queue`: the next claim begins behind it, so that no queue keeps the others from their turn.
+    """
+
+    claimed: list[Claimed]
+    waiting: bool
+    next_at: float | None
+    last_queue: str
+
+
+@dataclass(slots=True)
+class QueueRow:
+    """A queue as anyone may see it; limits are JSON objects."""
+
+    queue: str
+    limits: str
+    changed: str
+    paused: bool
+    delayed: int
+    waiting: int
+    running: int
 
 
 @dataclass(slots=True)

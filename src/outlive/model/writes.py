@@ -39,7 +39,9 @@ class NewRun(msgspec.Struct, gc=False):
     `started_at` gives it to the writing worker in the same insert (claim 1,
     started then, by the worker's estimate of the database's clock), which needs
     a fence; None leaves it to be claimed. With `parent` the insert derives from the insert
-    of the parent's entry `parent_key` in the same batch: no new entry, no run.
+    of the parent's entry `parent_key` in the same batch: no new entry, no run. With
+    a `queue` it waits in the queue's line; with `dedupe` it is not inserted beside an
+    unfinished run of the same queue and dedupe.
     """
 
     row: int
@@ -60,6 +62,7 @@ class NewRun(msgspec.Struct, gc=False):
     parent_close: Literal["cancel", "abandon"] | None = None
     started_at: float | None = None
     pinned: bool = False  # only code of this version may execute it
+    dedupe: str | None = None
 
     @property
     def owned(self) -> bool:
@@ -242,6 +245,22 @@ class Fork:
 
 
 @dataclass(slots=True, frozen=True)
+class Terms:
+    """On which a run is started alone, if there is another one of its workflow and key.
+
+    `debounce`: its arguments take the place of those of one that has not begun,
+    which is delayed by `wait_s` again, but by no more than `cap_s` in all.
+    `singleton`: the other one is given, or with `replaces` asked to cancel, and
+    this one waits for its end.
+    """
+
+    once: Literal["debounce", "singleton"] | None = None
+    wait_s: float = 0.0
+    cap_s: float | None = None
+    replaces: bool = False
+
+
+@dataclass(slots=True, frozen=True)
 class ExistingRun:
     """The run that already had the id of a refused start."""
 
@@ -259,8 +278,11 @@ class Committed:
     not listed). `refused`: rows whose entry was already settled, so that none
     of their finishes, releases and child starts in this batch was applied.
     `deliveries`: by recipient and key, what became of each message.
+    `deferred`: rows of starts that were not written and are to be started alone:
+    their queue has a bounded backlog, or who stood in their way has just ended.
     """
 
     existing: dict[int, ExistingRun] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
     deliveries: dict[tuple[str, str], Delivery] = field(default_factory=dict)
+    deferred: set[int] = field(default_factory=set)

@@ -23,6 +23,8 @@ from outlive.model.reads import (
     Claimed,
     EndedRun,
     EntryRow,
+    LineClaim,
+    QueueRow,
     RequestRow,
     RunQuery,
     RunRow,
@@ -32,7 +34,7 @@ from outlive.model.reads import (
 )
 from outlive.model.retention import Prunable
 from outlive.model.schedule import ScheduleRow, ScheduleWrite
-from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, Fork, NewRun, Note, Reopening
+from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, Fork, NewRun, Note, Reopening, Terms
 
 
 class FenceLost(Exception):
@@ -189,6 +191,8 @@ class Store(Protocol):
     ) -> list[Claimed]:
         """Take due runs of these workflows: by priority, then due time; suspects only if asked, and nothing else then.
 
+        A run that waits in a line is due only where it was asked for something: it is claimed as `ending`.
+        Of a queue limited per worker no more than there is room for.
         A pinned run is taken if its `claim_name` is among the workflows.
         Suspects come in groups that have crashed equally often: the oftener, the smaller (SUSPECT_GROUPS).
         """
@@ -204,6 +208,44 @@ class Store(Protocol):
 
     async def load_entries(self, rows: Sequence[int]) -> Mapping[int, list[EntryRow]]:
         """Read all entries of these runs by seq, started ones last; one query."""
+
+    # -- queues -------------------------------------------------------------
+    async def claim_line(
+        self, fence: Fence, workflows: Sequence[str], queues: Sequence[str] | None, limit: int, after: str
+    ) -> LineClaim:
+        """Admit runs from the lines of these queues (None: of all) to this worker; first of those behind `after`.
+
+        In each queue by priority; of one priority a run of each key by turns,
+        from behind the key that was served last; of one key who waits longest.
+        What is counted against the limits is locked until it is given. An
+        admitted run keeps its slot until it ends.
+        """
+
+    async def start_alone(self, run: NewRun, terms: Terms, dropped: str) -> ExistingRun | None:
+        """Insert a run, not owned, in a transaction that looks first for what may stand in its way; give what does.
+
+        That is a run of its id or dedupe, or one to be debounced or kept as `terms`
+        say. A full queue raises QueueFull, or ends the run that has waited longest
+        with the error `dropped`. RowTaken as `commit`.
+        """
+
+    async def put_queue(
+        self,
+        queue: str,
+        *,
+        declared: str | None = None,
+        changed: str | None = None,
+        reset: bool = False,
+        paused: bool | None = None,
+        note: Note | None = None,
+    ) -> None:
+        """Set what is given: limits as JSON objects, those declared by code as a whole, those changed by name.
+
+        Limits that are changed win over declared ones until `reset` forgets them.
+        """
+
+    async def list_queues(self, queue: str | None = None) -> list[QueueRow]:
+        """Read all queues that were declared or have runs, by name, or the one."""
 
     # -- requests, wake-ups -------------------------------------------------
     async def add_request(self, run_id: str, kind: str, payload: str | None, note: Note | None = None) -> bool:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from outlive.clock import Duration
 from outlive.codec.payload import Codec
 from outlive.control import AuditEntry
 from outlive.limits import COUNT_MAX_RUNS
 from outlive.model.frozen import FrozenJournal
+from outlive.model.line import KEPT
 from outlive.model.schedule import Overlap
+from outlive.queues import Debounce, QueueInfo
 from outlive.schedules import ScheduleInfo
 from outlive.sync.face import Joining, Life, Page
 from outlive.sync.run import Run
@@ -31,6 +33,7 @@ class Outlive(Life):
     no longer renews. `grace`: seconds that steps in flight get on exit.
     `max_running`: runs active at a time, waiting ones not counted.
     `migrate=False`: refuse a database whose schema is not the one of this version.
+    `queues`: serve only these; runs that are in no queue are served by every worker.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Outlive(Life):
         max_running: int = 1000,
         migrate: bool = True,
         codec: Codec | None = None,
+        queues: Iterable[str] | None = None,
     ) -> None:
         super().__init__(
             Joining(
@@ -59,6 +63,7 @@ class Outlive(Life):
                 max_running=max_running,
                 migrate=migrate,
                 codec=codec,
+                queues=queues,
             )
         )
 
@@ -72,6 +77,10 @@ class Outlive(Life):
         priority: int = 0,
         key: str | None = None,
         deadline: Duration | None = None,
+        dedupe: str | None = None,
+        on_duplicate: Literal["reject", "attach"] = "reject",
+        debounce: Debounce | None = None,
+        singleton: Literal["skip", "replace"] | None = None,
         attributes: Mapping[str, Any] | None = None,
         send: Iterable[tuple[Any, ...]] = (),
         tx: Any = None,
@@ -83,9 +92,11 @@ class Outlive(Life):
         arguments are not compared), RunExists if it is of another workflow.
         With `tx` (a connection inside a transaction of the same database) the
         run is written by that transaction: it exists if that commits.
+        With `dedupe`, `debounce` or `singleton` the handle may be that of another
+        unfinished run (`run.created` is False).
         `send`: messages, each (topic, value) or (topic, value, key), written in the same transaction as the run; to
         the run that has the id already, as well.
-        *Raises* EncodeFailed for arguments that cannot be stored, StoreUnavailable
+        *Raises* QueueFull, DuplicateRun, EncodeFailed for arguments that cannot be stored, StoreUnavailable
         (it carries the run id: starting with the same id again is safe).
         """
         return Run(
@@ -100,6 +111,10 @@ class Outlive(Life):
                     priority=priority,
                     key=key,
                     deadline=deadline,
+                    dedupe=dedupe,
+                    on_duplicate=on_duplicate,
+                    debounce=debounce,
+                    singleton=singleton,
                     attributes=attributes,
                     send=send,
                     tx=tx,
@@ -164,6 +179,91 @@ class Outlive(Life):
         *Durable*: before this returns. *Raises* AlreadySettled, PromiseExpired, PromiseNotFound.
         """
         self._wait(self._real.settle(token, value, error))
+
+    def queue(
+        self,
+        name: str,
+        *,
+        concurrency: int | None = None,
+        per_worker: int | None = None,
+        per_key: int | None = None,
+        rate: tuple[int, Duration] | None = None,
+        rate_per_key: tuple[int, Duration] | None = None,
+        backlog: int | None = None,
+        on_full: Literal["reject", "drop_oldest"] = "reject",
+    ) -> None:
+        """Declare a queue, before the app is entered; without a limit there is none.
+
+        `concurrency` bounds the runs that were admitted and have not ended, over
+        all workers; `per_worker` and `per_key` those of one worker and of one key.
+        `rate=(10, 60)` admits at most 10 in any 60 seconds, `rate_per_key` of one
+        key. `backlog` bounds the runs that are not admitted yet: a start beyond it
+        raises QueueFull, or drops the oldest of them.
+        *Again*: the last declaration counts, but what an operator has changed wins.
+        """
+        self._real.queue(
+            name,
+            concurrency=concurrency,
+            per_worker=per_worker,
+            per_key=per_key,
+            rate=rate,
+            rate_per_key=rate_per_key,
+            backlog=backlog,
+            on_full=on_full,
+        )
+
+    def put_queue(
+        self,
+        name: str,
+        *,
+        concurrency: int | None = KEPT,
+        per_worker: int | None = KEPT,
+        per_key: int | None = KEPT,
+        rate: tuple[int, Duration] | None = KEPT,
+        rate_per_key: tuple[int, Duration] | None = KEPT,
+        backlog: int | None = KEPT,
+        on_full: Literal["reject", "drop_oldest"] = KEPT,
+    ) -> None:
+        """Change limits of a queue for all processes, at once; None lifts one, those not named stay.
+
+        *Durable*: what is changed here wins over what code declares, until `reset_queue`.
+        """
+        self._wait(
+            self._real.put_queue(
+                name,
+                concurrency=concurrency,
+                per_worker=per_worker,
+                per_key=per_key,
+                rate=rate,
+                rate_per_key=rate_per_key,
+                backlog=backlog,
+                on_full=on_full,
+            )
+        )
+
+    def reset_queue(self, name: str) -> None:
+        """Go back to the limits that code declares."""
+        self._wait(self._real.reset_queue(name))
+
+    def pause_queue(self, name: str) -> None:
+        """Admit nothing more; what was admitted goes on."""
+        self._wait(self._real.pause_queue(name))
+
+    def resume_queue(self, name: str) -> None:
+        """Admit again."""
+        self._wait(self._real.resume_queue(name))
+
+    def queues(self) -> list[QueueInfo]:
+        """List the queues that were declared or have runs, by name."""
+        return self._wait(self._real.queues())
+
+    def drain_queue(self, name: str, timeout: Duration | None = None) -> None:
+        """Wait until nobody waits in the line of a queue and nothing of it runs; of a paused one, until nothing runs.
+
+        Runs may still be started, and delayed ones are not waited for.
+        *Raises* TimeoutError.
+        """
+        self._wait(self._real.drain_queue(name, timeout))
 
     def prune(
         self,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -38,13 +37,12 @@ _SIDES: dict[type, tuple[str, str]] = {  # the records of each kind of side row,
 _RECORDS = re.compile(
     r"as materialized \(\s+select g\.\* from json_to_recordset\(cast\(:(\w+) as json\)\) as g \(([^)]+)\)"
 )
-_FINAL = """select (select count(*) from fence) as fenced, (select count(*) from started) as started,
+_FINAL = """select (select count(*) from fence) as fenced, (select count(*) from new_runs) as started,
   array(select r.row from refused r) as refused"""
 _DELIVERIES = """, (
     select json_agg(json_build_array(g.run, g.key, a.recipient,
       case when a.recipient is null then 'unknown' when a.is_over and not a.is_there then 'ended' end) order by g.place)
     from given_messages g left join addressed a on a.place = g.place) as deliveries"""
-_ID = attrgetter("id")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -81,16 +79,17 @@ def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
     attributes = list_attributes(batch.starts)
     records: dict[str, Sequence[Any]] = {
         "entry": _settle_within(batch.entries),
-        "run": sorted(batch.starts, key=_ID),  # two batches that insert the same ids wait in the same order
+        "run": sorted(batch.starts, key=_order),  # two batches that insert the same ids wait in the same order
         "finish": batch.finishes,
         "continue": batch.continues,
         "release": batch.releases,
         "mark": _effective_marks(batch),
     }
+    unique = any(run.dedupe is not None for run in batch.starts)
     parts = [
         "pass_fence" if fence is None else "lock_fence",
         "insert_entries" if batch.entries else "skip_entries",
-        "insert_runs" if batch.starts else "skip_runs",
+        *(name_start_parts(unique=unique) if batch.starts else ["skip_runs"]),
         *(["insert_attributes"] if attributes["attribute_row"] else []),
         *(["insert_blobs"] if blobs else []),
         *(part for kind, part in _PARTS.items() if records[kind]),
@@ -120,6 +119,16 @@ def compose(batch: Batch, fence: Fence | None) -> tuple[Statement, list[Any]]:
     return made, arguments
 
 
+def name_start_parts(*, unique: bool = False, bounded: bool = True) -> list[str]:
+    """Give the blocks that insert runs; `unique`: some with a dedupe; `bounded`: but for those of a bounded queue."""
+    return [
+        "list_bounded" if bounded else "skip_bounded",
+        "insert_runs",
+        "insert_unique_runs" if unique else "skip_unique_runs",
+        "place_runs",
+    ]
+
+
 def _sort_sides(sides: Sequence[SideRow]) -> Iterable[tuple[str, str, list[dict[str, Any]]]]:
     """Give each kind of side row there is, the block that writes it, and its records with their places among all."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -143,6 +152,10 @@ def _as_json(records: Mapping[str, Sequence[Any]]) -> dict[str, str]:
         return {kind: _encode(rows).decode() for kind, rows in records.items() if rows}
     except UnicodeEncodeError as error:
         raise WriteRefused(f"the database has no such character: {error}") from error
+
+
+def _order(run: NewRun) -> tuple[str, str]:
+    return run.dedupe or "", run.id
 
 
 def _spread(records: Mapping[str, Sequence[Any]]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from outlive.store.postgres.hints import Hints
 from outlive.store.postgres.pool import Pool
 from outlive.store.postgres.session import Room
 from outlive.store.postgres.side import PostgresSideChannel
-from outlive.store.postgres.statements import statement
+from outlive.store.postgres.statements import Statement, statement
 
 Send = Callable[..., Awaitable[list[Any]]]  # a named statement and its values
 
@@ -78,8 +78,8 @@ class Database:
         """Give what sends named statements within one transaction; where its reply is lost, its outcome is unknown."""
         async with self._pool.transaction() as connection:
 
-            async def send(name: str, /, **values: Any) -> list[Any]:
-                query = statement(name)
+            async def send(name: str | Statement, /, **values: Any) -> list[Any]:
+                query = statement(name) if isinstance(name, str) else name
                 return await connection.fetch(query.text, *query.arguments(values))  # type: ignore[no-any-return]
 
             yield send

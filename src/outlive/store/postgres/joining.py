@@ -14,10 +14,11 @@ from typing import Any
 import msgspec
 
 from outlive.errors import SchemaMismatch, UsageError
+from outlive.model.line import refuse_bounded
 from outlive.model.writes import ExistingRun, NewRun
 from outlive.store.blobs import Blobs
 from outlive.store.interface import RowTaken, WriteRefused
-from outlive.store.postgres.commit import combine, list_attributes
+from outlive.store.postgres.commit import combine, list_attributes, name_start_parts
 from outlive.store.postgres.endings import sqlstate
 from outlive.store.postgres.statements import PARAMETER, named_block, number_parameters
 
@@ -25,7 +26,7 @@ from outlive.store.postgres.statements import PARAMETER, named_block, number_par
 @cache
 def start_statement() -> str:
     """Give that of a batch that starts one run, but a row number that is taken does not abort the transaction."""
-    text = combine("pass_fence", "skip_entries", "insert_runs", "insert_attributes", "insert_blobs")
+    text = combine("pass_fence", "skip_entries", *name_start_parts(), "insert_attributes", "insert_blobs")
     return text.replace("on conflict (id) do nothing", "on conflict do nothing")
 
 
@@ -44,6 +45,7 @@ async def start_in(connection: Any, run: NewRun) -> ExistingRun | None:
         if (await _fetch_row(connection, start_statement(), values))[1]:
             return None
         found = await _fetch_row(connection, named_block("find_taken"), {"run_id": [run.id], "run_row": []})
+        (is_bounded,) = await _fetch_row(connection, named_block("find_bounded"), {"queue": run.queue})
     except Exception as error:
         state = sqlstate(error)
         if state[:2] in ("22", "23", "54"):
@@ -53,6 +55,8 @@ async def start_in(connection: Any, run: NewRun) -> ExistingRun | None:
                 f"the connection given as tx= leads to a database that this app does not use: {error}"
             ) from error
         raise  # the transaction's own affair
+    if found is None and is_bounded:
+        raise refuse_bounded(run.queue)
     if found is None:
         raise RowTaken([run.row])
     return None if found[0] == run.row else ExistingRun(*found)

@@ -14,7 +14,7 @@ from outlive import hooks
 from outlive.model.schedule import ScheduleRow, ScheduleWrite
 from outlive.model.writes import Note
 from outlive.store.blobs import Blobs
-from outlive.store.postgres.commit import combine
+from outlive.store.postgres.commit import combine, name_start_parts
 from outlive.store.postgres.control import write_audit
 from outlive.store.postgres.database import Database
 from outlive.store.postgres.statements import Statement, named_block, number_parameters, statement
@@ -72,7 +72,7 @@ def _compose(write: ScheduleWrite) -> tuple[Statement, list[Any]]:
     made = _assemble(
         "insert_schedule" if write.expected is None else "update_schedule",
         "skip_entries",
-        "insert_runs" if runs else "skip_runs",
+        *(name_start_parts(bounded=False) if runs else ["skip_runs"]),
         *(["insert_blobs"] if blobs else []),
         *(["cancel_runs"] if write.cancels else []),
     )

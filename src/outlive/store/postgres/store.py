@@ -22,11 +22,13 @@ from outlive.store.postgres.connect import load_driver
 from outlive.store.postgres.control import Control
 from outlive.store.postgres.mail import Mail
 from outlive.store.postgres.ownership import Ownership
+from outlive.store.postgres.queues import Queues
 from outlive.store.postgres.reading import Reading
 from outlive.store.postgres.retention import Retention
 from outlive.store.postgres.schedules import Schedules
 from outlive.store.postgres.search import Search
 from outlive.store.postgres.session import PostgresSession
+from outlive.store.postgres.starting import Starting
 from outlive.store.postgres.statements import Statement
 from outlive.store.postgres.transaction import PostgresTransaction
 from outlive.store.postgres.versions import Versions
@@ -34,7 +36,7 @@ from outlive.store.postgres.versions import Versions
 _COMMIT = hooks.declare_site("commit")
 
 
-class PostgresStore(Ownership, Control, Mail, Reading, Search, Retention, Schedules, Versions):
+class PostgresStore(Ownership, Control, Mail, Queues, Reading, Search, Retention, Schedules, Starting, Versions):
     """One database. See `outlive.store.interface.Store` for what each method promises."""
 
     async def commit(self, batch: Batch, fence: Fence | None) -> Committed:
@@ -52,7 +54,7 @@ class PostgresStore(Ownership, Control, Mail, Reading, Search, Retention, Schedu
         for run, key, recipient, problem in msgspec.json.decode(row.get("deliveries") or "[]"):
             committed.deliveries[run, key] = Delivery(recipient, problem)
         if row["started"] < len(batch.starts):
-            committed.existing = await self._find_existing(batch.starts, committed.refused)
+            await self._find_existing(batch.starts, committed)
         return committed
 
     async def _send_batch(self, made: Statement, arguments: list[Any], starts: Sequence[NewRun]) -> Any:
@@ -74,14 +76,34 @@ class PostgresStore(Ownership, Control, Mail, Reading, Search, Retention, Schedu
     async def _find_taken(self, starts: Sequence[NewRun]) -> list[Any]:
         return await self._write("find_taken", run_row=[run.row for run in starts], run_id=[run.id for run in starts])
 
-    async def _find_existing(self, starts: Sequence[NewRun], refused: set[int]) -> dict[int, ExistingRun]:
+    async def _find_existing(self, starts: Sequence[NewRun], committed: Committed) -> None:
         """Read, in a snapshot after the batch's, who has the ids of its starts; our own earlier sends are no news."""
-        by_id = {row["id"]: ExistingRun(**row) for row in await self._find_taken(starts)}
-        asked = [run for run in starts if run.parent not in refused]
-        missing = [run.id for run in asked if run.id not in by_id and run.parent is None]
-        if missing:
-            raise StoreUnavailable(f"run {missing[0]!r} was deleted while it was started", outcome_unknown=True)
-        return {run.row: by_id[run.id] for run in asked if run.id in by_id and by_id[run.id].row != run.row}
+        taken = await self._find_taken(starts)
+        by_id = {row["id"]: ExistingRun(**row) for row in taken}
+        asked = [run for run in starts if run.parent not in committed.refused]
+        missing = [run for run in asked if run.id not in by_id and run.parent is None]
+        by_dedupe = await self._find_duplicates([run for run in missing if run.dedupe is not None])
+        rows = {row["row"] for row in taken}
+        for run in asked:
+            existing = by_id.get(run.id) or by_dedupe.get((run.queue, run.dedupe))
+            if existing is not None:
+                if existing.row != run.row:
+                    committed.existing[run.row] = existing
+            elif run.parent is not None:
+                continue
+            elif run.row in rows:
+                raise RowTaken({run.row})  # all else is written, and may be sent again
+            elif run.queue or run.dedupe is not None:
+                committed.deferred.add(run.row)
+            else:
+                raise StoreUnavailable(f"run {run.id!r} was deleted while it was started", outcome_unknown=True)
+
+    async def _find_duplicates(self, starts: Sequence[NewRun]) -> dict[tuple[str, str | None], ExistingRun]:
+        if not starts:
+            return {}
+        dedupe, queues = [run.dedupe for run in starts], list({run.queue for run in starts})
+        found = await self._write("find_duplicates", dedupe=dedupe, queues=queues)
+        return {(row["queue"], row["dedupe"]): ExistingRun(row["row"], row["id"], row["workflow"]) for row in found}
 
     async def begin(self, timeout_s: float) -> PostgresTransaction:
         return await PostgresTransaction.begin(self._address, self._pool, timeout_s)

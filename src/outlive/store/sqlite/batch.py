@@ -33,14 +33,25 @@ def check_fence(db: Connection, fence: Fence) -> None:
         raise FenceLost(fence)
 
 
-def write_batch(db: Connection, batch: Batch, fence: Fence | None, now: float, blobs: Sequence[Blob] = ()) -> Committed:
-    """Apply a batch, and the blobs that it refers to, under the write lock."""
+def write_batch(
+    db: Connection,
+    batch: Batch,
+    fence: Fence | None,
+    now: float,
+    blobs: Sequence[Blob] = (),
+    *,
+    bounded: bool = True,
+) -> Committed:
+    """Apply a batch, and the blobs that it refers to, under the write lock.
+
+    `bounded`: but for starts in a queue with a bounded backlog.
+    """
     if fence is None:
         check_unfenced(batch)
     else:
         check_fence(db, fence)
     committed = Committed()
-    new_runs = _plan_starts(db, batch.starts, committed)
+    new_runs = _plan_starts(db, batch.starts, committed, bounded=bounded)
     _insert_runs(db, (run for run in new_runs if run.parent is None), fence, now)
     new_entries = write_entries(db, current_entries(db, batch.entries), committed)
     children = [run for run in new_runs if run.parent is not None]
@@ -56,7 +67,7 @@ def write_batch(db: Connection, batch: Batch, fence: Fence | None, now: float, b
     return committed
 
 
-def _plan_starts(db: Connection, starts: Sequence[NewRun], committed: Committed) -> list[NewRun]:
+def _plan_starts(db: Connection, starts: Sequence[NewRun], committed: Committed, *, bounded: bool) -> list[NewRun]:
     """Give the runs whose id and row are free; note in `committed` those whose id is taken."""
     if not starts:
         return []
@@ -65,18 +76,28 @@ def _plan_starts(db: Connection, starts: Sequence[NewRun], committed: Committed)
     for row, run_id, workflow in _look_up(db, "find_taken", [(run.id, run.row) for run in starts]):
         by_id[run_id] = ExistingRun(row, run_id, workflow)
         by_row[row] = run_id
+    unique = [(run.queue, run.dedupe) for run in starts if run.dedupe is not None]
+    by_dedupe = {
+        (queue, dedupe): ExistingRun(row, run_id, workflow)
+        for row, run_id, workflow, queue, dedupe in _look_up(db, "find_duplicates", unique)
+    }
+    counted = set(db.rows(SQL["list_bounded"])) if bounded and any(run.queue for run in starts) else set()
     new, collided = [], set()
     for run in starts:
-        existing = by_id.get(run.id)
+        existing = by_id.get(run.id) or (by_dedupe.get((run.queue, run.dedupe)) if run.dedupe is not None else None)
         if existing is not None:
             if existing.row != run.row:
                 committed.existing[run.row] = existing
         elif run.row in by_row:
             collided.add(run.row)
+        elif run.parent is None and (run.queue,) in counted:
+            committed.deferred.add(run.row)
         else:
             new.append(run)
             by_id[run.id] = ExistingRun(run.row, run.id, run.workflow)
             by_row[run.row] = run.id
+            if run.dedupe is not None:
+                by_dedupe[run.queue, run.dedupe] = by_id[run.id]
     if collided:
         raise RowTaken(collided)
     return new
@@ -94,15 +115,20 @@ def run_values(run: NewRun, now: float) -> tuple[Any, ...]:
     return (
         run.row, run.id, run.workflow, run.version, run.codec, run.queue, run.priority, run.key, run.parent,
         run.parent_key, run.parent_close, created_at, run.deadline_after(created_at), run.attributes,
-        run.pinned, run.input,
+        run.pinned, run.input, run.dedupe,
     )  # fmt: skip
 
 
 def live_values(run: NewRun, fence: Fence | None, now: float) -> tuple[Any, ...]:
+    """Give the live row: of the worker, of whoever claims it, or in the line of its queue."""
+    due_at = now + run.delay_s
+    facts = (run.row, run.claim_name, run.queue, run.priority, run.key or "")
     if run.owned and fence is not None:
-        return (run.row, run.claim_name, run.queue, run.priority, fence.worker, 1, None, 1, run.started_at)
-    wake_at = min(now + run.delay_s, run.deadline_after(now) or float("inf"))
-    return (run.row, run.claim_name, run.queue, run.priority, None, 0, wake_at, 0, None)
+        return (*facts, fence.worker, 1, None, 1, run.started_at, *(("admitted", now) if run.queue else (None, None)))
+    deadline_at = run.deadline_after(now)
+    if run.queue:
+        return (*facts, None, 0, deadline_at, 0, None, "delayed" if run.delay_s > 0 else "waiting", due_at)
+    return (*facts, None, 0, min(due_at, deadline_at or due_at), 0, None, None, None)
 
 
 def attribute_values(run: NewRun) -> list[tuple[Any, ...]]:

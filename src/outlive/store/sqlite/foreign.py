@@ -15,6 +15,7 @@ from contextlib import closing
 from typing import Any
 
 from outlive.errors import UsageError
+from outlive.model.line import refuse_bounded
 from outlive.model.writes import ExistingRun, NewRun
 from outlive.store.blobs import Blobs
 from outlive.store.interface import RowTaken, WriteRefused
@@ -35,6 +36,8 @@ def start_run(rows: Rows, run: NewRun, now: float) -> ExistingRun | None:
             return None if row == run.row else ExistingRun(row, run_id, workflow)
     if taken:
         raise RowTaken({run.row})
+    if (run.queue,) in rows(SQL["list_bounded"], ()):
+        raise refuse_bounded(run.queue)
     blobs = Blobs()
     run = blobs.move_out_of_run(run)
     attributes = [("insert_attributes", values) for values in attribute_values(run)]

@@ -124,16 +124,14 @@ class Ownership(Database):
     ) -> list[Claimed]:
         def choose(db: Connection) -> list[int]:
             check_fence(db, fence)
-            return _choose(db, self._wall(), workflows, queues, limit, suspect=suspect)
+            rooms = dict(db.rows(SQL["list_rooms"], (fence.worker,)))
+            return _choose(db, self._wall(), rooms, workflows, queues, limit, suspect=suspect)
 
         def take(db: Connection) -> list[Claimed]:
             now, rows = self._wall(), _json(choose(db))
-            found = db.rows(SQL["read_claimable"], (now, rows))
+            claimed = read_claimable(db, now, rows, suspect=suspect)
             db.run(SQL["claim_runs"], (fence.worker, suspect, now, rows))
-            return [
-                Claimed(*(*facts[:8], bool(facts[8]), suspect, *facts[9:17], bool(facts[17]), *facts[18:]))
-                for facts in found
-            ]
+            return claimed
 
         return await self._write_if(choose, take, [])
 
@@ -205,31 +203,62 @@ class Ownership(Database):
         return db.many(SQL["wake_requested"], [{"now": now, "row": row} for row in sorted(rows)])
 
 
+def read_claimable(db: Connection, now: float, rows: str, *, suspect: bool = False) -> list[Claimed]:
+    """Give what a claimer needs of the rows that it is about to take."""
+    found = db.rows(SQL["read_claimable"], (now, rows))
+    return [
+        Claimed(
+            *(*facts[:8], bool(facts[8]), suspect, *facts[9:17], bool(facts[17]), *facts[18:22], *map(bool, facts[22:]))
+        )
+        for facts in found
+    ]
+
+
 def _choose(
-    db: Connection, now: float, workflows: Sequence[str], queues: Sequence[str] | None, limit: int, *, suspect: bool
+    db: Connection,
+    now: float,
+    rooms: dict[str, int],
+    workflows: Sequence[str],
+    queues: Sequence[str] | None,
+    limit: int,
+    *,
+    suspect: bool,
 ) -> list[int]:
     """Give the rows that a claim takes: by priority, then due time; suspects only if asked, in groups."""
     filters = {"workflows": _json(workflows), "queues": None if queues is None else _json(queues), "now": now}
     cancels = {**filters, "suspect": suspect, "limit": 1 if suspect else limit}
-    held = [row for (row,) in db.rows(SQL["list_held_cancels"], cancels)]
+    held = list(_within(rooms, db.rows(SQL["list_held_cancels"], cancels)))
     if not suspect:
-        due = _list_due(db, now, filters["workflows"], queues, limit)
+        due = _list_due(db, now, rooms, filters["workflows"], queues, limit)
         return [*held, *islice(due, limit - len(held))]
     if held:
         return held
     suspects = db.rows(SQL["list_suspects"], {**filters, "limit": limit})
-    same = [row for row, crashes in suspects if crashes == suspects[0][1]]  # the oftener they crashed, the fewer
-    return same[: SUSPECT_GROUPS.get(suspects[0][1], 1)] if suspects else []
+    same = [(row, *line) for row, crashes, *line in suspects if crashes == suspects[0][1]]  # the oftener, the fewer
+    return list(_within(rooms, same[: SUSPECT_GROUPS.get(suspects[0][1], 1)])) if suspects else []
 
 
-def _list_due(db: Connection, now: float, workflows: Any, queues: Sequence[str] | None, limit: int) -> Iterator[int]:
+def _within(rooms: dict[str, int], found: Iterable[tuple[Any, ...]]) -> Iterator[int]:
+    """Give of rows, with queue and line, those that this worker has room for; takes the room."""
+    for row, queue, line in found:
+        if line == "admitted" and queue in rooms:
+            if rooms[queue] <= 0:
+                continue
+            rooms[queue] -= 1
+        yield row
+
+
+def _list_due(
+    db: Connection, now: float, rooms: dict[str, int], workflows: Any, queues: Sequence[str] | None, limit: int
+) -> Iterator[int]:
     lanes = db.rows(SQL["walk_lanes"] + "\n" + SQL["list_lanes"])
     for priority, same in groupby(lanes, key=lambda lane: lane[1]):
         due = []
         for queue, _ in same:
             if queues is None or queue in queues:
-                due += db.rows(SQL["list_due"], (queue, priority, now, workflows, limit))
-        yield from (row for _, row in sorted(due))
+                lane = {"queue": queue, "priority": priority, "room": rooms.get(queue, 1) > 0}
+                due += db.rows(SQL["list_due"], {**lane, "now": now, "workflows": workflows, "limit": limit})
+        yield from _within(rooms, (facts[1:] for facts in sorted(due, key=lambda facts: facts[:2])))
 
 
 def _put_beat(db: Connection, worker: int, now: float, lease_s: float) -> None:

@@ -59,7 +59,7 @@ def _write(db: Connection, write: ScheduleWrite, now: float) -> bool:
     if not db.run(SQL["insert_schedule" if write.expected is None else "update_schedule"], facts):
         return False
     blobs = Blobs()
-    write_batch(db, blobs.move_out_of(Batch(starts=write.starts)), None, now, blobs)
+    write_batch(db, blobs.move_out_of(Batch(starts=write.starts)), None, now, blobs, bounded=False)
     db.many(SQL["cancel_runs"], [(write.reason, now, row) for row in write.cancels])
     return True
 

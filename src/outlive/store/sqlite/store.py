@@ -14,11 +14,13 @@ from outlive.store.sqlite.control import Control
 from outlive.store.sqlite.drivers import Connection
 from outlive.store.sqlite.mail import Mail
 from outlive.store.sqlite.ownership import Ownership
+from outlive.store.sqlite.queues import Queues
 from outlive.store.sqlite.reading import Reading
 from outlive.store.sqlite.retention import Retention
 from outlive.store.sqlite.schedules import Schedules
 from outlive.store.sqlite.search import Search
 from outlive.store.sqlite.session import SqliteSession
+from outlive.store.sqlite.starting import Starting
 from outlive.store.sqlite.transaction import SqliteTransaction
 from outlive.store.sqlite.versions import Versions
 from outlive.store.sqlite.writer import write
@@ -26,7 +28,7 @@ from outlive.store.sqlite.writer import write
 _COMMIT = hooks.declare_site("commit")
 
 
-class SqliteStore(Ownership, Control, Mail, Reading, Search, Retention, Schedules, Versions):
+class SqliteStore(Ownership, Control, Mail, Queues, Reading, Search, Retention, Schedules, Starting, Versions):
     """See `outlive.store.interface.Store` for what each method promises, and `Database` for the settings."""
 
     async def commit(self, batch: Batch, fence: Fence | None) -> Committed:

@@ -50,14 +50,24 @@ refused as materialized (
 written as (select cast(null as bigint) as row, cast(null as text) as key, false as is_new where false),
 refused as (select cast(null as bigint) as row where false)
 
+-- name: list_bounded
+-- Queues with a bounded backlog, whose runs are started alone.
+bounded as materialized (
+  select q.queue from outlive.queues q where q.backlog is not null
+)
+
+-- name: skip_bounded
+-- Stands in for them where a start is not bounded.
+bounded as (select cast(null as text) as queue where false)
+
 -- name: insert_runs
--- Inserts runs with their live rows where the id is free; a child only with its parent's entry. A taken row number
--- violates the primary key, and nothing of the batch is written.
+-- Inserts runs where the id is free; a child only with its parent's entry. A taken row number violates the primary key,
+-- and nothing of the batch is written.
 given_runs as materialized (
   select g.* from json_to_recordset(cast(:run as json)) as g (
     row bigint, id text, workflow text, version text, codec text, queue text, priority integer, key text,
     attributes text, input text, parent bigint, parent_key text, parent_close text, deadline_at float8,
-    deadline_s float8, delay_s float8, started_at float8, pinned boolean)
+    deadline_s float8, delay_s float8, started_at float8, pinned boolean, dedupe text)
 ),
 started as (
   insert into outlive.runs (
@@ -68,26 +78,56 @@ started as (
     least(to_timestamp(g.deadline_at), least(now(), to_timestamp(g.started_at)) + make_interval(secs => g.deadline_s)),
     g.pinned, least(now(), to_timestamp(g.started_at))
   from given_runs g, fence
-  where g.parent is null or (g.parent, g.parent_key) in (select w.row, w.key from written w where w.is_new)
+  where g.dedupe is null and (
+    case when g.parent is null then g.queue <> all (array(select b.queue from bounded b))
+      else (g.parent, g.parent_key) in (select w.row, w.key from written w where w.is_new) end)
   on conflict (id) do nothing
   returning row
+)
+
+-- name: insert_unique_runs
+-- Inserts those that shall be the only unfinished one of their kind; who is taken for what is found out afterwards.
+unique_started as (
+  insert into outlive.runs (
+    row, id, workflow, version, codec, queue, priority, key, attributes, input, deadline_at, pinned, created_at, dedupe)
+  select g.row, g.id, g.workflow, g.version, g.codec, g.queue, g.priority, g.key, g.attributes, g.input,
+    least(to_timestamp(g.deadline_at), least(now(), to_timestamp(g.started_at)) + make_interval(secs => g.deadline_s)),
+    g.pinned, least(now(), to_timestamp(g.started_at)), g.dedupe
+  from given_runs g, fence
+  where g.dedupe is not null and g.parent is null and g.queue <> all (array(select b.queue from bounded b))
+  on conflict do nothing
+  returning row
+)
+
+-- name: skip_unique_runs
+-- Stands in for them in a batch without any.
+unique_started as (select cast(null as bigint) as row where false)
+
+-- name: place_runs
+-- Gives the new runs their live rows: to the worker, to whoever claims them, or into the line of their queue.
+new_runs as (
+  select s.row from started s union all select u.row from unique_started u
 ),
 placed as (
-  insert into outlive.live (row, workflow, queue, priority, owner, claim, wake_at, in_user_code, started_at)
-  select g.row, outlive.claim_name(g.workflow, g.version, g.pinned), g.queue, g.priority,
-    case when g.started_at is not null then cast(:worker as bigint) end,
-    (g.started_at is not null)::integer,
-    case when g.started_at is null then least(now() + make_interval(secs => g.delay_s), to_timestamp(g.deadline_at),
-      now() + make_interval(secs => g.deadline_s)) end,
-    g.started_at is not null, to_timestamp(g.started_at)
+  insert into outlive.live (
+    row, workflow, queue, priority, key, owner, claim, wake_at, in_user_code, started_at, line, line_at)
+  select g.row, outlive.claim_name(g.workflow, g.version, g.pinned), g.queue, g.priority, coalesce(g.key, ''),
+    case when g.started_at is not null then cast(:worker as bigint) end, (g.started_at is not null)::integer,
+    case when g.started_at is null then least(case when g.queue = '' then now() + make_interval(secs => g.delay_s) end,
+      to_timestamp(g.deadline_at), now() + make_interval(secs => g.deadline_s)) end,
+    g.started_at is not null, to_timestamp(g.started_at),
+    case when g.queue <> '' and g.started_at is not null then 'admitted'
+      when g.queue <> '' and g.delay_s > 0 then 'delayed'
+      when g.queue <> '' then 'waiting' end,
+    case when g.queue <> '' then now() + make_interval(secs => g.delay_s) end
   from given_runs g
-  where (g.row in (select s.row from started s)) is true  -- as a test of a value it is hashed, whatever the estimate
+  where (g.row in (select s.row from new_runs s)) is true  -- as a test of a value it is hashed, whatever the estimate
 )
 
 -- name: skip_runs
 -- Stands in for the runs of a batch without any.
 given_runs as (select cast(null as bigint) as row, cast(null as text) as id where false),
-started as (select cast(null as bigint) as row where false)
+new_runs as (select cast(null as bigint) as row where false)
 
 -- name: insert_blobs
 -- Inserts large payloads of runs that are there, or come with this batch: a start that is refused leaves none behind.
@@ -97,7 +137,7 @@ stored as (
   from unnest(cast(:blob_row as bigint[]), cast(:blob_name as text[]), cast(:blob_text as text[])) as g (row, name, text),
     fence
   where g.row in (
-    select r.row from outlive.runs r where r.row = any (cast(:blob_row as bigint[])) union all select s.row from started s)
+    select r.row from outlive.runs r where r.row = any (cast(:blob_row as bigint[])) union all select s.row from new_runs s)
   on conflict (row, name) do nothing
 )
 
@@ -109,7 +149,7 @@ described as (
   from unnest(
     cast(:attribute_row as bigint[]), cast(:attribute_name as text[]), cast(:attribute_value as text[])
   ) as g (row, name, value)
-  where (g.row in (select s.row from started s)) is true
+  where (g.row in (select s.row from new_runs s)) is true
 )
 
 -- name: finish_run
@@ -185,3 +225,8 @@ handled as (
 -- Reads, after a batch, who has the ids and row numbers of its starts; needs a snapshot after that of the batch.
 select r.row, r.id, r.workflow from outlive.runs r
 where r.id = any (cast(:run_id as text[])) or r.row = any (cast(:run_row as bigint[]))
+
+-- name: find_duplicates
+-- Reads the unfinished runs that others of their kind are not started beside; in a snapshot after that of the batch.
+select r.row, r.id, r.workflow, r.queue, r.dedupe from outlive.runs r
+where r.status is null and r.dedupe = any (cast(:dedupe as text[])) and r.queue = any (cast(:queues as text[]))

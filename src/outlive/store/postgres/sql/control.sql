@@ -71,16 +71,21 @@ update outlive.entries e set outcome = 'started', seq = null, value = :value, er
 where e.row = :row and e.key = :key
 
 -- name: begin_generation
--- Makes a run unfinished in its next generation; a deadline that has passed is lifted.
-update outlive.runs r set generation = r.generation + 1, status = null, output = null, error = null, finished_at = null,
+-- Makes a run unfinished in its next generation; a deadline that has passed is lifted, and so is its dedupe where another
+-- run has it now.
+update outlive.runs r set dedupe = case when not exists (
+    select from outlive.runs o where o.queue = r.queue and o.dedupe = r.dedupe and o.status is null and o.row <> r.row) then r.dedupe end,
+  generation = r.generation + 1, status = null, output = null, error = null, finished_at = null,
   deadline_at = case when r.deadline_at > now() then r.deadline_at end
 where r.row = :row
 
 -- name: place_again
--- Inserts the live row of a run that had ended; claims go on above those of its end, so that whoever had one stays out.
-insert into outlive.live (row, workflow, queue, priority, claim, wake_at, started_at)
-select r.row, outlive.claim_name(r.workflow, r.version, r.pinned), r.queue, r.priority, coalesce(r.claim, 1048576), now(),
-  r.started_at
+-- Inserts the live row of a run that had ended, into the line of its queue if it has one; claims go on above those of its
+-- end, so that whoever had one stays out.
+insert into outlive.live (row, workflow, queue, priority, key, claim, wake_at, line, line_at, started_at)
+select r.row, outlive.claim_name(r.workflow, r.version, r.pinned), r.queue, r.priority, coalesce(r.key, ''),
+  coalesce(r.claim, 1048576), case when r.queue = '' then now() else r.deadline_at end,
+  case when r.queue <> '' then 'waiting' end, case when r.queue <> '' then now() end, r.started_at
 from outlive.runs r where r.row = :row
 
 -- name: delete_requests
@@ -139,8 +144,10 @@ update outlive.entries e set value = :value where e.row = :row and e.key = :key
 
 -- name: place_fork
 -- Inserts its live row; where it has entries its time begins when that of the other run began.
-insert into outlive.live (row, workflow, queue, priority, claim, wake_at, started_at)
-select f.row, outlive.claim_name(f.workflow, f.version, f.pinned), f.queue, f.priority, 1, now(),
+insert into outlive.live (row, workflow, queue, priority, key, claim, wake_at, line, line_at, started_at)
+select f.row, outlive.claim_name(f.workflow, f.version, f.pinned), f.queue, f.priority, coalesce(f.key, ''), 1,
+  case when f.queue = '' then now() else f.deadline_at end, case when f.queue <> '' then 'waiting' end,
+  case when f.queue <> '' then now() end,
   case when exists (select from outlive.entries e where e.row = :row) then (
     select coalesce(r.started_at, l.started_at) from outlive.runs r left join outlive.live l on l.row = r.row
     where r.row = :origin) end

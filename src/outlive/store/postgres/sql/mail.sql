@@ -13,7 +13,7 @@ addressed as materialized (
   from given_messages g
   left join lateral (select r.row, r.status from outlive.runs r where r.id = g.run) r on true
   left join lateral (
-    select n.row from given_runs n where n.id = g.run and n.row in (select s.row from started s)) s on true
+    select n.row from given_runs n where n.id = g.run and n.row in (select s.row from new_runs s)) s on true
   where exists (select from fence) and (g.row is null or (g.row, g.entry) in (select w.row, w.key from written w))
 ),
 posted as (

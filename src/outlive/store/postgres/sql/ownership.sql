@@ -53,28 +53,38 @@ select t.workers, t.released, t.quarantined from outlive.take_over(cast(:dead as
 -- name: claim_runs
 -- Takes due runs by priority, then due time, past those that a peer is taking; before them held runs that somebody has
 -- asked to cancel. One index descent per priority, so that sleeping runs cost nothing. The fence is locked only if there
--- is something to take: an idle poll writes nothing.
-with held as materialized (
-  select l.row from outlive.live l
+-- is something to take: an idle poll writes nothing. Of a queue that is limited per worker it takes what there is room
+-- for; a run that still waits in a line is taken to be ended or held, never to be executed.
+with rooms as materialized (
+  select q.queue, q.per_worker - (
+    select count(*) from outlive.live l
+    where l.owner = cast(:worker as bigint) and l.queue = q.queue and l.line = 'admitted') as room
+  from outlive.queues q where q.per_worker is not null
+),
+held as materialized (
+  select l.row, l.queue, l.line from outlive.live l
   where l.row = any (array(select q.row from outlive.requests q where q.kind = 'cancel'))
     and l.owner is null and l.hold is not null
     and l.workflow = any (cast(:workflows as text[]))
     and (cast(:queues as text[]) is null or l.queue = any (cast(:queues as text[])))
+    and (l.line is distinct from 'admitted' or l.queue <> all (array(select m.queue from rooms m where m.room <= 0)))
     and (l.crashes >= cast(:suspect_crashes as integer)) = cast(:suspect as boolean)
   order by l.priority, l.row
   limit case when :suspect then 1 else cast(:limit as integer) end
   for update of l skip locked
 ),
-due as materialized (
-  select h.row, cast('-infinity' as timestamptz) as due_at from held h
+found as materialized (
+  select h.row, cast('-infinity' as timestamptz) as due_at, h.queue, h.line, cast(0 as bigint) as place from held h
   union all
-  select g.row, g.due_at from (
-    select d.row, d.wake_at as due_at, d.crashes, first_value(d.crashes) over w as first, row_number() over w as place
+  select g.row, g.due_at, g.queue, g.line, g.place from (
+    select d.row, d.wake_at as due_at, d.queue, d.line, d.crashes,
+      first_value(d.crashes) over w as first, row_number() over w as place
     from outlive.live_lines p cross join lateral (
-      select l.row, l.wake_at, l.crashes from outlive.live l
+      select l.row, l.wake_at, l.crashes, l.queue, l.line from outlive.live l
       where l.owner is null and l.wake_at is not null and l.priority = p.priority and l.wake_at <= now()
         and l.workflow = any (cast(:workflows as text[]))
         and (cast(:queues as text[]) is null or l.queue = any (cast(:queues as text[])))
+        and (l.line is distinct from 'admitted' or l.queue <> all (array(select m.queue from rooms m where m.room <= 0)))
         and (l.crashes >= cast(:suspect_crashes as integer)) = cast(:suspect as boolean) and l.hold is null
       order by l.wake_at
       limit cast(:limit as integer)
@@ -86,6 +96,15 @@ due as materialized (
   where not :suspect
     or (not exists (select from held) and g.crashes = g.first
       and g.place <= coalesce((cast(:groups as integer[]))[g.crashes], 1))
+),
+due as materialized (
+  select n.row, n.due_at from (
+    select f.row, f.due_at, f.line, f.place, row_number() over (partition by f.queue, f.line order by f.place) as turn,
+      (select m.room from rooms m where m.queue = f.queue) as room
+    from found f
+  ) n
+  where n.line is distinct from 'admitted' or n.room is null or n.turn <= n.room
+  order by n.place
   limit cast(:limit as integer)
 ),
 fence as materialized (
@@ -94,10 +113,12 @@ fence as materialized (
 ),
 taken as (
   update outlive.live l set owner = :worker, claim = l.claim + 1, wake_at = null, hold = null, hold_reason = null,
-    alone = :suspect, in_user_code = true, started_at = coalesce(l.started_at, now())
+    alone = :suspect, in_user_code = (l.line in ('delayed', 'waiting')) is not true,
+    started_at = case when l.line in ('delayed', 'waiting') then l.started_at else coalesce(l.started_at, now()) end
   from due d
   where l.row = any (array(select x.row from due x)) and l.row = d.row and exists (select from fence)
-  returning l.row, l.claim, l.crashes, l.alone, l.started_at, d.due_at
+  returning l.row, l.claim, l.crashes, l.alone, coalesce(l.started_at, now()) as started_at, d.due_at,
+    (l.line in ('delayed', 'waiting')) is true as ending, l.line is not null as lined
 ),
 stands as (
   select case when exists (select from due) then exists (select from fence)
@@ -109,7 +130,7 @@ select s.stands, t.row, r.id, r.workflow, r.version,
   extract(epoch from t.started_at)::float8 as started_at, extract(epoch from r.deadline_at)::float8 as deadline_at,
   r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes,
   exists (select from outlive.requests q where q.row = t.row) as asked, r.generation, r.salt,
-  r.continued, extract(epoch from r.continued_at)::float8 as began_at
+  r.continued, extract(epoch from r.continued_at)::float8 as began_at, t.ending, t.lined
 from stands s left join (
   taken t join outlive.runs r on r.row = any (array(select x.row from taken x)) and r.row = t.row) on true
 order by t.due_at = '-infinity' desc, r.priority, t.due_at, t.row
@@ -153,10 +174,12 @@ where w.worker = cast(:worker as bigint) and w.epoch = :epoch
 order by q.request
 
 -- name: resume_run
--- Makes a held run claimable, without crashes, and drops the request that may have paused it; empty if unknown.
+-- Makes a held run claimable, or puts it back in line, without crashes, and drops the request that may have paused it; empty if unknown.
 with run as (select r.row from outlive.runs r where r.id = :id),
 resumed as (
-  update outlive.live l set hold = null, hold_reason = null, crashes = 0, wake_at = now()
+  update outlive.live l set hold = null, hold_reason = null, crashes = 0,
+    wake_at = case when l.line in ('delayed', 'waiting')
+      then (select r.deadline_at from outlive.runs r where r.row = l.row) else now() end
   where l.row = (select run.row from run) and l.hold is not null and l.owner is null
   returning l.row
 ),

@@ -16,7 +16,8 @@ order by e.row, e.seq nulls last, e.started_at, e.key
 select v.* from (
   select
     r.row, r.id, r.workflow, r.version,
-    outlive.run_status(r.status, l.hold, l.owner, l.started_at, l.wake_at) as status,
+    outlive.run_status(r.status, l.hold, l.owner,
+      case when l.line in ('delayed', 'waiting') then null else l.started_at end, coalesce(l.line_at, l.wake_at)) as status,
     r.queue, r.priority, r.key, r.attributes,
     outlive.read_payload(r.row, r.input) as input,
     outlive.read_payload(r.row, r.output) as output,

@@ -33,7 +33,7 @@ asked as (
   insert into outlive.requests (row, kind, payload, created_at)
   select g.row, 'cancel', cast(:reason as text), now()
   from unnest(cast(:cancels as bigint[])) as g (row), fence
-  where g.row in (select s.row from started s)
+  where g.row in (select s.row from new_runs s)
     or exists (select from outlive.live l where l.row = g.row)
   on conflict (row, kind) do nothing
 )

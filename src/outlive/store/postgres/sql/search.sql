@@ -92,7 +92,8 @@ r.status = any (cast(:statuses as text[]))
 
 -- name: has_status
 -- Runs of these statuses, ended or not.
-outlive.run_status(r.status, l.hold, l.owner, l.started_at, l.wake_at) = any (cast(:statuses as text[]))
+outlive.run_status(r.status, l.hold, l.owner,
+  case when l.line in ('delayed', 'waiting') then null else l.started_at end, coalesce(l.line_at, l.wake_at)) = any (cast(:statuses as text[]))
 
 -- name: since_time
 -- From an instant on.

@@ -25,7 +25,8 @@ select (select count(*) from fence) as fenced
 -- name: count_versions
 -- Counts the unfinished runs of each version of a workflow, or of all, by status. One snapshot.
 select r.workflow, r.version, r.pinned,
-  outlive.run_status(null, l.hold, l.owner, l.started_at, l.wake_at) as status, count(*) as runs
+  outlive.run_status(null, l.hold, l.owner,
+    case when l.line in ('delayed', 'waiting') then null else l.started_at end, coalesce(l.line_at, l.wake_at)) as status, count(*) as runs
 from outlive.live l join outlive.runs r on r.row = l.row
 where cast(:workflow as text) is null or r.workflow = cast(:workflow as text)
 group by 1, 2, 3, 4

@@ -13,16 +13,26 @@ SELECT r.row, r.id, r.workflow FROM want CROSS JOIN ol_runs r ON r.id = want.id
 UNION
 SELECT r.row, r.id, r.workflow FROM want CROSS JOIN ol_runs r ON r.row = want.row
 
+-- name: find_duplicates
+-- The unfinished runs that others of their kind are not started beside.
+WITH want (queue, dedupe) AS (VALUES {rows})
+SELECT r.row, r.id, r.workflow, r.queue, r.dedupe
+FROM want CROSS JOIN ol_runs r ON r.queue = want.queue AND r.dedupe = want.dedupe AND r.status IS NULL
+
+-- name: list_bounded
+-- Queues whose starts have to be counted one by one.
+SELECT queue FROM ol_queues WHERE backlog IS NOT NULL
+
 -- name: insert_runs
 -- Runs whose id and row were looked up in this transaction and are free.
 INSERT INTO ol_runs
     (row, id, workflow, version, codec, queue, priority, key, parent, parent_key, parent_close,
-     created_at, deadline_at, attributes, pinned, input)
+     created_at, deadline_at, attributes, pinned, input, dedupe)
 VALUES {rows}
 
 -- name: insert_live
 -- Their scheduling state.
-INSERT INTO ol_live (row, workflow, queue, priority, owner, claim, wake_at, in_user_code, started_at)
+INSERT INTO ol_live (row, workflow, queue, priority, key, owner, claim, wake_at, in_user_code, started_at, line, line_at)
 VALUES {rows}
 
 -- name: insert_attributes

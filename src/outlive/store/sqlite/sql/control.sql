@@ -69,17 +69,24 @@ SET outcome = 'started', seq = NULL, value = :value, error = NULL, finished_at =
 WHERE row = :row AND key = :key
 
 -- name: begin_generation
--- Makes a run unfinished in its next generation; a deadline that has passed is lifted.
+-- Makes a run unfinished in its next generation; a deadline that has passed is lifted, and so is its dedupe where another
+-- run has it now.
 UPDATE ol_runs
-SET generation = generation + 1, status = NULL, output = NULL, error = NULL, finished_at = NULL,
+SET dedupe = CASE WHEN NOT EXISTS (
+        SELECT 1 FROM ol_runs o
+        WHERE o.queue = ol_runs.queue AND o.dedupe = ol_runs.dedupe AND o.status IS NULL AND o.row <> ol_runs.row)
+        THEN dedupe END,
+    generation = generation + 1, status = NULL, output = NULL, error = NULL, finished_at = NULL,
     deadline_at = CASE WHEN deadline_at > :now THEN deadline_at END
 WHERE row = :row
 
 -- name: place_again
--- The live row of a run that had ended; claims go on above those of its end, so that whoever had one stays out.
-INSERT INTO ol_live (row, workflow, queue, priority, claim, wake_at, started_at)
-SELECT row, CASE WHEN pinned THEN workflow || '#' || version ELSE workflow END, queue, priority,
-    coalesce(claim, 1048576), :now, started_at
+-- The live row of a run that had ended, in the line of its queue if it has one; claims go on above those of its end, so that
+-- whoever had one stays out.
+INSERT INTO ol_live (row, workflow, queue, priority, key, claim, wake_at, line, line_at, started_at)
+SELECT row, CASE WHEN pinned THEN workflow || '#' || version ELSE workflow END, queue, priority, coalesce(key, ''), coalesce(claim, 1048576),
+    iif(queue = '', :now, deadline_at),
+    iif(queue <> '', 'waiting', NULL), iif(queue <> '', :now, NULL), started_at
 FROM ol_runs WHERE row = :row
 
 -- name: delete_requests
@@ -132,8 +139,10 @@ UPDATE ol_entries SET value = :value WHERE row = :row AND key = :key
 
 -- name: place_fork
 -- Its live row; where it has entries its time begins when that of the other run began.
-INSERT INTO ol_live (row, workflow, queue, priority, claim, wake_at, started_at)
-SELECT f.row, CASE WHEN f.pinned THEN f.workflow || '#' || f.version ELSE f.workflow END, f.queue, f.priority, 1, :now,
+INSERT INTO ol_live (row, workflow, queue, priority, key, claim, wake_at, line, line_at, started_at)
+SELECT f.row, CASE WHEN f.pinned THEN f.workflow || '#' || f.version ELSE f.workflow END, f.queue, f.priority, coalesce(f.key, ''), 1,
+    iif(f.queue = '', :now, f.deadline_at), iif(f.queue <> '', 'waiting', NULL),
+    iif(f.queue <> '', :now, NULL),
     CASE WHEN EXISTS (SELECT 1 FROM ol_entries e WHERE e.row = f.row) THEN coalesce(r.started_at, l.started_at) END
 FROM ol_runs f CROSS JOIN ol_runs r LEFT JOIN ol_live l ON l.row = r.row
 WHERE f.row = :row AND r.row = :origin

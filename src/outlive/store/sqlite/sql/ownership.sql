@@ -89,14 +89,15 @@ SELECT queue, priority FROM lane ORDER BY priority, queue
 
 -- name: list_due
 -- The due end of one lane.
-SELECT wake_at, row FROM ol_live
+SELECT wake_at, row, queue, line FROM ol_live
 WHERE owner IS NULL AND hold IS NULL AND crashes < 2 AND wake_at IS NOT NULL
-    AND queue = ? AND priority = ? AND wake_at <= ? AND workflow IN (SELECT value FROM json_each(?))
-ORDER BY wake_at, row LIMIT ?
+    AND queue = :queue AND priority = :priority AND wake_at <= :now
+    AND workflow IN (SELECT value FROM json_each(:workflows)) AND (:room OR line IS NOT 'admitted')
+ORDER BY wake_at, row LIMIT :limit
 
 -- name: list_suspects
 -- Due suspects and how often they have crashed; without a list of queues, of any queue.
-SELECT row, crashes FROM ol_live
+SELECT row, crashes, queue, line FROM ol_live
 WHERE owner IS NULL AND hold IS NULL AND crashes >= 2 AND wake_at IS NOT NULL
     AND wake_at <= :now AND workflow IN (SELECT value FROM json_each(:workflows))
     AND (:queues IS NULL OR queue IN (SELECT value FROM json_each(:queues)))
@@ -104,11 +105,17 @@ ORDER BY priority, wake_at, row LIMIT :limit
 
 -- name: list_held_cancels
 -- Held runs that somebody has asked to cancel; the table of open requests is small, so it leads.
-SELECT l.row FROM ol_requests q CROSS JOIN ol_live l ON l.row = q.row
+SELECT l.row, l.queue, l.line FROM ol_requests q CROSS JOIN ol_live l ON l.row = q.row
 WHERE q.kind = 'cancel' AND l.owner IS NULL AND l.hold IS NOT NULL AND (l.crashes >= 2) = :suspect
     AND l.workflow IN (SELECT value FROM json_each(:workflows))
     AND (:queues IS NULL OR l.queue IN (SELECT value FROM json_each(:queues)))
 ORDER BY l.priority, q.request LIMIT :limit
+
+-- name: list_rooms
+-- How many runs more of each queue that is limited per worker this one may own.
+SELECT q.queue, q.per_worker - (
+    SELECT count(*) FROM ol_live l WHERE l.owner = ? AND l.queue = q.queue AND l.line = 'admitted')
+FROM ol_queues q WHERE q.per_worker IS NOT NULL
 
 -- name: read_claimable
 -- What a claimer needs of the rows it is about to take; under the write lock.
@@ -117,15 +124,17 @@ SELECT r.row, r.id, r.workflow, r.version,
     r.codec, l.claim + 1, l.crashes, l.started_at IS NULL,
     coalesce(l.started_at, ?), r.deadline_at, r.parent, r.parent_key, r.queue, r.priority, r.key, r.attributes,
     EXISTS (SELECT 1 FROM ol_requests q WHERE q.row = r.row), r.generation, r.salt,
-    r.continued, r.continued_at
+    r.continued, r.continued_at,
+    coalesce(l.line IN ('delayed', 'waiting'), 0), l.line IS NOT NULL
 FROM json_each(?) want CROSS JOIN ol_live l ON l.row = want.value CROSS JOIN ol_runs r ON r.row = l.row
 ORDER BY want.id
 
 -- name: claim_runs
--- Gives rows, chosen in this transaction, to a worker.
+-- Gives rows, chosen in this transaction, to a worker; one that still waits in a line is not to be executed.
 UPDATE ol_live
-SET owner = ?, claim = claim + 1, wake_at = NULL, hold = NULL, hold_reason = NULL, in_user_code = 1, alone = ?,
-    started_at = coalesce(started_at, ?)
+SET owner = ?, claim = claim + 1, wake_at = NULL, hold = NULL, hold_reason = NULL, alone = ?,
+    in_user_code = line IS NULL OR line = 'admitted',
+    started_at = CASE WHEN line IS NULL OR line = 'admitted' THEN coalesce(started_at, ?) END
 WHERE row IN (SELECT value FROM json_each(?))
 
 -- name: next_due
@@ -159,9 +168,11 @@ WHERE row = :row AND owner IS NULL AND hold IS NULL AND started_at IS NOT NULL A
 UPDATE ol_live SET wake_at = :now WHERE row = :row AND owner IS NULL AND hold IS NULL AND (wake_at IS NULL OR wake_at > :now)
 
 -- name: resume_run
--- A person lets a held run go on, with a clean slate.
+-- A person lets a held run go on, or wait in line again, with a clean slate.
 UPDATE ol_live
-SET hold = NULL, hold_reason = NULL, crashes = 0, alone = 0, wake_at = ?
+SET hold = NULL, hold_reason = NULL, crashes = 0, alone = 0,
+    wake_at = CASE WHEN line IS NULL OR line = 'admitted' THEN ?
+        ELSE (SELECT r.deadline_at FROM ol_runs r WHERE r.row = ol_live.row) END
 WHERE row = ? AND owner IS NULL AND hold IS NOT NULL
 
 -- name: delete_pauses

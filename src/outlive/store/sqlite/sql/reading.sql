@@ -26,8 +26,8 @@ CASE
     WHEN r.status IS NOT NULL THEN r.status
     WHEN l.hold IS NOT NULL THEN l.hold
     WHEN l.owner IS NOT NULL THEN 'running'
-    WHEN l.started_at IS NOT NULL THEN 'suspended'
-    WHEN l.wake_at > :now THEN 'scheduled'
+    WHEN l.started_at IS NOT NULL AND (l.line IS NULL OR l.line = 'admitted') THEN 'suspended'
+    WHEN coalesce(l.line_at, l.wake_at) > :now THEN 'scheduled'
     ELSE 'queued'
 END
 
