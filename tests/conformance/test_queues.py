@@ -331,7 +331,8 @@ async def test_what_is_retried_or_forked_goes_back_in_line(database):
         (other,) = await start(store, "b", queue="q", dedupe="once")
         await admit(store, fence)
         note = Note(1, "me", "retry", "run", "a", None, None)
-        assert await store.reopen([Reopening(run.row, "a", 0, "retry")], note)
+        ended = await store.find_run("a")
+        assert await store.reopen([Reopening(run.row, ended.generation, ended.claim, "retry")], note)
         note = Note(2, "me", "fork", "run", "a", None, None)
         assert await store.fork(Fork(7, "c", run.row, 1, ["/pay#1"], {}), note) is None
         assert [await status(store, name) for name in "abc"] == ["queued", "running", "queued"]

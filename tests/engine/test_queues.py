@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -107,12 +108,17 @@ async def test_a_suspended_run_keeps_its_slot(url: str) -> None:
     async with app:
         first = await app.start(queued_rest, "first", queue="q")
         second = await app.start(queued_job, "second", queue="q")
-        await until(lambda: _is(first, Status.RUNNING))
-        app._engine().roster.suspend(app._engine().roster.executions[first._row])
+        roster = app._engine().roster
+        await until(lambda: _rests(roster, first._row))
+        roster.suspend(roster.executions[first._row])
         await until(lambda: _is(first, Status.SUSPENDED))
         assert await stands(app, "q") == (0, 1, 1)
         await first.cancel()
         assert await second.result(timeout=10) == "second"
+
+
+async def _rests(roster: Any, row: int) -> bool:
+    return row in roster.executions and roster.executions[row] in roster.idle
 
 
 async def _is(run: outlive.Run, status: Status) -> bool:
