@@ -18,7 +18,10 @@ NAME = re.compile(r"[a-z]+(_[a-z]+)+")
 SQLITE, POSTGRES = PACKAGE / "store" / "sqlite", PACKAGE / "store" / "postgres"
 
 # Parts of which a statement has one: the fence of a batch, or what stands for it; whoever asks runs to cancel.
-INSTEAD_OF_EACH_OTHER = "cancel_runs close_children insert_schedule lock_fence pass_fence update_schedule"
+INSTEAD_OF_EACH_OTHER = """
+    cancel_runs close_children insert_schedule list_bounded lock_fence pass_fence place_runs skip_bounded skip_runs
+    update_schedule
+"""
 
 # Blocks that only one store has, by reason.
 ONE_SIDED = {
