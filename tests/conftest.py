@@ -25,6 +25,7 @@ from outlive.store.interface import Store
 from tests.support.evidence import evidence, pytest_runtest_logreport, pytest_sessionfinish
 from tests.support.size import SOAK, pick
 
+pytest_plugins = ["pytest_outlive"]  # as installed; here it is found below src
 __all__ = ["evidence", "pytest_runtest_logreport", "pytest_sessionfinish"]
 
 settings.register_profile(

@@ -40,6 +40,14 @@ class World:
         chance = random.Random(self.chance.getrandbits(64))
         return make_store(url, clock=self.clock, chance=chance, pool_size=pool_size)
 
+    def main_loop(self) -> asyncio.AbstractEventLoop:
+        """Give the loop that the engine lives on: the one that runs."""
+        return asyncio.get_running_loop()
+
+    async def sleep(self, delay_s: float) -> None:
+        """Let the time pass between two attempts of a step."""
+        await asyncio.sleep(delay_s)
+
 
 class Opened:
     """The settings of an app, and its engine while it is open. `Outlive` says what the settings mean."""

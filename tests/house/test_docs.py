@@ -61,7 +61,12 @@ def test_page_runs(page, tmp_path):
         [sys.executable, "-W", "error", RUNNER],
         input=json.dumps(actions),
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(SRC), "OUTLIVE_URL": f"sqlite:///{tmp_path}/docs.db"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(SRC),
+            "OUTLIVE_URL": f"sqlite:///{tmp_path}/docs.db",
+            "PYTEST_ADDOPTS": "-p pytest_outlive",  # as if installed
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

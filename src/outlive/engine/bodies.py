@@ -13,6 +13,7 @@ import functools
 import inspect
 import logging
 import random
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -41,11 +42,13 @@ class Bodies:
         transactions: Transactions,
         chance: random.Random,
         context: contextvars.Context,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._main = main
         self._transactions = transactions
         self._chance = chance
         self._context = context
+        self._sleep = sleep
         self._threads = ThreadPoolExecutor(STEP_THREADS, thread_name_prefix="outlive-step")
         self.in_flight = 0
 
@@ -120,7 +123,7 @@ class Bodies:
         """Wait between attempts: nothing executes meanwhile, so a process that ends does not wait for it."""
         self.in_flight -= 1
         try:
-            await asyncio.sleep(delay_s)
+            await self._sleep(delay_s)
         finally:
             self.in_flight += 1
 

@@ -68,7 +68,7 @@ class Engine:
         self.lease_s = options.lease_s
         self.served_queues = options.queues
         self.is_worker = options.worker
-        self.main = asyncio.get_running_loop()
+        self.main = world.main_loop()
         self.context = contextvars.copy_context()  # of the app: runs and bodies see what was set before it was entered
         self.clock = DatabaseClock(world.clock)
         self.chance = world.chance
@@ -80,7 +80,7 @@ class Engine:
         self.roster = Roster(self, options.max_running)
         self.lease = Lease(self, threaded=world.threaded)
         self.committer = Committer(self)
-        self.bodies = Bodies(self.main, Transactions(self), self.chance, self.context)
+        self.bodies = Bodies(self.main, Transactions(self), self.chance, self.context, world.sleep)
         self.watcher = Watcher(store, self.roster.executions, Backoff(self.chance))
         self.claimer = Claimer(self)
         self.control = Control(self)

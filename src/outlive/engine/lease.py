@@ -82,6 +82,11 @@ class Lease:
             self._task = None
         self.fence = None
 
+    def extend(self, passed_s: float) -> None:
+        """Take time as not passed; for simulations, where nothing happened meanwhile."""
+        self._deadline += passed_s
+        self._turned_at += passed_s
+
     def _renewed(self, sent: float) -> None:
         was_alive = self.alive()
         self._deadline = sent + self._lease_s * (1 - LEASE_MARGIN)

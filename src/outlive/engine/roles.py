@@ -32,6 +32,9 @@ class World(Protocol):
     locks: Any  # FileLocks
     threaded: bool
 
+    def main_loop(self) -> asyncio.AbstractEventLoop: ...
+    async def sleep(self, delay_s: float) -> None: ...  # between the attempts of a step
+
 
 class Definitions(Protocol):
     """The definitions that a process serves, by name."""

@@ -43,6 +43,10 @@ class SimLoop(asyncio.BaseEventLoop):
             heapq.heappop(self._scheduled)
         return self._scheduled[0].when() if self._scheduled else None
 
+    def list_due(self) -> list[float]:
+        """List when its timers are due."""
+        return [timer.when() for timer in self._scheduled if not timer.cancelled()]
+
     def run_one(self) -> None:
         """Run the oldest ready callback."""
         handle = self._ready.popleft()

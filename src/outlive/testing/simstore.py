@@ -13,7 +13,7 @@ from typing import Any
 
 from outlive.errors import StoreUnavailable
 from outlive.model.schedule import ScheduleWrite
-from outlive.model.writes import Batch, Committed, EntryWrite, Fence, Note
+from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, NewRun, Note
 
 
 class SimStore:
@@ -94,6 +94,12 @@ class SimStore:
         """Renew the lease."""
         channel = await self._world.store.side_channel()
         return await self.call("beat", lambda: channel.beat(fence, lease_s))  # type: ignore[no-any-return]
+
+    async def start_in(self, connection: Any, run: NewRun) -> ExistingRun | None:
+        """Start a run inside a user's transaction, of this process or of the program's own."""
+        inside = connection if isinstance(connection, SimTransaction) else None
+        raw = connection if inside is None else inside.tx
+        return await self.call("start_in", lambda: self._world.store.start_in(raw, run), inside)  # type: ignore[no-any-return]
 
     async def begin(self, timeout_s: float) -> SimTransaction:
         """Open a user's transaction: the database is this process's until it ends."""

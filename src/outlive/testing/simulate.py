@@ -124,6 +124,8 @@ def _play(world: SimWorld, drive: Drive, include: Sequence[Any], workers: int, l
                 due = again_at.setdefault(process, world.now() + world.chance.uniform(0, 2) * world.lease_s)
                 if world.now() >= due:
                     places[place] = start(place)
+        if not any(process.loop.dead for process in places):
+            world.skip(end)
         if driven and world.lock_owner is None and not finish(world.store.list_runs(UNFINISHED)):
             return
     left = [f"{row.id} is {row.status}" for row in finish(world.store.list_runs(UNFINISHED))]

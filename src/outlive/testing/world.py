@@ -14,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from outlive.app import Outlive
+from outlive.clock import Clock
+from outlive.errors import LeaseLost
 from outlive.model.writes import Batch, Committed
 from outlive.store.interface import Store
 from outlive.store.sqlite.store import SqliteStore
@@ -23,6 +25,11 @@ from outlive.testing.simstore import SimStore, SimTransaction
 
 EVENT_S = 0.00001  # virtual time that one callback takes
 START_S = 1_800_000_000.0
+DUE = (  # what waits for time in the database
+    "SELECT min(wake_at) FROM ol_live WHERE owner IS NULL AND hold IS NULL AND wake_at > {since!r}",
+    "SELECT min(next_at) FROM ol_schedules WHERE paused = 0 AND next_at > {since!r}",
+)
+POLLS_S = 2.0  # every timer of a process that only polls is due sooner
 
 
 class Violation(AssertionError):
@@ -54,11 +61,11 @@ class SimProcess:
 
     threaded = False
 
-    def __init__(self, world: SimWorld, name: str) -> None:
+    def __init__(self, world: SimWorld, name: str, loop: Any) -> None:
         self.world = world
         self.name = name
-        self.loop = SimLoop(name, world.now, world.problem)
-        self.clock = world
+        self.loop = loop  # SimLoop, or what stands for it
+        self.clock: Clock = world
         self.chance = self.secrets = random.Random(world.chance.getrandbits(64))
         self.locks = SimLocks(self)
         self.frozen_until = 0.0
@@ -70,6 +77,14 @@ class SimProcess:
     def make_store(self, _url: str, _pool_size: int) -> Store:
         """Give this process's way to the world's database."""
         return SimStore(self)
+
+    def main_loop(self) -> Any:
+        """Give the loop that the engine lives on."""
+        return self.loop
+
+    async def sleep(self, delay_s: float) -> None:
+        """Let virtual time pass."""
+        await asyncio.sleep(delay_s)
 
     async def nothing(self) -> None:
         """Wait for ever: the process is dead."""
@@ -99,6 +114,7 @@ class SimWorld:
         self._time = 0.0
         self._clock_shift = 0.0
         self._problems: list[str] = []
+        self._stirred_at = 0.0  # when something has happened last
 
     # -- time ---------------------------------------------------------------
     def now(self) -> float:
@@ -116,7 +132,8 @@ class SimWorld:
         self, name: str, include: Sequence[Any], main: Callable[[Outlive], Awaitable[None]] | None
     ) -> SimProcess:
         """Start a process that opens the app and runs `main(app)`, if it has one."""
-        process = SimProcess(self, f"{name}.{len(self.processes)}")
+        own_name = f"{name}.{len(self.processes)}"
+        process = SimProcess(self, own_name, SimLoop(own_name, self.now, self.problem))
         self.processes.append(process)
         self.log(f"start {process.name}")
 
@@ -131,8 +148,12 @@ class SimWorld:
                 except ConnectionError:
                     await asyncio.sleep(0.5)
             app._engine().roster.idle_limit = self.resident_runs
-            if main is not None:
-                await main(app)
+            while main is not None:
+                try:
+                    await main(app)
+                    break
+                except (LeaseLost, ConnectionError):  # as if it had died: again from its top
+                    await asyncio.sleep(0.5)
 
         process.loop.create_task(life())
         return process
@@ -198,10 +219,40 @@ class SimWorld:
             moments += [p.frozen_until for p in self.processes if not p.loop.dead and p.frozen_until > self._time]
             self._time = max(self._time, min([*moments, end]))
 
+    def skip(self, end: float) -> None:
+        """Let time pass at once until shortly before something is due, if every process only polls, as by a pause.
+
+        Their leases last as if they had renewed them.
+        """
+        short_s = max(POLLS_S, self.lease_s / 2)
+        opened = [process.app._entered for process in self.processes if process.app and not process.loop.dead]
+        engines = [engine for engine in opened if engine is not None and engine.lease.alive()]
+        if len(engines) < len(opened) or self._time - self._stirred_at < 2 * short_s:
+            return
+        moments = [end]
+        for process in self.processes:
+            timers = [] if process.loop.dead else process.loop.list_due()
+            moments += [due for due in timers if due - self._time > short_s]
+        shift = self.database_now() - self._time
+        moments += [due - shift for due in self.list_due(0.0)]
+        passed_s = min(moments) - short_s - self._time
+        if passed_s < short_s:
+            return
+        self._time += passed_s
+        for engine in engines:
+            engine.lease.extend(passed_s)
+        self.sql(f"UPDATE ol_worker_beats SET expires_at = expires_at + {passed_s!r}")  # noqa: S608 - a number
+        self.log(f"{passed_s:.6f} s have passed")
+
+    def list_due(self, since: float) -> list[float]:
+        """List what waits for time in the database: the first of each kind after an instant of its clock."""
+        return [due for text in DUE for (due,) in self.sql(text.format(since=since)) if due is not None]
+
     # -- watching -----------------------------------------------------------
     def log(self, what: str) -> None:
         """Add to the trace."""
         self.trace.append(f"{self._time:.6f} {what}")
+        self._stirred_at = self._time
 
     def problem(self, what: str) -> None:
         """Take note of a broken guarantee, or of an error that nobody handled."""
@@ -210,11 +261,12 @@ class SimWorld:
 
     def committed(self, process: SimProcess, batch: Batch, committed: Committed) -> None:
         """Entries have become durable."""
+        self._stirred_at = self._time
         self.ids.update((run.row, run.id) for run in batch.starts)
         for entry in batch.entries:
             if entry.row in committed.refused or entry.seq is None:
                 continue
-            place = (self.ids[entry.row], entry.key)
+            place = (self.ids.get(entry.row, f"row {entry.row}"), entry.key)  # not of a start: a schedule's, a fork
             if place not in self.durable:
                 self.log(f"durable {place[0]} {entry.key} seq {entry.seq} by {process.name}")
                 self.durable.add(place)
