@@ -1,7 +1,6 @@
 """What is measured: the cells (one system, one store, one scenario) and the figures read from them.
 
-The budgets are those of section 12 of the design. Rows for queues and for
-100,000 sleepers come with the code that they measure.
+The budgets are those of section 12 of the design.
 """
 
 from __future__ import annotations
@@ -27,15 +26,22 @@ class Sizes:
     settle_s: float
     idle_window_s: float
     recovered_runs: int
+    queued_runs: int
+    sleepers: int
+    finished: int
+    queued: int
+    claims: int
 
 
 FULL = Sizes(
     rounds=5, slow_rounds=3, warm_s=1.0, window_s=3.0, alone_runs=250, messages=40, message_gap_s=0.1,
-    settle_s=1.5, idle_window_s=3.0, recovered_runs=1000,
+    settle_s=1.5, idle_window_s=3.0, recovered_runs=1000, queued_runs=6_000, sleepers=100_000, finished=1_000_000,
+    queued=100_000, claims=300,
 )  # fmt: skip
 QUICK = Sizes(
     rounds=1, slow_rounds=1, warm_s=0.7, window_s=1.5, alone_runs=80, messages=20, message_gap_s=0.1,
-    settle_s=1.5, idle_window_s=2.0, recovered_runs=300,
+    settle_s=1.5, idle_window_s=2.0, recovered_runs=300, queued_runs=2_000, sleepers=5_000, finished=50_000,
+    queued=10_000, claims=100,
 )  # fmt: skip
 
 
@@ -62,6 +68,15 @@ CELLS = (
     Cell("handover-postgres", "handover", "postgres", slow=True, options=_QUEUE),
     Cell("handover-sqlite", "handover", "sqlite", slow=True, options=_QUEUE),
     Cell("handover-polled", "handover", "postgres", slow=True, options=_FAST_QUEUE, systems=("dbos",)),
+    Cell("queue-postgres", "queue", "postgres", slow=True, options=_QUEUE),
+    Cell("queue-sqlite", "queue", "sqlite", slow=True, systems=("outlive",)),
+    Cell("queue-polled", "queue", "postgres", slow=True, options=_FAST_QUEUE, systems=("dbos",)),
+    Cell("backlog", "backlog", "postgres", slow=True, systems=("outlive",)),
+    Cell("backlog-sqlite", "backlog", "sqlite", slow=True, systems=("outlive",)),
+    Cell("crowd-postgres", "crowd", "postgres", slow=True, systems=("outlive",)),
+    Cell("crowd-sqlite", "crowd", "sqlite", slow=True, systems=("outlive",)),
+    Cell("prune-postgres", "prune", "postgres", slow=True, systems=("outlive",)),
+    Cell("prune-sqlite", "prune", "sqlite", slow=True, systems=("outlive",)),
     Cell("recovery-postgres", "recovery", "postgres", slow=True),
     Cell("recovery-sqlite", "recovery", "sqlite", slow=True, systems=("outlive",)),
     Cell("idle-postgres", "idle", "postgres", slow=True),
@@ -97,6 +112,25 @@ MEASURES = (
     Measure("the run beyond the two commits", "alone", "beyond_ms", "ms", 0.3),
     Measure("{recovered_runs} runs recovered after kill -9, PostgreSQL", "recovery-postgres", "all_ms", "ms", 1000),
     Measure("the same, SQLite", "recovery-sqlite", "all_ms", "ms", 1000),
+    Measure("one-step runs through a queue, PostgreSQL", "queue-postgres", "runs_per_s", "runs/s", 3_000, True),
+    Measure("the same, SQLite", "queue-sqlite", "runs_per_s", "runs/s", 3_000, True),
+    Measure("the same, DBOS polling every 20 ms", "queue-polled", "runs_per_s", "runs/s", None, True),
+    Measure(
+        "claim from a line of {queued} behind {finished} finished runs, PostgreSQL, p50", "backlog", "full_ms", "ms"
+    ),
+    Measure("of what it is with 1,000 runs, the same", "backlog", "times", "times", 2),
+    Measure("the same, SQLite", "backlog-sqlite", "times", "times", 2),
+    Measure("idle CPU with {sleepers} sleeping runs, PostgreSQL", "crowd-postgres", "cpu_percent", "% of a core", 1),
+    Measure("the same, SQLite", "crowd-sqlite", "cpu_percent", "% of a core", 1),
+    Measure("memory that they take, PostgreSQL", "crowd-postgres", "grown_mb", "MB"),
+    Measure(
+        "run latency while {finished} runs are pruned, PostgreSQL, of the undisturbed",
+        "prune-postgres",
+        "times",
+        "times",
+        2,
+    ),
+    Measure("the same, SQLite", "prune-sqlite", "times", "times", 2),
     Measure("idle CPU of one app, PostgreSQL", "idle-postgres", "cpu_percent", "% of a core", 1),
     Measure("idle CPU of one app, SQLite", "idle-sqlite", "cpu_percent", "% of a core", 1),
     Measure("enqueue to start, DBOS polling every 20 ms, p50", "handover-polled", "p50_ms", "ms"),

@@ -73,6 +73,22 @@ def _idle(task: Task) -> dict[str, float]:
     return task.figures_of("idle", settle_s=task.sizes.settle_s, window_s=task.sizes.idle_window_s)
 
 
+def _queue(task: Task) -> dict[str, float]:
+    return task.figures_of("queue", runs=task.sizes.queued_runs, in_flight=IN_FLIGHT, settle_s=task.sizes.settle_s)
+
+
+def _crowd(task: Task) -> dict[str, float]:
+    return task.figures_of("crowd", **task.size("sleepers", "settle_s", "idle_window_s"))
+
+
+def _backlog(task: Task) -> dict[str, float]:
+    return task.figures_of("backlog", **task.size("finished", "queued", "claims"))
+
+
+def _prune(task: Task) -> dict[str, float]:
+    return task.figures_of("prune", in_flight=IN_FLIGHT // 4, **task.size("finished", "warm_s", "window_s"))
+
+
 def _handover(task: Task) -> dict[str, float]:
     """A client process starts, a worker process executes."""
     with task.start("serve", settle_s=task.sizes.settle_s) as worker:
@@ -141,6 +157,10 @@ _SCENARIOS: dict[str, Callable[[Task], dict[str, float]]] = {
     "short": _short,
     "alone": _alone,
     "idle": _idle,
+    "queue": _queue,
+    "crowd": _crowd,
+    "backlog": _backlog,
+    "prune": _prune,
     "handover": _handover,
     "recovery": _recovery,
 }

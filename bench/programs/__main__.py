@@ -17,7 +17,8 @@ async def main(name: str, scenario: str, arguments: str) -> None:
     talk = Talk()
     system: System = importlib.import_module(f"bench.programs.{name}_side").make()
     talk.say(versions=system.versions())
-    await getattr(scenarios, scenario)(system, talk, **json.loads(arguments))
+    module = scenarios if hasattr(scenarios, scenario) else importlib.import_module("bench.programs.crowds")
+    await getattr(module, scenario)(system, talk, **json.loads(arguments))
 
 
 if __name__ == "__main__":

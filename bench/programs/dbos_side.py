@@ -99,6 +99,9 @@ class DbosSystem:
     async def start_held(self) -> None:
         await DBOS.start_workflow_async(held_run, 1)
 
+    async def enqueue(self) -> None:
+        await DBOS.enqueue_workflow_async(QUEUE, short_run, 1)
+
     async def client(self, url: str) -> Client:
         return DbosClient(DBOSClient(system_database_url=url, application_name=APP))
 

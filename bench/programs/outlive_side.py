@@ -14,6 +14,9 @@ import outlive
 from bench.programs.system import STEPS_OF_LONG_RUN, Client, Commits, System, tally
 from outlive import Outlive, step, workflow
 
+QUEUE = "bench-queue"
+QUEUE_CONCURRENCY = 1_000_000  # a limit that is counted at each claim, and never reached
+
 
 @step
 async def add_one(number: int) -> int:
@@ -70,7 +73,9 @@ class OutliveSystem:
         }
 
     async def open(self, url: str, options: dict[str, Any]) -> None:
-        self._app = await Outlive(url, **options).open()
+        self._app = Outlive(url, **options)
+        self._app.queue(QUEUE, concurrency=QUEUE_CONCURRENCY)
+        await self._app.open()
 
     async def close(self) -> None:
         await self._app.close()
@@ -80,6 +85,9 @@ class OutliveSystem:
 
     async def start_held(self) -> None:
         await self._app.start(held_run, 1)
+
+    async def enqueue(self) -> None:
+        await self._app.start(short_run, 1, queue=QUEUE)
 
     async def client(self, url: str) -> Client:
         return OutliveClient(await Outlive(url, worker=False).open())

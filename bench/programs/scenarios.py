@@ -113,6 +113,26 @@ async def idle(
     talk.say(figures={"cpu_percent": share * 100})
 
 
+async def queue(
+    system: System, talk: Talk, *, url: str, options: dict[str, Any], runs: int, in_flight: int, settle_s: float
+) -> None:
+    """Start runs through a queue, so many starts at a time, and execute them: from the first start to the last step."""
+    width = asyncio.Semaphore(in_flight)
+
+    async def enqueue() -> None:
+        async with width:
+            await system.enqueue()
+
+    async with opened(system, url, options):
+        await system.run(long=False)
+        await asyncio.sleep(settle_s)
+        before, at, cpu = tally.steps, time.monotonic(), time.process_time()
+        await asyncio.gather(*(enqueue() for _ in range(runs)))
+        await _until(lambda: tally.steps - before >= runs)
+        wall_s, cpu_s = time.monotonic() - at, time.process_time() - cpu
+    talk.say(figures={"runs_per_s": runs / wall_s, "cpu_us_per_run": cpu_s * 1e6 / runs})
+
+
 async def serve(system: System, talk: Talk, *, url: str, options: dict[str, Any], settle_s: float) -> None:
     """Execute what a client in another process starts; the runner says how many to expect."""
     async with opened(system, url, options):

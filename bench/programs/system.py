@@ -59,6 +59,9 @@ class System(Protocol):
     async def start_held(self) -> None:
         """Start a run of two steps whose second waits while `tally.holding`; do not wait for it."""
 
+    async def enqueue(self) -> None:
+        """Start a run of one step through the queue; return when the start is durable."""
+
     async def client(self, url: str) -> Client:
         """Connect as a client; the system itself is not open in this process."""
 
