@@ -1,0 +1,95 @@
+"""Simulated queues: no seed exceeds a limit or breaks the order, and bugs planted into the line are all found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from outlive.engine import roster
+from outlive.store.sqlite import queues
+from outlive.store.sqlite.batch import SQL
+from outlive.testing import Simulation, SimulationFailed, simulate
+from tests.sim import lines
+from tests.support.evidence import Evidence
+from tests.support.size import pick
+
+SEEDS = pick(small=30, full=1_000)
+SEEDS_OF_BUG = 200
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def play(seed: int, limit_s: float = 600.0, most_faults: int = 6) -> Simulation:
+    """Play the queues in the world of one seed."""
+    return simulate(
+        lines.drive,
+        include=[lines.lined],
+        seed=seed,
+        prepare=lines.prepare,
+        check=lines.check,
+        limit_s=limit_s,
+        most_faults=most_faults,
+    )
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("first", range(0, SEEDS, 10))
+def test_no_seed_exceeds_a_limit(first: int, evidence: Evidence) -> None:
+    plays = [play(seed) for seed in range(first, first + 10)]
+    runs, faults = (sum(len(getattr(one, name)) for one in plays) for name in ("runs", "faults"))
+    evidence("simulated queues", "sqlite", seeds=len(plays), runs=runs, faults=faults, seeds_are=f"0 to {SEEDS - 1:,}")
+
+
+def _counts_before_the_lock(patch: pytest.MonkeyPatch) -> None:
+    before: dict[Any, Any] = {}
+    count = queues._Admission._room
+
+    def stale(self: Any, queue: str, limits: Any, most: int) -> int:
+        room = count(self, queue, limits, most)
+        before[queue], room = room, before.get(queue, room)
+        return min(room, most)
+
+    patch.setattr(queues._Admission, "_room", stale)
+
+
+def _edit(block: str, old: str, new: str) -> Patch:
+    def edit(patch: pytest.MonkeyPatch) -> None:
+        assert old in SQL[block]
+        patch.setitem(SQL, block, SQL[block].replace(old, new))  # type: ignore[arg-type]
+
+    return edit
+
+
+def _waiting_run_executed(patch: pytest.MonkeyPatch) -> None:
+    enter = roster.Roster.enter
+    patch.setattr(roster.Roster, "enter", lambda self, run, entries, ending=False: enter(self, run, entries))
+
+
+BUGS: dict[str, Patch] = {
+    "counted before the lock": _counts_before_the_lock,
+    "slot given back on release": _edit("release_run", "SET owner = NULL", "SET line = NULL, owner = NULL"),
+    "slot lost by a takeover": _edit("take_owned", "SET owner = NULL", "SET line = NULL, owner = NULL"),
+    "window of a rate too short": _edit("count_admitted", ":now - :rate_s", ":now - :rate_s * 0.5"),
+    "window of a key's rate too short": _edit("room_for_key", ":now - :key_s", ":now - :key_s * 0.5"),
+    "turn not noted": _edit("serve_key", "SET served_key = excluded.served_key", "SET queue = excluded.queue"),
+    "room of a worker forgotten": _edit("list_rooms", "q.per_worker IS NOT NULL", "0"),
+    "limit of a key forgotten": _edit("room_for_key", "WHEN :per_key", "WHEN NULL"),
+    "priority upside down": _edit("next_priority", "ORDER BY priority", "ORDER BY -priority"),
+    "last come, first served": _edit("list_first", "ORDER BY n.line_at, n.row", "ORDER BY n.line_at DESC, n.row"),
+    "delay never ends": _edit("end_delays", "line_at <= :now", "line_at <= :now - 10000"),
+    "waiting run executed to be cancelled": _waiting_run_executed,
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch, evidence: Evidence) -> None:
+    BUGS[bug](monkeypatch)
+    for seed in range(SEEDS_OF_BUG):
+        try:
+            play(seed, limit_s=120.0, most_faults=12)
+        except SimulationFailed:
+            evidence("bugs planted into the simulator", "sqlite", found=f"{bug} (seed {seed})")
+            return
+    pytest.fail(f"{SEEDS_OF_BUG} seeds did not find the planted bug: {bug}")
