@@ -102,6 +102,7 @@ end $$;
 -- priority by turns, from behind the key that was served last, and within a key who waits longest. Reads as many rows as
 -- it admits and as there are keys without room, however long the lines are.
 -- Counts on READ COMMITTED: each statement has a snapshot of its own, those behind the lock one that sees all slots.
+-- A bitmap, or a sort, of a long line would be a plan for its first row, which the index gives at once.
 create function outlive.claim_line(
   worker_id bigint, worker_epoch bigint, served_workflows text[], served_queues text[], most integer, after_queue text
 ) returns table (
@@ -110,7 +111,7 @@ create function outlive.claim_line(
   fresh boolean, alone boolean, started_at float8, deadline_at float8, parent bigint, parent_key text,
   queue text, priority integer, key text, attributes text, asked boolean, generation integer, salt bigint,
   continued integer, began_at float8, ending boolean, lined boolean
-) language plpgsql as $$
+) language plpgsql set enable_bitmapscan = off set enable_sort = off as $$
 #variable_conflict use_column
 declare
   names text[];
@@ -138,11 +139,11 @@ begin
   end if;
   with recursive names as (
     (select l.queue from outlive.live l
-      where l.line = 'waiting' and l.owner is null and l.hold is null and (l.wake_at > now()) is not false order by l.queue limit 1)
+      where l.line = 'waiting' and l.owner is null and l.hold is null and (l.wake_at is null or l.wake_at > now()) order by l.queue limit 1)
     union all
     select (
       select l.queue from outlive.live l
-      where l.line = 'waiting' and l.owner is null and l.hold is null and (l.wake_at > now()) is not false and l.queue > n.queue
+      where l.line = 'waiting' and l.owner is null and l.hold is null and (l.wake_at is null or l.wake_at > now()) and l.queue > n.queue
       order by l.queue limit 1)
     from names n where n.queue is not null
   )
@@ -193,7 +194,7 @@ begin
     level := -2147483649;
     while room > 0 loop
       select l.priority into level from outlive.live l
-      where l.line = 'waiting' and l.owner is null and l.hold is null and (l.wake_at > now()) is not false
+      where l.line = 'waiting' and l.owner is null and l.hold is null and (l.wake_at is null or l.wake_at > now())
         and l.queue = this.queue and l.priority > level
       order by l.priority limit 1;
       exit when level is null;
@@ -208,7 +209,7 @@ begin
           cross join lateral (
             select f.row, f.is_fresh, row_number() over (order by f.line_at, f.row) as turn from (
               select l.row, l.line_at, l.started_at is null as is_fresh from outlive.live l
-              where l.line = 'waiting' and l.owner is null and l.hold is null and (l.wake_at > now()) is not false
+              where l.line = 'waiting' and l.owner is null and l.hold is null and (l.wake_at is null or l.wake_at > now())
                 and l.queue = this.queue and l.priority = level::integer and l.key = k.key
                 and l.workflow = any (served_workflows)
               order by l.line_at, l.row limit least(k.room, turns)
@@ -252,7 +253,7 @@ begin
   select stands, exists (select from outlive.live l where l.line = 'delayed' and l.line_at <= now()) or exists (
       select from unnest(names) n (queue) cross join lateral (
         select from outlive.live l
-        where l.line = 'waiting' and l.owner is null and l.hold is null and (l.wake_at > now()) is not false and l.queue = n.queue
+        where l.line = 'waiting' and l.owner is null and l.hold is null and (l.wake_at is null or l.wake_at > now()) and l.queue = n.queue
         limit 1) l),
     extract(epoch from due)::float8, last_served,
     t.row, r.id, r.workflow, r.version, outlive.read_payload(r.row, r.input), r.codec, l.claim, l.crashes,
@@ -283,14 +284,14 @@ declare
 begin
   while coalesce(cardinality(keys), 0) < most loop
     select l.key into found_name from outlive.live l
-    where l.line = 'waiting' and l.owner is null and l.hold is null and (l.wake_at > now()) is not false
+    where l.line = 'waiting' and l.owner is null and l.hold is null and (l.wake_at is null or l.wake_at > now())
       and l.queue = queue_name and l.priority = level and l.key > key_name and l.workflow = any (served_workflows)
     order by l.key limit 1;
     key_name := found_name;
     if key_name is null and not wrapped then  -- from the beginning: the key '' first
       wrapped := true;
       select l.key into key_name from outlive.live l
-      where l.line = 'waiting' and l.owner is null and l.hold is null and (l.wake_at > now()) is not false
+      where l.line = 'waiting' and l.owner is null and l.hold is null and (l.wake_at is null or l.wake_at > now())
         and l.queue = queue_name and l.priority = level and l.key >= '' and l.workflow = any (served_workflows)
       order by l.key limit 1;
     end if;
