@@ -54,6 +54,11 @@ FOREIGN = {
     "outlive.testing": {"hypothesis", "pytest"},
     "outlive.cli": {"click", "apsw", "asyncpg"},
     "outlive.demo": set(),
+    "outlive.integrations": set(),
+    "outlive.integrations.starlette": {"msgspec", "starlette"},
+    "outlive.integrations.fastapi": {"fastapi"},
+    "outlive.integrations.flask": {"click", "flask", "werkzeug"},
+    "outlive.integrations.django": {"asgiref", "django"},
 }
 
 

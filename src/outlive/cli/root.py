@@ -67,5 +67,10 @@ def _run(arguments: list[str] | None) -> int:
         return _INTERRUPTED
     except errors.OutliveError as error:
         click.echo(f"outlive: {error}", err=True)
-        return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
+        return exit_code(error)
     return code if isinstance(code, int) else 0
+
+
+def exit_code(error: errors.OutliveError) -> int:
+    """Give the exit code of a command that ended with this error."""
+    return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))

@@ -34,7 +34,11 @@ def worker(settings: Settings, target: str) -> None:
     MODULE:APP names an Outlive object, or a function that gives one. MODULE alone serves the
     definitions of that module in the database of --url.
     """
-    app = find_app(target, settings)
+    serve(find_app(target, settings))
+
+
+def serve(app: Outlive) -> None:
+    """Execute runs until this process is told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     asyncio.run(_serve(app))
 

@@ -15,6 +15,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from outlive.clock import seconds
@@ -29,6 +30,10 @@ from outlive.model.definition import StepInfo
 log = logging.getLogger("outlive.step")
 
 current_step: contextvars.ContextVar[StepCall | None] = contextvars.ContextVar("outlive_step", default=None)
+# What a plain body executes within. Whoever opens an app may set it before; it is part of the app's context.
+thread_scope: contextvars.ContextVar[Callable[[], AbstractContextManager[object]]] = contextvars.ContextVar(
+    "outlive_thread_scope", default=nullcontext
+)
 
 _NOT_NOW_S = 0.05  # until the lease is renewed, or this work is cancelled because it is lost
 
@@ -138,7 +143,8 @@ class Bodies:
 
 def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     try:
-        return function(*args, **kwargs)
+        with thread_scope.get()():
+            return function(*args, **kwargs)
     except StopIteration as error:  # no future can hold it
         raise RuntimeError(f"a step raised StopIteration: {error}") from error
 

@@ -126,6 +126,14 @@ class Life(Face):
                 self._portal.stop()
                 _open.discard(self)
 
+    def _hint(self) -> None:
+        """Tell workers that the caller's transaction has committed a run; without it they look within a second."""
+
+        async def hint() -> None:
+            self._real._engine().hint()
+
+        self._wait(hint())
+
     def __enter__(self) -> Self:
         return self.open()
 

@@ -1,7 +1,7 @@
 """Starts a run through a connection of the user, inside his transaction.
 
 Takes a sqlite3 or apsw connection and, by their methods alone, a SQLAlchemy
-connection or session. Begins and commits nothing. Invariant: the connection
+connection or session, plain or async. Begins and commits nothing. Invariant: the connection
 must be on this store's file, through the same SQLite library, and in a
 transaction; else it is refused before anything is written.
 """
@@ -65,7 +65,7 @@ def _executor(connection: Any) -> tuple[Rows, Any]:
     if inspect.iscoroutinefunction(getattr(connection, "execute", None)):
         raise UsageError(
             f"tx= is asynchronous ({type(connection).__name__}), which SQLite is not: pass a sqlite3 or apsw "
-            "connection, or a plain SQLAlchemy connection or session"
+            "connection, or a SQLAlchemy connection or session"
         )
     if callable(getattr(connection, "connection", None)):
         connection = connection.connection()  # a SQLAlchemy session
@@ -94,7 +94,7 @@ def _executor(connection: Any) -> tuple[Rows, Any]:
 
 
 def _check_place(execute: Rows, driver: Any, place: Location) -> None:
-    library = "stdlib" if isinstance(driver, sqlite3.Connection) else "apsw"
+    library = "apsw" if hasattr(driver, "sqlite3_pointer") else "stdlib"
     if library != place.driver:
         raise UsageError(
             f"tx= uses the SQLite library of {library}, the app that of {place.driver}: two libraries on one file in "

@@ -63,6 +63,8 @@ class SqliteStore(Ownership, Control, Mail, Queues, Reading, Search, Retention, 
     async def start_in(self, connection: Any, run: NewRun) -> ExistingRun | None:
         if isinstance(connection, SqliteTransaction):
             return await connection.within(lambda db: foreign.start_run(db.rows, run, self._wall()))
+        if callable(getattr(connection, "run_sync", None)):  # asynchronous, of SQLAlchemy
+            return await connection.run_sync(foreign.start_in, run, self._wall(), self._place)  # type: ignore[no-any-return]
         return foreign.start_in(connection, run, self._wall(), self._place)
 
     async def side_channel(self) -> BeatChannel:

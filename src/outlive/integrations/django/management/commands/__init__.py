@@ -1,0 +1,1 @@
+"""`outlive_worker`, `outlive_migrate`, and `outlive` for all others."""
