@@ -8,7 +8,7 @@ from pathlib import Path
 import apsw
 import pytest
 import sqlalchemy
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from outlive.errors import StoreUnavailable, UsageError
@@ -123,10 +123,29 @@ async def test_a_connection_or_session_of_sqlalchemy(sqlite_file, kind):
         assert await store.find_run("gone") is None
 
 
-async def test_an_async_session_is_refused(sqlite_file):
-    async with sqlite_file.open() as store, AsyncSession() as session:
+@pytest.mark.parametrize("kind", ["connection", "session"])
+async def test_an_async_connection_or_session_of_sqlalchemy(sqlite_file, kind):
+    async with sqlite_file.open() as store:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{file_of(sqlite_file)}")
+        async with AsyncSession(engine) if kind == "session" else engine.connect() as connection:
+            await connection.execute(sqlalchemy.text("create table accounts (name text)"))
+            assert await store.start_in(connection, new_run("order-1")) is None
+            await connection.commit()
+            assert await store.start_in(connection, new_run("gone")) is None
+            await connection.rollback()
+        await engine.dispose()
+        assert await status(store, "order-1") == "queued"
+        assert await store.find_run("gone") is None
+
+
+async def test_what_else_is_asynchronous_is_refused(sqlite_file):
+    class Connection:
+        async def execute(self, *_):
+            """Never called."""
+
+    async with sqlite_file.open() as store:
         with pytest.raises(UsageError, match="asynchronous"):
-            await store.start_in(session, new_run("order-1"))
+            await store.start_in(Connection(), new_run("order-1"))
         assert await store.find_run("order-1") is None
 
 

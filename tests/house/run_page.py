@@ -74,7 +74,9 @@ def main() -> None:
     sys.path.insert(0, str(Path.cwd()))
     for action in json.load(sys.stdin):
         if action["title"]:
-            Path(action["title"]).write_text(action["body"], encoding="utf-8")
+            path = Path(action["title"])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(action["body"], encoding="utf-8")
         elif action["language"] == "python":
             _run_python(action["body"], action["place"], namespace)
         elif action["language"] == "console":

@@ -20,6 +20,7 @@ from tests.house.source import ROOT, SRC
 RUNNER = Path(__file__).with_name("run_page.py")
 # `console` and `python` run; the others are shown. Python that is not run has no language of its own.
 LANGUAGES = {"python", "console", "text", "sql", "json", "toml", "yaml", "make", "csv", ""}
+NOT_SHOWN = {"django_shop/shop/asgi.py"}  # as `startproject` writes it
 
 page_ids = {"ids": lambda page: str(page.relative_to(ROOT))}
 
@@ -74,6 +75,16 @@ def test_page_runs(page, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_examples_on_pages_are_the_files():
+    shown = {block.title: block.body for page in pages() for block in blocks(page) if block.title}
+    examples = [path for path in (ROOT / "examples").rglob("*.py") if path.stat().st_size]
+    assert examples
+    for path in examples:
+        name = str(path.relative_to(ROOT / "examples"))
+        if name not in NOT_SHOWN:
+            assert shown.get(name) == path.read_text(encoding="utf-8"), name
 
 
 @pytest.mark.parametrize("page", pages(), **page_ids)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-import httpx
+import httpx2 as httpx
 
 from tests.house.source import ROOT, SRC
 

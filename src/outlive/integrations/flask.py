@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 from flask import Flask, Response, current_app, jsonify
+from flask.cli import with_appcontext
 from werkzeug.local import LocalProxy
 
 import outlive
@@ -102,6 +103,7 @@ class _Commands(click.Group):
 
 
 @click.group("outlive", cls=_Commands)
+@with_appcontext
 @click.pass_context
 def _group(context: click.Context) -> None:
     """Durable workflows."""
