@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 import outlive
-from outlive import LimitError, Outlive, RunNotFound, StoreUnavailable, UsageError, step, workflow
+from outlive import Outlive, QueueFull, RunNotFound, StoreUnavailable, UsageError, errors, step, workflow
 from outlive.integrations import fastapi, http, starlette
 from outlive.integrations.fastapi import Handle
 
@@ -45,7 +45,7 @@ def _web(app: Outlive, own: Any = None) -> FastAPI:
 
     @web.get("/errors/{kind}")
     async def fail(kind: str) -> None:
-        raise {"full": LimitError("the queue is full"), "away": StoreUnavailable("no answer")}[kind]
+        raise {"full": QueueFull("mail", 5), "away": StoreUnavailable("no answer")}[kind]
 
     @web.websocket("/socket")
     async def socket(socket: WebSocket, app: Handle) -> None:
@@ -74,11 +74,18 @@ def test_errors_become_answers(url: str) -> None:
         ]
 
 
-def test_every_status_is_that_of_the_nearest_class() -> None:
-    class Narrower(LimitError):
-        """A class below one of the table."""
+# What a handle or a program reports that is no answer to a client: the service has to handle it, or has failed.
+FAULTS = {"RunError", "RunFailed", "RunCancelled", "LeaseLost", "PromiseError"}
 
-    assert http.answer_to(Narrower("full"))[1] == 429
+
+def test_every_error_about_runs_promises_and_limits_has_an_answer_or_is_a_fault() -> None:
+    branches = (outlive.RunError, outlive.PromiseError, outlive.LimitError, LookupError)
+    unanswered = {
+        name
+        for name in errors.__all__
+        if issubclass(kind := getattr(errors, name), branches) and not any(one in http.STATUSES for one in kind.__mro__)
+    }
+    assert unanswered == FAULTS
 
 
 @pytest.mark.parametrize(("seen", "expected"), [(None, [1, 2, 3]), ("1", [2, 3]), ("3", []), ("no number", [1, 2, 3])])
