@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from outlive.errors import StoreUnavailable
+from outlive.model.reads import LineClaim
 from outlive.model.schedule import ScheduleWrite
 from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, NewRun, Note
 
@@ -85,6 +86,12 @@ class SimStore:
             return written  # type: ignore[no-any-return]
 
         return await self.call("write_schedules", run)  # type: ignore[no-any-return]
+
+    async def claim_line(self, *args: Any) -> LineClaim:
+        """Claim from the lines, and tell the world when one moves by itself."""
+        found: LineClaim = await self.call("claim_line", lambda: self._world.store.claim_line(*args))
+        self._process.line_at = found.next_at
+        return found
 
     async def side_channel(self) -> SimStore:
         """The lease goes the same way."""

@@ -46,6 +46,7 @@ class VirtualApp(Outlive):
         self,
         *,
         include: Iterable[Any] | None = None,
+        queues: Iterable[str] | None = None,
         codec: Codec | None = None,
         workers: int = 1,
         replay: bool = False,
@@ -53,7 +54,9 @@ class VirtualApp(Outlive):
         seed: int = 0,
         patience: float = 30.0,
     ) -> None:
-        super().__init__("sqlite://", include=include, worker=False, name="test", lease=LEASE_S, codec=codec)
+        super().__init__(
+            "sqlite://", include=include, worker=False, queues=queues, name="test", lease=LEASE_S, codec=codec
+        )
         if workers < 1:
             raise UsageError("workers=… is at least 1")
         self._start_s = to_instant(now) if now is not None else START_S

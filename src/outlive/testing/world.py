@@ -29,6 +29,7 @@ DUE = (  # what waits for time in the database
     "SELECT min(wake_at) FROM ol_live WHERE owner IS NULL AND hold IS NULL AND wake_at > {since!r}",
     "SELECT min(next_at) FROM ol_schedules WHERE paused = 0 AND next_at > {since!r}",
 )
+ADMITTED_S = 0.000_002  # what rounding may take from the window of a rate
 POLLS_S = 2.0  # every timer of a process that only polls is due sooner
 
 
@@ -70,6 +71,7 @@ class SimProcess:
         self.locks = SimLocks(self)
         self.frozen_until = 0.0
         self.deaf_until = 0.0
+        self.line_at: float | None = None  # when a queue admits somebody by itself, as it was told last
         self.outrun = False  # the database's clock has jumped ahead since the last beat: its lease may end early
         self.hint = asyncio.Event()
         self.app: Outlive | None = None
@@ -246,7 +248,9 @@ class SimWorld:
 
     def list_due(self, since: float) -> list[float]:
         """List what waits for time in the database: the first of each kind after an instant of its clock."""
-        return [due for text in DUE for (due,) in self.sql(text.format(since=since)) if due is not None]
+        lines = [process.line_at for process in self.processes if not process.loop.dead]
+        admitted = [due + ADMITTED_S for due in lines if due is not None and due + ADMITTED_S > since]
+        return admitted + [due for text in DUE for (due,) in self.sql(text.format(since=since)) if due is not None]
 
     # -- watching -----------------------------------------------------------
     def log(self, what: str) -> None:
