@@ -78,6 +78,41 @@ async def test_the_dead_do_nothing_more(outlive_app):
         assert seen.count("slow ends") == seen.count("slow tidies up") == 1
 
 
+@pytest.mark.parametrize("crash", [False, True])
+async def test_an_app_may_end_in_the_middle(outlive_app, crash):
+    seen = []
+
+    @step
+    async def endless() -> None:
+        try:
+            seen.append("begins")
+            await asyncio.Event().wait()
+        finally:
+            seen.append("ends")
+
+    @workflow
+    async def waiting() -> None:
+        await asyncio.gather(endless(), shop.order("7"), shop.review(), asyncio.to_thread(shop.plainly, "7"))
+
+    async with outlive_app(include=[waiting, shop.order, shop.review, shop.plainly]) as app:
+        if crash:
+            app.crash_at(shop.ship, "after")
+        await app.start(waiting)
+        await app.start(shop.plainly, "8")
+        async with asyncio.timeout(20):
+            while len(shop.effects) < 2 or not seen or (crash and not app._dead()):
+                await asyncio.sleep(0.001)
+    assert seen.count("begins") == seen.count("ends") == 1  # the fixtures of these tests look for tasks and threads
+
+
+async def test_an_app_can_be_used_again(outlive_app):
+    app = outlive_app()
+    for _ in range(2):
+        async with app:
+            assert await app.run(shop.plainly, "7", id="same") == "parcel of 7" * 2
+    assert shop.effects == ["ship 7"] * 4
+
+
 async def test_a_run_that_kills_its_workers_is_quarantined(outlive_app):
     async with outlive_app() as app:
         for occurrence in range(1, 8):

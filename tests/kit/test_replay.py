@@ -65,6 +65,22 @@ async def test_a_failed_run_that_was_looked_at_does_not(outlive_app):
         assert await run.status() == "failed"
 
 
+async def test_a_run_that_was_looked_at_before_it_failed_was_not_seen(outlive_app):
+    with pytest.raises(AssertionError, match="the test did not look at it"):
+        async with outlive_app() as app:
+            run = await app.start(shop.failing, delay=60)
+            assert await run.status() == "scheduled"
+            await app.advance("1 minute")
+
+
+async def test_forks_are_handles_too(outlive_app):
+    async with outlive_app() as app:
+        run = await app.start(shop.order, "7")
+        await app.advance("3 days")
+        fork = await run.fork("sleep#1", {"charge#1": "nothing"})
+        assert await fork.result("3 days") == ["nothing", "parcel of 7"]
+
+
 async def test_a_paused_run_is_nothing_wrong(outlive_app):
     async with outlive_app() as app:
         run = await app.start(shop.order, "7")
