@@ -82,7 +82,7 @@ async def saga(run_id: str, how: str) -> None:
         await outlive.sleep(0.2)
     if how == "fails":
         raise LookupError("the last one is not to be had")
-    await outlive.sleep(1_000)
+    await outlive.sleep(60)
 
 
 @workflow
@@ -159,16 +159,19 @@ async def cancel(app: Outlive, world: SimWorld, run_id: str) -> None:
 
 async def mend(app: Outlive, world: SimWorld, run_id: str) -> None:
     """Retry a run that has failed, once what it failed by is mended."""
-    run = await insist(lambda: app.get(run_id))
+    run, tries = await insist(lambda: app.get(run_id)), 0
     while (status := await insist(run.status)) != Status.SUCCEEDED:
         if status == Status.FAILED:
-            if world.chance.random() < 0.3:
+            tries += 1
+            if tries == 3 or world.chance.random() < 0.3:
                 mended.add(run_id)
+            if tries > 12:
+                world.problem(f"{run_id} is retried in vain")
             try:
                 await insist(run.retry)
             except RunRefused:
                 world.log(f"{run_id} has been retried")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(world.chance.uniform(0, 0.6))
 
 
 async def rewind(app: Outlive, world: SimWorld, run_id: str) -> None:
