@@ -44,6 +44,7 @@ from tests.crash.scenario import (
     errand,
     family,
     is_rewound,
+    is_undone,
     listens,
     mends,
     order,
@@ -110,6 +111,7 @@ async def drive(url: str, lease_s: float, linger_s: float) -> None:
                 insist(lambda: retry_once(app)),
                 insist(lambda: rewind_once(app)),
                 insist(lambda: delete_once(app)),
+                insist(lambda: wait_failed(app, "undone")),
                 talk(app),
             )
             await asyncio.sleep(linger_s)
@@ -150,6 +152,7 @@ async def start_all(app: Outlive) -> None:
         start(app, relay, 1, id="relay"),
         start(app, mends, id="mends"),
         start(app, is_rewound, id="rewound"),
+        start(app, is_undone, id="undone"),
         start(app, talks, id="talks"),
         start(app, listens, id="listens"),
         *(start(app, errand, 20 + n, id=f"queued-{n}", queue="errands", key=f"{n % 2}") for n in range(4)),
@@ -178,7 +181,8 @@ async def wait_for(app: Outlive, run_id: str) -> None:
 
 async def list_ids(app: Outlive) -> list[str]:
     """List the runs; those that `family` starts are there when it has ended, and it is waited for before them."""
-    return ["family", *[info.id async for info in app.runs("-parent:* -id:doomed-*")], *await children_of(app)]
+    own = [info.id async for info in app.runs("-parent:* -id:doomed-* -id:undone")]  # that one fails, as it should
+    return ["family", *own, *await children_of(app)]
 
 
 async def children_of(app: Outlive) -> list[str]:
@@ -238,6 +242,13 @@ async def rewind_once(app: Outlive) -> None:
         await asyncio.sleep(PAUSE_S)
     if await run.status() == Status.PAUSED:  # who has rewound it died before it had asked for its end
         await run.resume()
+
+
+async def wait_failed(app: Outlive, run_id: str) -> None:
+    """Wait for the end of a run that fails as it should."""
+    run = await app.get(run_id)
+    while not (await run.status()).final:
+        await asyncio.sleep(PAUSE_S)
 
 
 async def delete_once(app: Outlive) -> None:

@@ -265,6 +265,17 @@ async def needs_mending() -> str:
 
 
 @workflow
+async def is_undone() -> None:
+    """Fails, and undoes what it did: by a transaction, which shows if it is repeated, and by a step."""
+    await book("to be undone", 11)
+    await outlive.on_rollback(book, "undone", -11)
+    await outlive.on_rollback(label, "given back")
+    async with outlive.shielded():
+        await label("within")
+    raise LookupError("it cannot be had")
+
+
+@workflow
 async def is_rewound() -> list[str]:
     first = await label("first")
     await outlive.sleep(0.05)
