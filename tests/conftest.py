@@ -11,6 +11,7 @@ import inspect
 import itertools
 import random
 import threading
+import weakref
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from outlive.clock import SystemClock
+from outlive.definitions import declared
 from outlive.store.interface import Store
 from tests.support.evidence import evidence, pytest_runtest_logreport, pytest_sessionfinish
 from tests.support.size import SOAK, pick
@@ -73,6 +75,24 @@ async def _run_alone(test: Coroutine[Any, Any, None]) -> None:
     await test
     left = asyncio.all_tasks() - {asyncio.current_task()}
     assert not left, f"tasks left behind: {left}"
+
+
+@pytest.fixture(autouse=True)
+def _own_workflows(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hide the workflows of other test modules that have the name of one of this module: an app would serve neither."""
+    module = getattr(request, "module", None)
+    hidden: list[tuple[str, int, Any]] = []
+    for name, places in declared.items():
+        others = [
+            (number, one) for number, one in list(places.items()) if one.spec.function.__module__ != module.__name__
+        ]
+        if module is not None and 0 < len(others) < len(places):
+            hidden += [(name, number, one) for number, one in others]
+            for number, _ in others:
+                del places[number]
+    yield
+    for name, number, one in hidden:
+        declared.setdefault(name, weakref.WeakValueDictionary())[number] = one
 
 
 _seeds = itertools.count(7)  # two stores with the same chance would take each other for themselves
