@@ -367,6 +367,29 @@ with sync.Outlive({url!r}) as app:
     assert done.stdout.strip() in ("running", "suspended")
 
 
+def test_nobody_waits_for_a_loop_that_has_ended(url: str) -> None:
+    program = f"""
+from outlive import UsageError, step, sync, workflow
+@step
+async def interrupt():
+    raise KeyboardInterrupt  # which ends an event loop, wherever it is raised
+@workflow
+async def interrupts():
+    await interrupt()
+app = sync.Outlive({url!r}).open()
+for use in (lambda: app.run(interrupts), lambda: app.get("some")):
+    try:
+        use()
+    except UsageError as error:
+        print(error)
+"""
+    done = _run(program)
+    assert done.returncode == 0
+    first, second = done.stdout.splitlines()
+    assert "was closed" in first
+    assert "not open" in second
+
+
 def _run(program: str) -> subprocess.CompletedProcess[str]:
     began = time.monotonic()
     done = subprocess.run(

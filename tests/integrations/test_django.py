@@ -119,7 +119,17 @@ assert Order.objects.get().cents == 6
 
 
 def test_commands(url: str, tmp_path: Path) -> None:
-    _run(url, tmp_path, "start(fulfil, '1', 5, id='one')")
+    _run(
+        url,
+        tmp_path,
+        """
+start(fulfil, '1', 5, id='one')
+try:
+    call_command("outlive", "runs", "show", "one")
+except SystemExit as ended:
+    assert ended.code == 0
+""",
+    )
     assert '"one"' in _run(url, tmp_path, "", "outlive", "runs", "ls", "--json")
     assert "no run 'none'" in _run(url, tmp_path, "", "outlive", "runs", "show", "none", code=3)
     assert "up to date" in _run(url, tmp_path, "", "outlive_migrate")

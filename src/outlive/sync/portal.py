@@ -134,8 +134,9 @@ class Call(Generic[T]):
         except BaseException:
             post(loop, self._cancel)
             raise
-        if self._task is None:
-            self._work.close()
+        if self._task is None or not self._task.done():
+            if self._task is None:
+                self._work.close()
             raise UsageError(_MEANWHILE)
         try:
             return self._task.result()

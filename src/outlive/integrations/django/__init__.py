@@ -39,7 +39,7 @@ def start(workflow: Any, *args: Any, **options: Any) -> sync.Run:
     connection = connections[using]
     connection.validate_no_broken_transaction()
     run = app.start(workflow, *args, tx=connection.connection, **options)
-    transaction.on_commit(app._hint, using=using)
+    transaction.on_commit(app._hint, using=using, robust=True)  # it is committed, whether they hear of it or not
     return run
 
 
