@@ -12,7 +12,7 @@ from outlive.errors import StoreError
 from outlive.testing import Simulation, SimWorld
 
 ITEMS = 4
-DEADLINE_S = 3.0
+DEADLINE_S, NAP_S = 3.0, 120.0
 world_of_test: SimWorld | None = None
 begun: set[tuple[Any, ...]] = set()
 mended: set[str] = set()  # runs whose trouble is over
@@ -62,6 +62,7 @@ async def try_it(run_id: str) -> str:
 @step
 async def fails_to_undo(item: int) -> None:
     body_begins()
+    await asyncio.sleep(0.3)  # long enough to be cancelled, if it could be
     raise ConnectionError(f"nobody answers for {item}")
 
 
@@ -82,7 +83,7 @@ async def saga(run_id: str, how: str) -> None:
         await outlive.sleep(0.2)
     if how == "fails":
         raise LookupError("the last one is not to be had")
-    await outlive.sleep(60)
+    await outlive.sleep(NAP_S)
 
 
 @workflow
@@ -196,6 +197,8 @@ def check(world: SimWorld, simulation: Simulation) -> None:
     wanted |= {f"{kind}{number}": "succeeded" for kind in "mw" for number in range(2)}
     assert ends == wanted, ends
     assert "DeadlineExceeded" in (runs["late"].error or ""), runs["late"].error
+    late = runs["late"]
+    assert (late.finished_at or 0.0) - late.created_at < NAP_S - 20, "the deadline came when the run woke by itself"
     for run_id in ("fails", "cancelled", "late"):
         _check_saga(world, run_id, simulation)
     booked = world.sql("select item, cents from bookings where run = 'pairs' order by item")

@@ -137,7 +137,7 @@ def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch, evide
     BUGS[bug](monkeypatch)
     for seed in range(BUG_SEEDS):
         try:
-            play(seed, limit_s=90.0, most_faults=12)
+            play(seed, limit_s=200.0, most_faults=12)
         except SimulationFailed:
             evidence("bugs planted into the simulator", "sqlite", found=f"{bug} (seed {seed})")
             return
