@@ -131,12 +131,14 @@ class Database:
 SHARED = ("sqlite", "sqlite-apsw", "postgres")
 
 
-def _databases(kind: str, folder: Path) -> Iterator[Database]:
+def _databases(request: pytest.FixtureRequest, folder: Path) -> Iterator[Database]:
+    kind: str = request.param
     if kind == "postgres":
         from tests.support.postgres import shared_server  # fails where there is no server: never skipped
 
         server = shared_server()
-        url = server.fresh_database()
+        is_bare = getattr(request.module, "UNMIGRATED", False)
+        url = server.fresh_database() if is_bare else server.migrated_database()
         yield Database(kind, url)
         server.drop_database(url)
         return
@@ -151,10 +153,10 @@ def _databases(kind: str, folder: Path) -> Iterator[Database]:
 @pytest.fixture(params=["sqlite-memory", *SHARED])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """An empty database of each kind."""
-    yield from _databases(request.param, tmp_path)
+    yield from _databases(request, tmp_path)
 
 
 @pytest.fixture(params=SHARED)
 def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """An empty database of each kind that several stores may open at a time."""
-    yield from _databases(request.param, tmp_path)
+    yield from _databases(request, tmp_path)

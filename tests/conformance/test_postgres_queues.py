@@ -19,7 +19,7 @@ CLAIM = "select run_row from outlive.claim_line($1, 1, array['ship'], null, $2, 
 
 @pytest.fixture
 def database():
-    url = shared_server().fresh_database()
+    url = shared_server().migrated_database()
     yield Database("postgres", url)
     shared_server().drop_database(url)
 

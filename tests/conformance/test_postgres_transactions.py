@@ -28,7 +28,7 @@ from tests.support.postgres import shared_server
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    url = shared_server().fresh_database()
+    url = shared_server().migrated_database()
     yield url
     shared_server().drop_database(url)
 

@@ -114,3 +114,14 @@ def list_cases(action: str, *, passages: bool) -> list[Case]:
             more = {**PASSAGES, **(PASSAGES_FULL if SOAK else {})}.get(site, ()) if passages else ()
             cases += [Case(store, PointFault(point, action, passage)) for passage in (1, *more)]
     return cases
+
+
+def share(cases: list[Case]) -> list[Case]:
+    """Give all cases at full size; else those of each point on one of its stores, by turns."""
+    if SOAK:
+        return cases
+    stores: dict[str, list[str]] = {}
+    for case in cases:
+        stores.setdefault(case.fault.point, []).append(case.store)
+    chosen = {point: found[turn % len(found)] for turn, (point, found) in enumerate(sorted(stores.items()))}
+    return [case for case in cases if chosen[case.fault.point] == case.store]

@@ -14,7 +14,7 @@ import pytest
 
 from tests.crash.children import Child
 from tests.crash.conftest import LEASE_S, make_url
-from tests.crash.points import COVERED, STORES, Case
+from tests.crash.points import COVERED, STORES, Case, share
 from tests.crash.records import Moment, Place, Record, check_ledger, read_ledger, read_record, read_settled
 from tests.support.evidence import Evidence
 from tests.support.faults import PointFault
@@ -23,13 +23,15 @@ Undisturbed = Callable[[str], tuple[Record, Counter[Place]]]
 
 PASSAGES = {"commit": (1, 3, 9), "transaction": (1, 3), "session": (1, 2)}
 
-CASES = [
-    Case(store, PointFault(f"{site}.{edge}", action, passage))
-    for store in STORES
-    for site in sorted(COVERED)
-    for edge, action in (("before", "refuse"), ("after", "lose_reply"))
-    for passage in PASSAGES.get(site, (1,))
-]
+CASES = share(
+    [
+        Case(store, PointFault(f"{site}.{edge}", action, passage))
+        for store in STORES
+        for site in sorted(COVERED)
+        for edge, action in (("before", "refuse"), ("after", "lose_reply"))
+        for passage in PASSAGES.get(site, (1,))
+    ]
+)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

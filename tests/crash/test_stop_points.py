@@ -17,7 +17,7 @@ import pytest
 
 from tests.crash.children import Child
 from tests.crash.conftest import make_url
-from tests.crash.points import STORES, Case, list_cases
+from tests.crash.points import STORES, Case, list_cases, share
 from tests.crash.records import Moment, Place, Record, check_ledger, read_ledger, read_record, read_settled
 from tests.support.evidence import Evidence
 from tests.support.faults import PointFault
@@ -28,7 +28,7 @@ Undisturbed = Callable[[str], tuple[Record, Counter[Place]]]
 
 
 # Several processes use SQLite through apsw here, for which SQLAlchemy has no dialect.
-CASES = [case for case in list_cases("stop", passages=False) if (case.store, case.site) != ("sqlite", "session")]
+CASES = share([case for case in list_cases("stop", passages=False) if (case.store, case.site) != ("sqlite", "session")])
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

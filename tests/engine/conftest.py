@@ -13,5 +13,5 @@ from tests.support.postgres import shared_server
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of each kind."""
     if request.param == "postgres":
-        return shared_server().fresh_database()
+        return shared_server().migrated_database()
     return f"sqlite:///{tmp_path / 'test.db'}"

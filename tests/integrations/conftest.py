@@ -17,7 +17,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield f"sqlite:///{tmp_path / 'shop.db'}"
         return
     server = shared_server()
-    fresh = server.fresh_database()
+    fresh = server.migrated_database()
     yield fresh
     server.drop_database(fresh)
 

@@ -66,6 +66,7 @@ class Twin:
         self.store, self.shift = store, shift
         self.queue = f"q{next(_numbers)}"
         self.model = LineModel()
+        self.rates: dict[str, Any] | None = None
         self.now = 1_000_000.0
         self.fences: list[Any] = []
         self.claims: dict[int, int] = {}
@@ -172,6 +173,10 @@ class Twin:
         self.now += time_s
 
     async def do_limit(self, limits: dict[str, Any]) -> None:
+        """Change limits; rates stay as they were at the beginning: one that is set later looks back to then only."""
+        if self.rates is None:
+            self.rates = {name: limits[name] for name in ("rate", "rate_per_key") if name in limits}
+        limits = {name: value for name, value in limits.items() if name not in ("rate", "rate_per_key")} | self.rates
         await self.store.put_queue(self.queue, declared=json.dumps(check_limits(limits)))
         self.model.limits = decode_limits(json.dumps(check_limits(limits)))
 
@@ -222,7 +227,7 @@ async def in_postgres(url: str) -> AsyncIterator[tuple[Any, Any]]:
 
 @pytest.fixture(scope="module")
 def url() -> Any:
-    fresh = shared_server().fresh_database()
+    fresh = shared_server().migrated_database()
     yield fresh
     shared_server().drop_database(fresh)
 
