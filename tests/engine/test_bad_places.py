@@ -227,6 +227,8 @@ async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 
 async def test_an_empty_database_is_refused_without_migrate(url: str) -> None:
+    if url.startswith("postgresql"):
+        url = shared_server().fresh_database()  # the other one has its schema already
     with pytest.raises(outlive.SchemaMismatch, match="outlive db migrate"):
         async with Outlive(url, migrate=False):
             pass
