@@ -97,8 +97,14 @@ def list_cases() -> list[tuple[Case, str]]:
     ]
 
 
-def test_every_site_is_on_the_wire() -> None:
-    assert set(SENT) == COVERED
+# Sites whose statements are functions or several in one transaction: their replies are lost in test_lost_replies only.
+NOT_ON_THE_WIRE = frozenset(
+    "claim_line delete_runs delete_schedule fork pin prune put_queue reopen settle start_alone write_schedules".split()
+)
+
+
+def test_every_site_is_on_the_wire_or_named() -> None:
+    assert set(SENT) | NOT_ON_THE_WIRE == COVERED
 
 
 @pytest.mark.parametrize(("case", "name"), list_cases(), ids=lambda value: str(value).replace(".after", ""))
