@@ -11,15 +11,25 @@ from tests.integrations.servers import Servers
 from tests.support.postgres import shared_server
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'shop.db'}"
+def _urls(kind: str, folder: Path, *, migrated: bool) -> Iterator[str]:
+    if kind == "sqlite":
+        yield f"sqlite:///{folder / 'shop.db'}"
         return
     server = shared_server()
-    fresh = server.migrated_database()
+    fresh = server.migrated_database() if migrated else server.fresh_database()
     yield fresh
     server.drop_database(fresh)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    yield from _urls(request.param, tmp_path, migrated=True)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def bare_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without a schema."""
+    yield from _urls(request.param, tmp_path, migrated=False)
 
 
 @pytest.fixture

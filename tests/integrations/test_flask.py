@@ -100,8 +100,8 @@ def test_commands(web: Flask) -> None:
     assert run(args=["outlive", "worker", "--help"]).exit_code == 0
 
 
-def test_web_processes_make_no_tables(url: str) -> None:
-    web = _make(url)
+def test_web_processes_make_no_tables(bare_url: str) -> None:
+    web = _make(bare_url)
     with web.app_context(), pytest.raises(Exception, match="db migrate"):
         current_outlive.name  # noqa: B018
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import outlive
@@ -156,12 +156,12 @@ async def relay(run_id: str, number: int = 0) -> int:
 KINDS = (sequential, branched, family, sleeper, bulky, relay)
 
 
-async def drive(app: Outlive, world: SimWorld) -> None:
+async def drive(app: Outlive, world: SimWorld, kinds: Sequence[Any] = KINDS) -> None:
     for number in range(RUNS):
         run_id = f"r{number}"
         while True:
             try:
-                await app.start(KINDS[number % len(KINDS)], run_id, id=run_id)
+                await app.start(kinds[number % len(kinds)], run_id, id=run_id)
             except StoreError:
                 await asyncio.sleep(0.2)
             else:

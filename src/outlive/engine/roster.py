@@ -111,8 +111,9 @@ class Roster:
         except Exception as error:
             body, ending = _fail(error), False
         execution = self.executions[claimed.row] = Execution(engine, claimed, spec, entries, body)
-        self._suspects += claimed.alone
-        self.hushed = False
+        if claimed.alone:
+            self._suspects += 1
+            self.hushed = False  # from now on its presence keeps the others from beginning
         if ending:
             engine.main.call_soon(self._leave_line, execution)  # after it has heard its requests
         elif refused is not None:  # code that reads it may be deployed yet; or it is to be cancelled unentered

@@ -158,10 +158,10 @@ class SimTransaction:
         return self.tx.raw
 
     async def call(self, name: str, run: Callable[[], Awaitable[Any]]) -> None:
-        """Begin or commit: if that fails, the connection is gone and the transaction with it."""
+        """Begin or commit: if that fails or nobody waits for it, the connection is gone, the transaction with it."""
         try:
             await self._store.call(name, run, self)
-        except StoreUnavailable:
+        except (StoreUnavailable, asyncio.CancelledError):
             await self.rollback()
             raise
 
