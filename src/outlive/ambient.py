@@ -17,11 +17,10 @@ from typing import Any, Literal, TypeVar, cast
 
 from outlive.clock import Duration, to_datetime, to_instant
 from outlive.clock import seconds as to_seconds
-from outlive.definitions import current_execution, spec_of
+from outlive.definitions import current_execution, in_workflow, spec_of
 from outlive.engine.bodies import current_step, describe
 from outlive.engine.engine import Engine
-from outlive.engine.execution import Execution
-from outlive.engine.invoke import compensate, start_child, wait_durable
+from outlive.engine.invoke import answer, compensate, start_child, wait_durable
 from outlive.errors import UsageError
 from outlive.ids import check_id
 from outlive.model.definition import StepInfo, StepSpec, WorkflowInfo
@@ -33,13 +32,6 @@ __all__ += ["gather", "group", "map", "race"]  # branches
 __all__ += ["on_rollback", "shielded"]  # stopping
 
 T = TypeVar("T")
-
-
-def _in_workflow(name: str) -> Execution:
-    execution = current_execution()
-    if execution is None:
-        raise UsageError(f"outlive.{name} is for workflow bodies; here no run is executing")
-    return execution
 
 
 async def sleep(
@@ -68,19 +60,19 @@ def now() -> datetime:
     if execution is None:
         return datetime.now(UTC)
     clock = execution.engine.clock
-    return execution.answer("now", lambda: to_datetime(max(clock.now(), execution.loop.time())), datetime)  # type: ignore[no-any-return]
+    return answer(execution, "now", lambda: to_datetime(max(clock.now(), execution.loop.time())), datetime)  # type: ignore[no-any-return]
 
 
 def random() -> float:
     """Give a random number in [0, 1); recorded, so replay sees the same."""
     execution = current_execution()
-    return _random.random() if execution is None else execution.answer("random", execution.engine.chance.random, float)
+    return _random.random() if execution is None else answer(execution, "random", execution.engine.chance.random, float)
 
 
 def uuid() -> _uuid.UUID:
     """Give a random UUID; recorded, so replay sees the same."""
     execution = current_execution()
-    return _uuid.uuid4() if execution is None else execution.answer("uuid", execution.engine.ids.uuid, _uuid.UUID)
+    return _uuid.uuid4() if execution is None else answer(execution, "uuid", execution.engine.ids.uuid, _uuid.UUID)
 
 
 def info() -> StepInfo | WorkflowInfo:
@@ -96,7 +88,7 @@ def info() -> StepInfo | WorkflowInfo:
 
 async def gather(*aws: Awaitable[Any], return_exceptions: bool = False) -> list[Any]:
     """Wait for all. The first error cancels the others, awaits their end and is raised."""
-    _in_workflow("gather")
+    in_workflow("gather")
     tasks = [asyncio.ensure_future(aw) for aw in aws]
     try:
         return await asyncio.gather(*tasks, return_exceptions=return_exceptions)
@@ -107,7 +99,7 @@ async def gather(*aws: Awaitable[Any], return_exceptions: bool = False) -> list[
 
 async def race(*aws: Awaitable[Any]) -> tuple[int, Any]:
     """Wait for the first to end and give its index and value; the others are cancelled and awaited."""
-    _in_workflow("race")
+    in_workflow("race")
     if not aws:
         raise UsageError("outlive.race takes at least one awaitable")
     tasks = [asyncio.ensure_future(aw) for aw in aws]
@@ -127,7 +119,7 @@ async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:
 
 async def durable() -> None:
     """Wait until everything recorded so far is on disk: before this body's code talks to the outside by other means."""
-    await wait_durable(_in_workflow("durable"))
+    await wait_durable(in_workflow("durable"))
 
 
 @asynccontextmanager
@@ -137,7 +129,7 @@ async def shielded() -> AsyncIterator[None]:
     *Again*: replay holds it back as well. The block holds back what comes for the whole run, in whichever branch it
     is open; timeouts of the body's own still count.
     """
-    cancellation = _in_workflow("shielded").cancellation
+    cancellation = in_workflow("shielded").cancellation
     cancellation.shields += 1
     try:
         yield
@@ -152,7 +144,7 @@ async def on_rollback(step: Any, /, *args: Any, **kwargs: Any) -> None:
     durable calls, each recorded once, and nothing cancels them. One that fails is
     noted with the run's error and stops none of the others.
     """
-    execution, spec = _in_workflow("on_rollback"), getattr(step, "spec", None)
+    execution, spec = in_workflow("on_rollback"), getattr(step, "spec", None)
     if not isinstance(spec, StepSpec):
         raise UsageError(f"outlive.on_rollback takes a step or transaction and its arguments, not {step!r}")
     compensate(execution, spec, args, kwargs)
@@ -160,13 +152,13 @@ async def on_rollback(step: Any, /, *args: Any, **kwargs: Any) -> None:
 
 def group() -> asyncio.TaskGroup:
     """Open a group of branches: `async with outlive.group() as g: g.create_task(…)`."""
-    _in_workflow("group")
+    in_workflow("group")
     return asyncio.TaskGroup()
 
 
 async def map(function: Callable[[T], Awaitable[Any]], items: Iterable[T], limit: int | None = None) -> list[Any]:
     """Call a function for every item, at most `limit` at a time; results in the order of the items."""
-    _in_workflow("map")
+    in_workflow("map")
     if limit is None:
         return await gather(*(function(item) for item in items))
     if limit < 1:
@@ -197,7 +189,7 @@ async def start(
     *Again*: replay gives a handle of the same child. `parent_close` says what
     becomes of it when this run ends first.
     """
-    execution = _in_workflow("start")
+    execution = in_workflow("start")
     spec = spec_of(workflow)
     if parent_close not in ("cancel", "abandon"):
         raise UsageError(f"parent_close=… is 'cancel' or 'abandon', not {parent_close!r}")

@@ -40,6 +40,14 @@ def current_execution() -> Execution | None:
     return loop.execution if type(loop) is RunLoop else None  # type: ignore[return-value]
 
 
+def in_workflow(name: str) -> Execution:
+    """Give the run whose body calls `outlive.<name>` here; UsageError outside of one."""
+    execution = current_execution()
+    if execution is None:
+        raise UsageError(f"outlive.{name} is for workflow bodies; here no run is executing")
+    return execution
+
+
 class Definition(Generic[P, R]):
     """A decorated function; `spec` says how it executes."""
 

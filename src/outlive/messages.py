@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 from outlive.clock import Duration, seconds
 from outlive.codec.failure import rebuild_error, record_error
 from outlive.codec.payload import CallShape, Codec, codec_for, decode_arguments, digest, encode
-from outlive.definitions import current_execution
+from outlive.definitions import in_workflow
 from outlive.engine.engine import Engine
-from outlive.engine.execution import Execution
+from outlive.engine.invoke import record, wait_for
+from outlive.engine.roles import LiveRun
 from outlive.engine.runloop import RunTask
 from outlive.engine.waits import ExpireCall, PromiseCall, ReceiveCall, SendCall, ServeCall, call_topic
 from outlive.errors import (
@@ -56,13 +57,6 @@ _NOTHING: Any = object()
 T = TypeVar("T")
 
 
-def _in_workflow(name: str) -> Execution:
-    execution = current_execution()
-    if execution is None:
-        raise UsageError(f"outlive.{name} is for workflow bodies; here no run is executing")
-    return execution
-
-
 # -- in workflow bodies ---------------------------------------------------------
 async def receive(topic: str, timeout: Duration | None = None, *, default: Any = _NOTHING, as_type: Any = Any) -> Any:
     """Wait durably for the next message of a topic and give its value.
@@ -72,15 +66,15 @@ async def receive(topic: str, timeout: Duration | None = None, *, default: Any =
     *Durable*: the receipt and the message's value as one entry. *Again*: replay gives the same message;
     a message whose receipt was not on disk when the process died is received again. `as_type` says how to decode it.
     """
-    run = _in_workflow("receive")
+    run = in_workflow("receive")
     check_name(topic)
     call = ReceiveCall(run, run.loop.branch().key(f"receive:{topic}"), topic, as_type)
     if timeout is None:
-        return await run.wait_for(call)
+        return await wait_for(run, call)
     limit = asyncio.timeout(check_wait(timeout, "timeout=…"))
     try:
         async with limit:
-            return await run.wait_for(call)
+            return await wait_for(run, call)
     except TimeoutError:
         if default is _NOTHING or not limit.expired():
             raise
@@ -92,11 +86,11 @@ async def send(run: Any, topic: str, value: Any) -> None:
 
     *Durable*: exactly once, whatever dies meanwhile. *Raises* RunNotFound, RunEnded.
     """
-    execution = _in_workflow("send")
+    execution = in_workflow("send")
     to = check_id(getattr(run, "id", run))
     text = encode(execution.engine.codec, value, where=f"message {check_name(topic)!r}")
     key = execution.loop.branch().key(f"send:{topic}")
-    await execution.wait_for(SendCall(execution, key, topic, digest(f"{to}\n{text}"), to, text))
+    await wait_for(execution, SendCall(execution, key, topic, digest(f"{to}\n{text}"), to, text))
 
 
 async def publish(name: str, value: Any) -> None:
@@ -116,10 +110,10 @@ async def emit(name: str, value: Any) -> None:
 
 
 def _show(kind: str, side: type[NewValue | NewItem], name: str, value: Any) -> None:
-    run = _in_workflow(kind)
+    run = in_workflow(kind)
     codec = run.engine.codec
     text = encode(codec, value, where=f"{kind} {check_name(name)!r}")
-    run.record(kind, name, digest(text), lambda key: ("null", (side(run.row, key, name, text, codec.id),)))
+    record(run, kind, name, digest(text), lambda key: ("null", (side(run.row, key, name, text, codec.id),)))
 
 
 async def promise(expires: Duration | None = None, *, as_type: Any = Any) -> Promise:
@@ -128,7 +122,7 @@ async def promise(expires: Duration | None = None, *, as_type: Any = Any) -> Pro
     Await it for the value. *Durable*: the token, before the next effect of this run. After `expires` it can be
     settled no more, and awaiting it raises PromiseExpired.
     """
-    run = _in_workflow("promise")
+    run = in_workflow("promise")
     expires_at = run.loop.time() + check_wait(expires, "expires=…") if expires is not None else None
 
     def make(key: str) -> tuple[str, tuple[NewPromise, ...]]:
@@ -136,7 +130,7 @@ async def promise(expires: Duration | None = None, *, as_type: Any = Any) -> Pro
         recorded = json.dumps({"key": key, "token": token, "expires_at": expires_at})
         return recorded, (NewPromise(run.row, key, token, expires_at),)
 
-    facts = json.loads(run.record("promise", "promise", None, make))
+    facts = json.loads(record(run, "promise", "promise", None, make))
     return Promise(facts["key"], facts["token"], facts["expires_at"], as_type)
 
 
@@ -153,17 +147,17 @@ class Promise:
         return self._outcome().__await__()
 
     async def _outcome(self) -> Any:
-        run = _in_workflow("promise")
+        run = in_workflow("promise")
         limit = asyncio.timeout_at(self.expires_at)
         try:
             async with limit:
-                return await run.wait_for(self._call(run, PromiseCall))
+                return await wait_for(run, self._call(run, PromiseCall))
         except TimeoutError:
             if not limit.expired():
                 raise
-        return await run.wait_for(self._call(run, ExpireCall))
+        return await wait_for(run, self._call(run, ExpireCall))
 
-    def _call(self, run: Execution, kind: type[PromiseCall]) -> PromiseCall:
+    def _call(self, run: LiveRun, kind: type[PromiseCall]) -> PromiseCall:
         return kind(run, run.loop.branch().key(kind.kind), self.key, self.token, self.as_type)
 
 
@@ -175,7 +169,7 @@ def on_call(name: str, function: Callable[..., Any], validate: Callable[..., Any
     function of the same arguments that changes nothing.
     *Durable*: an accepted call and its answer as an entry each; the answer is given once, whatever dies meanwhile.
     """
-    run = _in_workflow("on_call")
+    run = in_workflow("on_call")
     check_name(name)
     task = asyncio.get_running_loop().create_task(_serve(run, name, CallShape(function), function, validate))
     assert isinstance(task, RunTask)
@@ -183,7 +177,7 @@ def on_call(name: str, function: Callable[..., Any], validate: Callable[..., Any
 
 
 async def _serve(
-    run: Execution, name: str, shape: CallShape, function: Callable[..., Any], validate: Callable[..., Any] | None
+    run: LiveRun, name: str, shape: CallShape, function: Callable[..., Any], validate: Callable[..., Any] | None
 ) -> None:
     def read(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return decode_arguments(run.codec, shape, text, where=f"arguments of call {name}")
@@ -194,7 +188,7 @@ async def _serve(
             validate(*args, **kwargs)
 
     while True:
-        text = await run.wait_for(ServeCall(run, run.loop.branch().key(f"call:{name}"), name, accept))
+        text = await wait_for(run, ServeCall(run, run.loop.branch().key(f"call:{name}"), name, accept))
         token = run.codec.decode(text, where=f"call {name}")["token"]
         args, kwargs = read(text)
         asyncio.get_running_loop().create_task(
@@ -202,7 +196,7 @@ async def _serve(
         )
 
 
-async def _answer(run: Execution, name: str, token: str, shape: CallShape, function: Callable[[], Any]) -> None:
+async def _answer(run: LiveRun, name: str, token: str, shape: CallShape, function: Callable[[], Any]) -> None:
     text = error = None
     try:
         value = function()
@@ -216,7 +210,7 @@ async def _answer(run: Execution, name: str, token: str, shape: CallShape, funct
         outcome: Any = "ok" if error is None else "error"
         return "null", (Settlement(run.row, key, token, outcome, text, error, run.engine.codec.id),)
 
-    run.record("answer", name, None, make)
+    record(run, "answer", name, None, make)
 
 
 # -- in programs ----------------------------------------------------------------

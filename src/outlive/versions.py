@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from outlive.definitions import current_execution
+from outlive.definitions import in_workflow
 from outlive.engine.continuing import continue_as_new as go_on_as_new
-from outlive.engine.execution import Execution
+from outlive.engine.invoke import patched as is_patched
 from outlive.errors import RunNotFound, UsageError
 from outlive.ids import check_id
 from outlive.model.frozen import FrozenJournal
@@ -112,13 +112,6 @@ def _freeze(row: RunRow, entries: Sequence[EntryRow]) -> FrozenJournal:
     )
 
 
-def _in_workflow(name: str) -> Execution:
-    execution = current_execution()
-    if execution is None:
-        raise UsageError(f"outlive.{name} is for workflow bodies; here no run is executing")
-    return execution
-
-
 def patched(name: str, /) -> bool:
     """Say whether this run takes the new path: `if outlive.patched("fee"): … else: …`. A plain call.
 
@@ -131,7 +124,7 @@ def patched(name: str, /) -> bool:
     before the change (`app.versions()`), delete the old path and the call;
     answers that the code no longer asks for are no divergence.
     """
-    return _in_workflow("patched").patched(check_name(name))
+    return is_patched(in_workflow("patched"), check_name(name))
 
 
 async def continue_as_new(*args: Any, kwargs: Mapping[str, Any] | None = None) -> NoReturn:
@@ -144,4 +137,4 @@ async def continue_as_new(*args: Any, kwargs: Mapping[str, Any] | None = None) -
     *Again*: a crash before that is on disk replays up to this call; after it nothing of the old journal is read.
     *Raises* UsageError in a branch, EncodeFailed for arguments that cannot be stored.
     """
-    await go_on_as_new(_in_workflow("continue_as_new"), args, check_mapping(kwargs, "kwargs=…"))
+    await go_on_as_new(in_workflow("continue_as_new"), args, check_mapping(kwargs, "kwargs=…"))

@@ -97,7 +97,7 @@ def _innocent_quarantined(patch: pytest.MonkeyPatch) -> None:
 
 
 def _attempts_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(execution.Execution, "_compare", lambda *_: None)
+    patch.setattr(execution.Execution, "compare", lambda *_: None)
     patch.setattr(journal.Journal, "take", lambda self, key: None)
     patch.setattr(journal.Journal, "next_of", lambda self, waiting: None)
     patch.setattr(journal.Journal, "stuck", lambda self, waiting: None)

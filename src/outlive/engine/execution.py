@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import heapq
 import json
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NoReturn
 
 from outlive.engine.calls import CANCELLED, Call, StepCall
 from outlive.engine.cancellation import Cancellation, Stop
@@ -33,10 +32,10 @@ from outlive.engine.mailbox import Mailbox
 from outlive.engine.recorder import Recorder, microseconds
 from outlive.engine.roles import Host
 from outlive.engine.runloop import Branch, RunLoop, RunTimer, Unwound
+from outlive.engine.timers import Timers
 from outlive.errors import JournalMismatch
 from outlive.model.control import ROLLBACK_SCOPE
 from outlive.model.definition import WorkflowSpec
-from outlive.model.mail import SideRow
 from outlive.model.reads import Claimed, EntryRow
 from outlive.model.status import Status
 from outlive.model.writes import EntryWrite, Finish, Outcome, Release
@@ -96,8 +95,7 @@ class Execution:
         self._in_flight = 0
         self._committing: Call | None = None  # a transaction's outcome is being committed: nothing else is delivered
         self._after_turn: list[Callable[[], None]] = []
-        self._timers: list[tuple[float, int, RunTimer]] = []  # a heap; dropped ones stay until they come up
-        self._timers_made = 0
+        self._timers = Timers()
         self._armed: asyncio.TimerHandle | None = None
         self._doom: JournalMismatch | None = None
         self._pumping = False
@@ -109,41 +107,6 @@ class Execution:
         self.engine.main.call_soon(self._pump)
 
     # -- what the workflow's body asks ----------------------------------------
-    def answer(self, kind: str, make: Callable[[], Any], hint: Any) -> Any:
-        """Journal a value that is made at once: `now`, `random`, `uuid`, `patched`."""
-        text = self.record(kind, kind, None, lambda _: (self.codec.encode(make(), where=kind, hint=hint), ()))
-        return self.codec.decode(text, hint, where=f"recorded {kind}")
-
-    def record(
-        self, kind: str, name: str, digest: str | None, make: Callable[[str], tuple[str, tuple[SideRow, ...]]]
-    ) -> str:
-        """Journal what `make` gives at once for its key, a text and side rows; give the text, or what was recorded."""
-        self.check_alive()
-        key = self.loop.branch().key(kind if name == kind else f"{kind}:{name}")
-        misplaced = self.journal.misplaced(key, kind)
-        if misplaced is not None:
-            self._diverge(misplaced)
-        entry = self.journal.take(key)
-        if entry is not None:
-            self._compare(entry, kind, name, digest)
-            return entry.value or "null"
-        text, sides = make(key)
-        at = self.loop.time()
-        self.recorder.append_at_once(key, kind, name, text, at, at, digest=digest, sides=sides)
-        return text
-
-    def patched(self, name: str) -> bool:
-        """Say whether this run takes the new path here: it does unless it has been past this point; recorded."""
-        self.check_alive()
-        key = self.loop.branch().key(f"patch:{name}")
-        recorded = self.journal.patches.get(key)
-        if recorded is not None:
-            return bool(self.codec.decode(recorded.value or "null", bool, where=f"recorded patch {name}"))
-        is_new = not self.journal.goes_on()
-        at = self.loop.time()
-        self.recorder.append_at_once(key, "patch", name, self.codec.encode(is_new, where="patch"), at, at)
-        return is_new
-
     def call_in_thread(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> asyncio.Future[Any]:
         """Serve `asyncio.to_thread`, for the run loop."""
         return call_in_thread(self, target, args, kwargs)
@@ -153,18 +116,11 @@ class Execution:
         if self.closed or self.loop.unwinding:
             raise Unwound
 
-    async def wait_for(self, call: Call) -> Any:
-        """Ask a call and give its outcome to the branch."""
-        if self.loop.unwinding:
-            await self.loop.create_future()
-        self.ask(call)
-        return await call
-
     def ask(self, call: Call) -> None:
         """Let a branch wait for a call: the journal answers it, or it begins after what was recorded before it."""
         started = self.journal.ask(call.key)
         if started is not None:
-            self._compare(started, call.kind, call.name, call.digest)
+            self.compare(started, call.kind, call.name, call.digest)
         self._waiting[call.key] = call
         self._unbegun.append((self.recorder.appended if call.has_effect else 0, call))
 
@@ -175,23 +131,14 @@ class Execution:
     # -- timers, for the run loop -------------------------------------------
     def add_timer(self, timer: RunTimer) -> None:
         self._waiting[timer.key] = timer
-        self._timers_made += 1
-        heapq.heappush(self._timers, (timer.when(), self._timers_made, timer))
+        self._timers.add(timer)
 
     def drop_timer(self, timer: RunTimer) -> None:
         self._waiting.pop(timer.key, None)
 
-    def _next_timer(self) -> RunTimer | None:
-        while self._timers:
-            timer = self._timers[0][2]
-            if self._waiting.get(timer.key) is timer:
-                return timer
-            heapq.heappop(self._timers)
-        return None
-
     def _next_due(self) -> float | None:
         """Give when something is to be delivered that only time brings."""
-        timer, stop_at = self._next_timer(), self.cancellation.due_at()
+        timer, stop_at = self._timers.first(self._waiting), self.cancellation.due_at()
         if timer is None:
             return stop_at
         return timer.when() if stop_at is None else min(timer.when(), stop_at)
@@ -239,7 +186,7 @@ class Execution:
                 return True
             stuck = self.journal.stuck(list(self._waiting))
             if stuck is not None:
-                self._diverge(stuck)
+                self.diverge(stuck)
         if self._committing is not None:
             return False
         while self._inbox and self._committing is None:
@@ -250,7 +197,7 @@ class Execution:
             if stop is not None:
                 self._stop(stop)
                 return True
-        timer = self._next_timer() if self._timers else None
+        timer = self._timers.first(self._waiting) if self._timers else None
         if timer is not None and timer.when() <= self.engine.clock.now():
             self._fire(timer)
             return True
@@ -265,12 +212,12 @@ class Execution:
             return
         waiting = self._waiting.pop(entry.key)
         if isinstance(waiting, RunTimer):
-            self._compare(entry, "timer", waiting.name, None)
+            self.compare(entry, "timer", waiting.name, None)
             waiting.fire()
         else:
-            self._compare(entry, waiting.kind, waiting.name, waiting.digest)
+            self.compare(entry, waiting.kind, waiting.name, waiting.digest)
             if entry.error == CANCELLED and not waiting.cancel_requested:
-                self._diverge(Divergence(f"the cancellation of {describe(entry)}", "the call uncancelled", entry.key))
+                self.diverge(Divergence(f"the cancellation of {describe(entry)}", "the call uncancelled", entry.key))
             value = waiting.decode(entry.value or "null") if entry.outcome == "ok" else None
             waiting.deliver(entry.outcome, value, entry.error)
 
@@ -372,12 +319,13 @@ class Execution:
         self.cancellation.delivered(stop)
         self.task.cancel()
 
-    def _compare(self, entry: EntryRow, kind: str, name: str, digest: str | None) -> None:
+    def compare(self, entry: EntryRow, kind: str, name: str, digest: str | None) -> None:
+        """Stop the run if what its code asks is not what is recorded at this place."""
         difference = compare(entry, kind, name, digest)
         if difference is not None:
-            self._diverge(difference)
+            self.diverge(difference)
 
-    def _diverge(self, difference: Divergence) -> None:
+    def diverge(self, difference: Divergence) -> NoReturn:
         """Stop the run where it stands; the workflow's code gets no chance to handle it."""
         self.loop.unwinding = True
         self._doom = JournalMismatch(
@@ -498,7 +446,7 @@ class Execution:
             return False
         difference = self.journal.left()
         if difference is not None:
-            self._diverge(difference)
+            self.diverge(difference)
         if continued is not None and self.recorder.durable < self.recorder.appended:
             return True  # until they are on disk: the end of a generation stands alone in its batch
         if self.journal.unread:

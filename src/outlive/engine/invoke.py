@@ -18,10 +18,49 @@ from outlive.engine.roles import LiveRun
 from outlive.errors import UsageError
 from outlive.model.children import child_id
 from outlive.model.definition import StepSpec, WorkflowSpec
+from outlive.model.mail import SideRow
 from outlive.model.writes import NewRun
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
+
+
+def record(
+    run: LiveRun, kind: str, name: str, digest: str | None, make: Callable[[str], tuple[str, tuple[SideRow, ...]]]
+) -> str:
+    """Journal what `make` gives at once for its key, a text and side rows; give the text, or what was recorded."""
+    run.check_alive()
+    key = run.loop.branch().key(kind if name == kind else f"{kind}:{name}")
+    misplaced = run.journal.misplaced(key, kind)
+    if misplaced is not None:
+        run.diverge(misplaced)
+    entry = run.journal.take(key)
+    if entry is not None:
+        run.compare(entry, kind, name, digest)
+        return entry.value or "null"
+    text, sides = make(key)
+    at = run.loop.time()
+    run.recorder.append_at_once(key, kind, name, text, at, at, digest=digest, sides=sides)
+    return text
+
+
+def answer(run: LiveRun, kind: str, make: Callable[[], Any], hint: Any) -> Any:
+    """Journal a value that is made at once: `now`, `random`, `uuid`."""
+    text = record(run, kind, kind, None, lambda _: (run.codec.encode(make(), where=kind, hint=hint), ()))
+    return run.codec.decode(text, hint, where=f"recorded {kind}")
+
+
+def patched(run: LiveRun, name: str) -> bool:
+    """Say whether a run takes the new path here: it does unless it has been past this point; recorded."""
+    run.check_alive()
+    key = run.loop.branch().key(f"patch:{name}")
+    recorded = run.journal.patches.get(key)
+    if recorded is not None:
+        return bool(run.codec.decode(recorded.value or "null", bool, where=f"recorded patch {name}"))
+    is_new = not run.journal.goes_on()
+    at = run.loop.time()
+    run.recorder.append_at_once(key, "patch", name, run.codec.encode(is_new, where="patch"), at, at)
+    return is_new
 
 
 def invoke(run: LiveRun, spec: StepSpec | WorkflowSpec, args: Args, kwargs: Kwargs) -> Awaitable[Any]:
@@ -41,18 +80,22 @@ async def start_child(
     if run.loop.unwinding:
         await run.loop.create_future()
     child, args_digest = _new_child(run, spec, args, kwargs, **options)
-    call = StartCall(run, child, args_digest, make_handle)
-    run.ask(call)
-    return await call
+    return await wait_for(run, StartCall(run, child, args_digest, make_handle))
 
 
 async def wait_durable(run: LiveRun) -> None:
     """Wait until all that was recorded so far is on disk."""
     if run.loop.unwinding:
         await run.loop.create_future()
-    call = BarrierCall(run, run.loop.branch().key("durable"), "durable", None)
+    await wait_for(run, BarrierCall(run, run.loop.branch().key("durable"), "durable", None))
+
+
+async def wait_for(run: LiveRun, call: Call) -> Any:
+    """Ask a call and give its outcome to the branch."""
+    if run.loop.unwinding:
+        await run.loop.create_future()
     run.ask(call)
-    await call
+    return await call
 
 
 def compensate(run: LiveRun, spec: StepSpec, args: Args, kwargs: Kwargs) -> None:
@@ -63,7 +106,7 @@ def compensate(run: LiveRun, spec: StepSpec, args: Args, kwargs: Kwargs) -> None
         checked = digest_arguments(spec.shape, args, kwargs, where=spec.arguments)
         text = encode_arguments(run.codec, spec.shape, args, kwargs, where=spec.arguments)
         args, kwargs = copy.deepcopy((args, kwargs))
-    run.record("on_rollback", spec.name, checked, lambda _: (text, ()))
+    record(run, "on_rollback", spec.name, checked, lambda _: (text, ()))
     run.ending.compensations.append((spec, args, kwargs))
 
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from outlive.clock import Clock, DatabaseClock
 from outlive.codec.payload import Codec
 from outlive.ids import Ids
 from outlive.model.definition import StepSpec, WorkflowSpec
-from outlive.model.reads import Claimed
+from outlive.model.reads import Claimed, EntryRow
 from outlive.model.writes import Committed, Continue, EntryWrite, Fence, Finish, NewRun, Note, Outcome, Release
 from outlive.store.interface import Store
 
@@ -75,7 +74,8 @@ class LiveRun(Protocol):
 
     def looked(self) -> None: ...
     def check_alive(self) -> None: ...
-    def record(self, kind: str, name: str, digest: str | None, make: Callable[[str], tuple[str, Any]]) -> str: ...
+    def compare(self, entry: EntryRow, kind: str, name: str, digest: str | None) -> None: ...
+    def diverge(self, difference: Any) -> NoReturn: ...
     def ask(self, call: Any) -> None: ...
     def settle(self, call: Any, outcome: Outcome, text: str | None, value: Any, error: str | None) -> None: ...
     def settle_now(self, call: Any, outcome: Outcome, text: str | None, value: Any, error: str | None) -> None: ...
