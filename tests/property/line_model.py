@@ -15,6 +15,7 @@ class Waiting:
     key: str
     priority: int
     line_at: float
+    joined: bool = False  # it stays in line, should the clock jump back
 
 
 @dataclass
@@ -32,7 +33,9 @@ class LineModel:
         """Admit runs to a worker."""
         taken: list[int] = []
         while not self.paused and len(taken) < most and self._has_room(worker, now):
-            able = [run for run in self.waiting if run.line_at <= now and self._has_key_room(run.key, now)]
+            able = [
+                run for run in self.waiting if (run.joined or run.line_at <= now) and self._has_key_room(run.key, now)
+            ]
             if not able:
                 break
             level = min(run.priority for run in able)

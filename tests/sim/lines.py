@@ -25,6 +25,7 @@ QUEUES = {
 world_of_test: SimWorld | None = None
 admissions: dict[str, list[tuple[float, str]]] = {}
 served: dict[str, str] = {}
+latest = 0.0  # the latest time of a claim: the clock may jump back
 
 
 def _world() -> SimWorld:
@@ -78,8 +79,8 @@ async def insist(ask: Any) -> None:
 
 def prepare(world: SimWorld) -> None:
     """Declare the queues, and watch each claim."""
-    global world_of_test
-    world_of_test = world
+    global world_of_test, latest
+    world_of_test, latest = world, 0.0
     admissions.clear()
     served.clear()
     for queue, limits in QUEUES.items():
@@ -99,9 +100,11 @@ def prepare(world: SimWorld) -> None:
         return claimed
 
     async def watched_claim_line(fence: Any, workflows: Any, queues: Any, limit: int, after: str) -> Any:
+        global latest
+        now = world.database_now()
+        latest = max(latest, now)
         models = {queue: _model(world, queue) for queue in QUEUES}
         found = await claim_line(fence, workflows, queues, limit, after)
-        now = world.database_now()
         for queue, model in models.items():
             given = [run for run in found.claimed if run.queue == queue]
             expected = model.claim(fence.worker, limit, now)
@@ -118,15 +121,19 @@ def prepare(world: SimWorld) -> None:
 def _model(world: SimWorld, queue: str) -> LineModel:
     model = LineModel(QUEUES[queue], served=served[queue], admissions=list(admissions[queue]))
     rows = world.sql(
-        "select row, key, priority, line_at, owner, started_at is not null,"
-        f" hold is null and owner is null and (wake_at is null or wake_at > {world.database_now()})"
-        f" from ol_live where queue = '{queue}'"
+        "select l.row, l.key, l.priority, line_at, owner, l.started_at is not null,"
+        f" hold is null and owner is null and (wake_at is null or wake_at > {world.database_now()}), line,"
+        " line_at > created_at"
+        f" from ol_live l join ol_runs r on r.row = l.row where l.queue = '{queue}'"
     )
-    for row, key, priority, line_at, owner, begun, able in rows:
+    for row, key, priority, line_at, owner, begun, able, line, is_delayed in rows:
         if begun:
             model.admitted[row] = (key, owner)
         elif able:
-            model.waiting.append(Waiting(row, key, priority, line_at))
+            in_line = line == "waiting"
+            model.waiting.append(Waiting(row, key, priority, line_at, in_line))
+            if in_line and is_delayed and line_at > latest:
+                world.problem(f"row {row} is in line before its delay has ended")
     return model
 
 

@@ -77,6 +77,7 @@ BUGS: dict[str, Patch] = {
     "limit of a key forgotten": _edit("room_for_key", "WHEN :per_key", "WHEN NULL"),
     "priority upside down": _edit("next_priority", "ORDER BY priority", "ORDER BY -priority"),
     "last come, first served": _edit("list_first", "ORDER BY n.line_at, n.row", "ORDER BY n.line_at DESC, n.row"),
+    "delay ends early": _edit("end_delays", "line_at <= :now", "line_at <= :now + 10"),
     "delay never ends": _edit("end_delays", "line_at <= :now", "line_at <= :now - 10000"),
     "waiting run executed to be cancelled": _waiting_run_executed,
 }
