@@ -42,3 +42,12 @@ def test_wrong_limits_are_refused(run_cli, options, told):
 
 def test_a_queue_that_is_not_there(run_cli):
     assert "no queue 'mail'" in run_cli("queues", "show", "mail", code=3).stderr
+
+
+def test_drain(run_cli):
+    assert run_cli("queues", "drain", "mail").stdout == "queue 'mail' is empty\n"
+    run_cli("runs", "start", "order", '"tea"', "--queue", "mail")
+    assert "is not empty after 10ms" in run_cli("queues", "drain", "mail", "--timeout", "10ms", code=4).stderr
+    run_cli("queues", "pause", "mail")
+    assert run_cli.json("queues", "drain", "mail") == {"name": "mail", "drained": True}
+    assert "--timeout is a number with a unit" in run_cli("queues", "drain", "mail", "--timeout", "10", code=2).stderr

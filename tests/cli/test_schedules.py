@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 
 import pytest
 
@@ -59,7 +60,44 @@ def test_run_starts_one_now(run_cli: CommandLine) -> None:
     assert run_cli.json("runs", "show", run_id)["run"]["status"] == "queued"
 
 
-@pytest.mark.parametrize("command", ["show", "next", "pause", "resume", "run"])
+def test_backfill_starts_each_tick_once(run_cli: CommandLine) -> None:
+    assert run_cli("schedules", "backfill", "nightly", "2024-01-01", "2026-01-01").stdout == (
+        "schedule 'nightly': 2 ticks, 2 runs started\n"
+    )
+    found = run_cli.json("schedules", "backfill", "nightly", "2024-01-01T00:00+01:00", "2026-01-01", "--by", "ann")
+    assert [(run["id"], run["created"]) for run in found["runs"]] == [
+        ("nightly@2024-03-29T01:30:00Z", False),
+        ("nightly@2025-03-29T01:30:00Z", False),
+    ]
+    assert run_cli.json("audit")["audit"][0]["by"] == "ann"
+    assert run_cli.json("audit")["audit"][1]["by"] == getpass.getuser()
+
+
+def test_put_and_reset(run_cli: CommandLine) -> None:
+    put = ["put", "nightly", "order", '"tea"', "--cron", "0 5 * * *", "--zone", "Asia/Tokyo", "--overlap", "queue"]
+    said = run_cli("schedules", *put, "--catch-up", "2h", "--reason", "earlier").stdout
+    assert said.startswith("schedule 'nightly' starts order 0 5 * * * Asia/Tokyo; next ")
+    info = run_cli.json("schedules", "show", "nightly")["schedule"]
+    assert (info["cron"], info["overlap"], info["catch_up"], info["changed"]) == ("0 5 * * *", "queue", 7200.0, True)
+    assert run_cli("schedules", "reset", "nightly").stdout == "schedule 'nightly' is as code declares it\n"
+    info = run_cli.json("schedules", "show", "nightly")["schedule"]
+    assert (info["cron"], info["zone"], info["changed"]) == ("30 2 29 3 *", "Europe/Berlin", False)
+    assert "no code declares it" in run_cli("schedules", "reset", "often", code=2).stderr
+    once = run_cli.json("schedules", "put", "once", "order", '"cup"', "--at", "2099-01-01", "--jitter", "1m")[
+        "schedule"
+    ]
+    assert (once["at"], once["jitter"], once["declared"]) == ("2099-01-01T00:00:00+00:00", 60.0, False)
+    run_id = run_cli.json("schedules", "run", "once")["run"]
+    assert run_cli.json("runs", "show", run_id)["input"]["args"] == ["cup"]
+
+
+def test_delete(run_cli: CommandLine) -> None:
+    assert run_cli.json("schedules", "delete", "often", "--reason", "enough") == {"name": "often", "deleted": True}
+    assert [one["name"] for one in run_cli.json("schedules", "ls")["schedules"]] == ["nightly"]
+    assert run_cli.json("audit")["audit"][0]["reason"] == "enough"
+
+
+@pytest.mark.parametrize("command", ["show", "next", "pause", "resume", "run", "reset", "delete"])
 def test_what_is_not_there_ends_with_3(run_cli: CommandLine, command: str) -> None:
     assert "no schedule 'weekly'" in run_cli("schedules", command, "weekly", code=3).stderr
 
@@ -67,3 +105,13 @@ def test_what_is_not_there_ends_with_3(run_cli: CommandLine, command: str) -> No
 def test_wrong_usage_ends_with_2(run_cli: CommandLine) -> None:
     assert "limit" in run_cli("schedules", "next", "often", "--limit", "0", code=2).stderr
     assert "NAME" in run_cli("schedules", "pause", code=2).stderr
+    backfill = ["schedules", "backfill", "nightly"]
+    assert "START is a day or a time" in run_cli(*backfill, "monday", "2026-01-01", code=2).stderr
+    assert "later end in the past" in run_cli(*backfill, "2026-01-01", "2099-01-01", code=2).stderr
+    assert (
+        "--every is a number with a unit" in run_cli("schedules", "put", "x", "order", "--every", "day", code=2).stderr
+    )
+    assert "one of cron" in run_cli("schedules", "put", "x", "order", code=2).stderr
+    assert (
+        "no schedule 'weekly'" in run_cli("schedules", "backfill", "weekly", "2025-01-01", "2026-01-01", code=3).stderr
+    )

@@ -1,4 +1,4 @@
-"""`outlive queues`: list queues, show one, pause and resume it, change its limits."""
+"""`outlive queues`: list queues, show one, pause, resume and drain it, change its limits."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import click
 
 from outlive import Outlive, QueueInfo
 from outlive.cli.output import print_json, print_table
-from outlive.cli.settings import NOT_FOUND, OK, Settings, common_options, with_client
+from outlive.cli.settings import CONFLICT, NOT_FOUND, OK, Settings, common_options, with_client
 from outlive.errors import UsageError
 from outlive.model.line import NAMES
+from outlive.model.query import parse_duration
 
 _COUNTS = ("concurrency", "per_worker", "per_key", "backlog")
 _RATES = ("rate", "rate_per_key")
@@ -65,6 +66,28 @@ def pause(settings: Settings, name: str) -> None:
 def resume(settings: Settings, name: str) -> None:
     """Admit runs again."""
     _change(settings, name, lambda client: client.resume_queue(name), lambda _: f"queue {name!r} admits runs again")
+
+
+@queues.command()
+@click.argument("name")
+@click.option("--timeout", metavar="DURATION", help="Give up after so long: 90s, 10m. Exit code 4.")
+@common_options
+def drain(settings: Settings, name: str, timeout: str | None) -> int:
+    """Wait until nothing of a queue waits or runs; of a paused one, until nothing runs."""
+    limit_s = None if timeout is None else parse_duration(timeout, "--timeout")
+
+    async def wait(client: Outlive) -> bool:
+        try:
+            await client.drain_queue(name, limit_s)
+        except TimeoutError:
+            return False
+        return True
+
+    if not with_client(settings, wait):
+        click.echo(f"outlive: queue {name!r} is not empty after {timeout}; `outlive queues show` tells", err=True)
+        return CONFLICT
+    settings.say(f"queue {name!r} is empty", {"name": name, "drained": True})
+    return OK
 
 
 @queues.command()

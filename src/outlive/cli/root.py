@@ -12,6 +12,7 @@ from outlive.cli.control import audit
 from outlive.cli.db import db
 from outlive.cli.demo import demo
 from outlive.cli.doctor import doctor
+from outlive.cli.messages import settle
 from outlive.cli.queues import queues
 from outlive.cli.replay import replay
 from outlive.cli.runs import runs
@@ -25,7 +26,11 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 _EXIT_CODES: list[tuple[type[errors.OutliveError], int]] = [
     (errors.RunNotFound, NOT_FOUND),
     (errors.ScheduleNotFound, NOT_FOUND),
+    (errors.PromiseNotFound, NOT_FOUND),
+    (errors.PromiseError, CONFLICT),
     (errors.RunExists, CONFLICT),
+    (errors.DuplicateRun, CONFLICT),
+    (errors.RunEnded, CONFLICT),
     (errors.RunRefused, CONFLICT),
     (errors.LimitError, CONFLICT),
     (errors.ReplayError, CONFLICT),
@@ -43,7 +48,7 @@ def cli(_: Settings) -> None:
     """Durable workflows in the database you already have."""
 
 
-for command in (demo, runs, queues, schedules, audit, worker, replay, db, doctor):
+for command in (demo, runs, queues, schedules, settle, audit, worker, replay, db, doctor):
     cli.add_command(command)
 
 

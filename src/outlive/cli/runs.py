@@ -1,4 +1,4 @@
-"""`outlive runs`: list runs, show one with its journal, say why it does not move, act on many. On one: control.py."""
+"""`outlive runs`: list, count and show runs, say why one does not move, act on many. On one: control.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from outlive import Entry, Outlive, RunInfo, Status, VersionCount
 from outlive.cli.output import as_json, cut, lasted, print_json, print_table, when
-from outlive.cli.settings import OK, RUN_FAILED, Settings, common_options, with_client
+from outlive.cli.settings import OK, RUN_FAILED, Settings, audited, common_options, with_client
 from outlive.errors import PayloadError, RunError
 
 _STATUSES = [status.value for status in Status]
@@ -57,6 +57,16 @@ def ls(settings: Settings, query: tuple[str, ...], status: tuple[str, ...], **fi
     print_table(["ID", "WORKFLOW", "STATUS", "CREATED (UTC)", "LASTED"], rows)
     if page.next is not None:
         click.echo(f"more: --after {page.next}", err=True)
+
+
+@runs.command(cls=QueryCommand)
+@click.argument("query", nargs=-1)
+@click.option("--limit", default=10_000, show_default=True, type=click.IntRange(1), help="Count no further.")
+@common_options
+def count(settings: Settings, query: tuple[str, ...], limit: int) -> None:
+    """Count the runs that QUERY means."""
+    found = with_client(settings, lambda client: client.count(" ".join(query), limit=limit))
+    settings.say(str(found), {"runs": found})
 
 
 @runs.command()
@@ -200,15 +210,15 @@ def why(settings: Settings, run_id: str) -> None:
 @click.argument("action", type=click.Choice(["cancel", "pause", "resume", "retry"]))
 @click.argument("query", nargs=-1, required=True)
 @click.option("--dry-run", is_flag=True, help="Only count the runs.")
-@click.option("--reason", metavar="TEXT", help="Noted for each of them.")
+@audited
 @common_options
-def each(settings: Settings, action: str, query: tuple[str, ...], dry_run: bool, reason: str | None) -> None:
+def each(settings: Settings, action: str, query: tuple[str, ...], dry_run: bool, **noted: str | None) -> None:
     """Act on each run that QUERY means; `all` means every run."""
 
     async def act(client: Outlive) -> int:
-        count: int = await getattr(client, action)(" ".join(query), dry_run=dry_run, reason=reason)
-        return count
+        reached: int = await getattr(client, action)(" ".join(query), dry_run=dry_run, **noted)
+        return reached
 
-    count = with_client(settings, act)
+    reached = with_client(settings, act)
     done = f"would {action}" if dry_run else f"{action}:"
-    settings.say(f"{done} {count} runs", {"action": action, "runs": count, "dry_run": dry_run})
+    settings.say(f"{done} {reached} runs", {"action": action, "runs": reached, "dry_run": dry_run})

@@ -1,23 +1,24 @@
-"""`outlive schedules`: list and show schedules, tell their next ticks, pause and resume them, start a run now."""
+"""`outlive schedules`: list and show schedules, tell their next ticks, change them, start runs of them."""
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, get_args
 
 import click
 
 from outlive import Outlive, Run, ScheduleInfo
 from outlive.cli.output import print_json, print_table, when
-from outlive.cli.settings import Settings, common_options, with_client
+from outlive.cli.settings import Settings, audited, common_options, read_json, with_client
+from outlive.errors import UsageError
+from outlive.model.query import parse_duration
+from outlive.model.schedule import Overlap
 from outlive.model.ticks import Timing, tell
-
-_reason = click.option("--reason", metavar="TEXT", help="Kept in the audit.")
-_by = click.option("--by", metavar="NAME", help="Who does this, for the audit.")
 
 
 @click.group()
 def schedules() -> None:
-    """List, show, pause and run schedules."""
+    """List and show schedules, change them, and start runs of them."""
 
 
 @schedules.command("ls")
@@ -99,8 +100,7 @@ def next_(settings: Settings, name: str, limit: int) -> None:
 
 @schedules.command()
 @click.argument("name", metavar="NAME")
-@_reason
-@_by
+@audited
 @common_options
 def pause(settings: Settings, name: str, reason: str | None, by: str | None) -> None:
     """Let no tick start anything until the schedule is resumed."""
@@ -110,8 +110,7 @@ def pause(settings: Settings, name: str, reason: str | None, by: str | None) -> 
 
 @schedules.command()
 @click.argument("name", metavar="NAME")
-@_reason
-@_by
+@audited
 @common_options
 def resume(settings: Settings, name: str, reason: str | None, by: str | None) -> None:
     """Go on with the first tick from now on."""
@@ -121,10 +120,97 @@ def resume(settings: Settings, name: str, reason: str | None, by: str | None) ->
 
 @schedules.command()
 @click.argument("name", metavar="NAME")
-@_reason
-@_by
+@audited
 @common_options
 def run(settings: Settings, name: str, reason: str | None, by: str | None) -> None:
     """Start a run now, though it is no tick."""
     started: Run = with_client(settings, lambda client: client.trigger_schedule(name, reason=reason, by=by))
     settings.say(f"started run {started.id!r}", {"name": name, "run": started.id})
+
+
+@schedules.command()
+@click.argument("name", metavar="NAME")
+@click.argument("workflow", metavar="WORKFLOW")
+@click.argument("args", metavar="[ARG]...", nargs=-1)
+@click.option("--cron", metavar="RULE", help="Minute, hour, day of month, month, day of week: '30 2 * * *'.")
+@click.option("--every", metavar="DURATION", help="90s, 12h, 1d.")
+@click.option("--at", metavar="TIME", help="Once: 2026-05-01T12:00; UTC unless it has an offset.")
+@click.option("--zone", metavar="ZONE", default="UTC", show_default=True, help="Of cron: Europe/Berlin.")
+@click.option(
+    "--overlap",
+    type=click.Choice(get_args(Overlap)),
+    default="allow",
+    show_default=True,
+    help="When a tick meets an unfinished run.",
+)
+@click.option("--catch-up", metavar="DURATION", default="0s", help="How old a tick may be that nobody fired.")
+@click.option("--jitter", metavar="DURATION", default="0s", help="A run starts up to so much later.")
+@click.option("--queue", metavar="NAME", help="The queue of its runs.")
+@click.option("--priority", type=int, default=0, help="Of its runs; smaller is first.")
+@audited
+@common_options
+def put(settings: Settings, name: str, workflow: str, args: tuple[str, ...], **options: Any) -> None:
+    """Make a schedule, or change it: it wins over what code declares, until it is reset. Each ARG is JSON."""
+    for option in ("every", "catch_up", "jitter"):
+        if options[option] is not None:
+            options[option] = parse_duration(options[option], f"--{option.replace('_', '-')}")
+    options["at"] = None if options["at"] is None else read_time(options["at"], "--at")
+    values = [read_json(text, "an argument") for text in args]
+
+    async def change(client: Outlive) -> ScheduleInfo:
+        await client.put_schedule(name, workflow, *values, **options)
+        return await client.get_schedule(name)
+
+    found = with_client(settings, change)
+    settings.say(
+        f"schedule {name!r} starts {workflow} {rule(found)}; next {when(found.next_at) or 'never'}", {"schedule": found}
+    )
+
+
+def read_time(text: str, what: str) -> datetime:
+    """Read a day or an instant, in UTC unless it has an offset."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{what} is a day or a time, 2026-05-01 or 2026-05-01T12:00+02:00, not {text!r}") from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+@schedules.command()
+@click.argument("name", metavar="NAME")
+@audited
+@common_options
+def reset(settings: Settings, name: str, reason: str | None, by: str | None) -> None:
+    """Go back to what code declares, not paused."""
+    with_client(settings, lambda client: client.reset_schedule(name, reason=reason, by=by))
+    settings.say(f"schedule {name!r} is as code declares it", {"name": name, "reset": True})
+
+
+@schedules.command()
+@click.argument("name", metavar="NAME")
+@audited
+@common_options
+def delete(settings: Settings, name: str, reason: str | None, by: str | None) -> None:
+    """Delete a schedule; its runs stay. Code that declares it makes it again."""
+    with_client(settings, lambda client: client.delete_schedule(name, reason=reason, by=by))
+    settings.say(f"schedule {name!r} is deleted", {"name": name, "deleted": True})
+
+
+@schedules.command()
+@click.argument("name", metavar="NAME")
+@click.argument("start", metavar="START")
+@click.argument("end", metavar="END")
+@audited
+@common_options
+def backfill(settings: Settings, name: str, start: str, end: str, reason: str | None, by: str | None) -> None:
+    """Start a run for each tick from START until before END, both in the past; a tick that has a run starts no other.
+
+    2026-05-01 or 2026-05-01T12:00, UTC unless there is an offset.
+    """
+    first, last = read_time(start, "START"), read_time(end, "END")
+    found = with_client(settings, lambda client: client.backfill_schedule(name, first, last, reason=reason, by=by))
+    made = sum(run.created for run in found)
+    settings.say(
+        f"schedule {name!r}: {len(found)} ticks, {made} runs started",
+        {"name": name, "runs": [{"id": run.id, "created": run.created} for run in found]},
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
+import json
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +57,31 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def audited(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command what the audit keeps of it: why, and who acts."""
+    command = click.option(
+        "--by", metavar="NAME", callback=_name_user, help="Who acts; default: the user of this machine."
+    )(command)
+    return click.option("--reason", metavar="TEXT", help="Why; kept in the audit.")(command)
+
+
+def _name_user(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
+    if given is not None:
+        return given
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a name for its user
+        return None
+
+
+def read_json(text: str, what: str) -> Any:
+    """Read a value as it is written on the command line."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise UsageError(f"{what} is JSON, not {text!r}; a text is written with its quotes: '\"tea\"'") from None
 
 
 def refuse_missing_file(url: str) -> None:

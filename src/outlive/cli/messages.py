@@ -1,0 +1,91 @@
+"""What the command line says to runs: `outlive runs start`, `send`, `value`, and `outlive settle` for a promise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from outlive import Outlive, Run
+from outlive.cli.output import print_json
+from outlive.cli.runs import runs
+from outlive.cli.settings import Settings, common_options, read_json, with_client
+from outlive.errors import UsageError
+from outlive.model.query import parse_duration
+
+
+@runs.command()
+@click.argument("workflow", metavar="WORKFLOW")
+@click.argument("args", metavar="[ARG]...", nargs=-1)
+@click.option("--id", metavar="ID", help="Of the run; one that has it already is not started again.")
+@click.option("--queue", metavar="NAME", help="Where it waits for its turn.")
+@click.option("--key", metavar="KEY", help="Whose run it is, for limits and turns.")
+@click.option("--priority", type=int, default=0, help="Smaller is first.")
+@click.option("--delay", metavar="DURATION", help="It starts so much later: 90s, 12h.")
+@click.option("--deadline", metavar="DURATION", help="It is cancelled if it has not ended by then.")
+@click.option("--attribute", "attributes", metavar="NAME=JSON", multiple=True, help="For searching; may be repeated.")
+@common_options
+def start(
+    settings: Settings, workflow: str, args: tuple[str, ...], attributes: tuple[str, ...], **options: Any
+) -> None:
+    """Start a run of WORKFLOW, given by its name; a worker executes it. Each ARG is JSON: '"tea"' 3 '[1, 2]'."""
+    values = [read_json(text, "an argument") for text in args]
+    pairs = dict(_read_pair(text) for text in attributes)
+    for option in ("delay", "deadline"):
+        if options[option] is not None:
+            options[option] = parse_duration(options[option], f"--{option}")
+
+    async def begin(client: Outlive) -> Run:
+        return await client.start(workflow, *values, attributes=pairs or None, **options)
+
+    run = with_client(settings, begin)
+    said = f"started run {run.id!r}" if run.created else f"run {run.id!r} was started before"
+    settings.say(said, {"id": run.id, "created": run.created})
+
+
+def _read_pair(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--attribute {text!r}: say NAME=JSON, for example 'tenant=42'")
+    return name, read_json(value, f"--attribute {name}=…")
+
+
+@runs.command()
+@click.argument("run_id", metavar="ID")
+@click.argument("topic", metavar="TOPIC")
+@click.argument("value", metavar="JSON")
+@click.option("--key", metavar="KEY", help="A run gets one message of each key.")
+@common_options
+def send(settings: Settings, run_id: str, topic: str, value: str, key: str | None) -> None:
+    """Send a message to a run. Exit code 4 if it has ended."""
+    message = read_json(value, "the message")
+    with_client(settings, lambda client: client.send(run_id, topic, message, key))
+    settings.say(f"run {run_id!r} has a message on {topic}", {"id": run_id, "topic": topic, "sent": True})
+
+
+@runs.command()
+@click.argument("run_id", metavar="ID")
+@click.argument("name", metavar="NAME")
+@common_options
+def value(settings: Settings, run_id: str, name: str) -> None:
+    """Print the latest value that a run has published under NAME, as JSON; null if there is none."""
+
+    async def read(client: Outlive) -> Any:
+        return await (await client.get(run_id)).value(name)
+
+    found = with_client(settings, read)
+    print_json({"id": run_id, "name": name, "value": found} if settings.json else found)
+
+
+@click.command()
+@click.argument("token", metavar="TOKEN")
+@click.option("--value", metavar="JSON", help="What the run gets.")
+@click.option("--error", metavar="TEXT", help="The run gets this error instead.")
+@common_options
+def settle(settings: Settings, token: str, value: str | None, error: str | None) -> None:
+    """Settle a promise, once. Exit code 3 if there is none, 4 if it is settled or has expired."""
+    if (value is None) == (error is None):
+        raise UsageError("say --value JSON or --error TEXT")
+    given = None if value is None else read_json(value, "--value")
+    with_client(settings, lambda client: client.settle(token, given, error))
+    settings.say("the promise is settled", {"settled": True})
