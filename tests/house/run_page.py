@@ -54,8 +54,9 @@ def _run_command(command: str, expected: list[str], place: str) -> None:
     else:
         return
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
-    if done.returncode != exit_code:
-        sys.exit(f"{place}: `{command}` ended with {done.returncode}, not {exit_code}:\n{done.stdout}")
+    ended = done.returncode if done.returncode >= 0 else 128 - done.returncode  # of a signal, as shells count
+    if ended != exit_code:
+        sys.exit(f"{place}: `{command}` ended with {ended}, not {exit_code}:\n{done.stdout}")
     if target:
         Path(target).write_text(done.stdout, encoding="utf-8")
     lines = iter(done.stdout.splitlines())

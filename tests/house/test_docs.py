@@ -65,6 +65,7 @@ def test_page_runs(page, tmp_path):
         env={
             **os.environ,
             "PYTHONPATH": str(SRC),
+            "PYTHONUNBUFFERED": "1",  # lines of a program that is killed, as on a terminal
             "OUTLIVE_URL": f"sqlite:///{tmp_path}/docs.db",
             "PYTEST_ADDOPTS": "-p pytest_outlive",  # as if installed
         },
