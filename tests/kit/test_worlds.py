@@ -8,7 +8,7 @@ import pytest
 
 import outlive
 from outlive import workflow
-from outlive.testing import Fault, simulate
+from outlive.testing import Fault, SimulationFailed, simulate
 from tests.kit import shop
 
 WEEK_S = 7 * 86_400.0
@@ -61,3 +61,11 @@ def test_a_driver_that_hears_of_a_fault_begins_again():
             faults=[Fault("refuse", at), Fault("freeze", at + 5, 9)],
         )
         assert simulation.runs["review"].output == '"fine"'
+
+
+def test_a_driver_that_fails_is_told_with_its_error():
+    async def drive(app, world):
+        await app.start("nobody's")
+
+    with pytest.raises(SimulationFailed, match="the driving program failed: UsageError"):
+        simulate(drive, include=[waits], seed=1)

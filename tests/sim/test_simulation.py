@@ -77,3 +77,8 @@ def test_no_seed_loses_or_doubles_mail(first: int, evidence: Evidence) -> None:
 
 def test_the_same_seed_is_the_same_world() -> None:
     assert play(4711).trace == play(4711).trace
+
+
+def test_a_process_that_stood_still_goes_on_before_idle_time_passes() -> None:
+    """What its program does next is not skipped, though nothing has happened for longer than idle time lasts."""
+    assert len(play(50115, most_faults=12).runs) > bank.RUNS

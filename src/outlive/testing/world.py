@@ -157,7 +157,11 @@ class SimWorld:
                 except (LeaseLost, ConnectionError):  # as if it had died: again from its top
                     await asyncio.sleep(0.5)
 
-        process.loop.create_task(life())
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception() is not None:
+                self.problem(f"the driving program failed: {task.exception()!r}")
+
+        process.loop.create_task(life()).add_done_callback(ended)
         return process
 
     def kill(self, process: SimProcess) -> None:
@@ -229,7 +233,8 @@ class SimWorld:
         short_s = max(POLLS_S, self.lease_s / 2)
         opened = [process.app._entered for process in self.processes if process.app and not process.loop.dead]
         engines = [engine for engine in opened if engine is not None and engine.lease.alive()]
-        if len(engines) < len(opened) or self._time - self._stirred_at < 2 * short_s:
+        thawed_at = max(process.frozen_until for process in self.processes)
+        if len(engines) < len(opened) or self._time - max(self._stirred_at, thawed_at) < 2 * short_s:
             return
         moments = [end]
         for process in self.processes:
