@@ -106,6 +106,14 @@ def test_every_page_is_in_the_index():
     assert not missing, [str(page.relative_to(ROOT)) for page in missing]
 
 
+@pytest.mark.parametrize("folder", ["", "engine", "model", "store", "testing", "sync"])
+def test_architecture_names_every_file(folder):
+    told = (ROOT / "docs" / "explain" / "architecture.md").read_text(encoding="utf-8")
+    files = [path.name for path in sorted((SRC / "outlive" / folder).glob("[a-z]*.py"))]
+    assert files
+    assert not [name for name in files if f"{name}`" not in told and f"`{name.removesuffix('.py')}`" not in told]
+
+
 def test_every_error_is_described():
     names = [
         name
