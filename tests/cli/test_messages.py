@@ -76,9 +76,55 @@ def test_a_promise_is_settled_with_an_error(run_cli, url):
         finish(url, "ask-1", [ask])
 
 
+@outlive.workflow
+async def greeter() -> list[str]:
+    names = []
+
+    async def greet(name: str) -> str:
+        if not name:
+            raise ValueError("nobody is here")
+        names.append(name)
+        await outlive.emit("names", name)
+        return f"hello {name}"
+
+    outlive.on_call("greet", greet)
+    await outlive.receive("stop")
+    return names
+
+
+def test_a_call_a_stream_and_a_result(run_cli, url):
+    async def play():
+        async with outlive.Outlive(url, include=[greeter, order]) as app:
+            run = await app.start(greeter, id="greeter-1")
+            said = await asyncio.to_thread(run_cli, "runs", "call", "greeter-1", "greet", '"ann"', "--timeout", "40s")
+            assert said.stdout == '"hello ann"\n'
+            said = await asyncio.to_thread(run_cli.json, "runs", "call", "greeter-1", "greet", '"bob"')
+            assert said["answer"] == "hello bob"
+            said = await asyncio.to_thread(run_cli, "runs", "call", "greeter-1", "greet", '""', code=1)
+            assert "nobody is here" in said.stderr
+            said = await asyncio.to_thread(run_cli, "runs", "result", "greeter-1", "--timeout", "10ms", code=4)
+            assert "it goes on" in said.stderr
+            await run.send("stop", None)
+            await run.result()
+
+    asyncio.run(play())
+    assert run_cli("runs", "stream", "greeter-1", "names", "--after", "1").stdout == '{"seq": 2, "value": "bob"}\n'
+    assert run_cli.json("runs", "result", "greeter-1") == {"id": "greeter-1", "result": ["ann", "bob"]}
+    assert "has ended" in run_cli("runs", "call", "greeter-1", "greet", '"eve"', code=4).stderr
+
+
+@pytest.mark.usefixtures("played")
+def test_the_result_of_what_failed_ends_with_1(run_cli):
+    told = run_cli("runs", "result", "broken-1", code=1).stderr
+    assert told == "outlive: run 'broken-1' failed with ValueError: no such item\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        (["runs", "result", "ask-9"], "no run 'ask-9'"),
+        (["runs", "stream", "ask-9", "names"], "no run 'ask-9'"),
+        (["runs", "call", "ask-9", "greet"], "no run 'ask-9'"),
         (["runs", "send", "ask-9", "mail", "1"], "no run 'ask-9'"),
         (["runs", "value", "ask-9", "token"], "no run 'ask-9'"),
         (["settle", "x" * 32, "--value", "1"], "no promise"),
@@ -100,6 +146,9 @@ def test_an_id_of_another_workflow_ends_with_4(run_cli):
         (["runs", "start", "order", "--attribute", "tenant=tea"], "--attribute tenant=… is JSON"),
         (["runs", "start", "order", "--delay", "soon"], "--delay is a number with a unit"),
         (["runs", "send", "ask-1", "mail", "tea"], "the message is JSON"),
+        (["runs", "call", "ask-1", "greet", "tea"], "an argument is JSON"),
+        (["runs", "result", "ask-1", "--timeout", "soon"], "--timeout is a number with a unit"),
+        (["runs", "stream", "ask-1", "names", "--after", "-1"], "--after"),
         (["settle", "token"], "--value JSON or --error TEXT"),
         (["settle", "token", "--value", "1", "--error", "no"], "--value JSON or --error TEXT"),
     ],

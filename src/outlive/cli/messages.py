@@ -1,7 +1,11 @@
-"""What the command line says to runs: `outlive runs start`, `send`, `value`, and `outlive settle` for a promise."""
+"""What the command line tells and asks runs: `outlive runs start`, `result`, `send`, `call`, `value`, `stream`.
+
+And `outlive settle` for a promise. Values are JSON on the way in and out.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
@@ -10,7 +14,7 @@ from outlive import Outlive, Run
 from outlive.cli.output import print_json
 from outlive.cli.runs import runs
 from outlive.cli.settings import Settings, common_options, read_json, with_client
-from outlive.errors import UsageError
+from outlive.errors import OutliveError, RunFailed, StepFailed, UsageError
 from outlive.model.query import parse_duration
 
 
@@ -41,6 +45,27 @@ def start(
     run = with_client(settings, begin)
     said = f"started run {run.id!r}" if run.created else f"run {run.id!r} was started before"
     settings.say(said, {"id": run.id, "created": run.created})
+
+
+@runs.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--timeout", metavar="DURATION", help="Give up after so long: 90s, 10m. Exit code 4.")
+@common_options
+def result(settings: Settings, run_id: str, timeout: str | None) -> None:
+    """Wait for the end of a run and print its result as JSON. Exit code 1 if it failed, was cancelled or is held."""
+    limit_s = None if timeout is None else parse_duration(timeout, "--timeout")
+
+    async def wait(client: Outlive) -> Any:
+        run = await client.get(run_id)
+        try:
+            return await run.result(limit_s, stop_on_hold=True)
+        except OutliveError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a run may have failed with anything
+            raise RunFailed(run_id, type(error).__qualname__, str(error)) from None
+
+    found = with_client(settings, wait)
+    print_json({"id": run_id, "result": found} if settings.json else found)
 
 
 def _read_pair(text: str) -> tuple[str, Any]:
@@ -75,6 +100,45 @@ def value(settings: Settings, run_id: str, name: str) -> None:
 
     found = with_client(settings, read)
     print_json({"id": run_id, "name": name, "value": found} if settings.json else found)
+
+
+@runs.command()
+@click.argument("run_id", metavar="ID")
+@click.argument("name", metavar="NAME")
+@click.argument("args", metavar="[ARG]...", nargs=-1)
+@click.option("--timeout", metavar="DURATION", help="Give up after so long; the call may be answered all the same.")
+@common_options
+def call(settings: Settings, run_id: str, name: str, args: tuple[str, ...], timeout: str | None) -> None:
+    """Ask a running workflow, and print its answer as JSON. Each ARG is JSON."""
+    values = [read_json(text, "an argument") for text in args]
+    limit_s = None if timeout is None else parse_duration(timeout, "--timeout")
+
+    async def ask(client: Outlive) -> Any:
+        run = await client.get(run_id)
+        try:
+            return await run.call(name, *values, timeout=limit_s)
+        except OutliveError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a workflow may refuse with anything
+            raise StepFailed(type(error).__qualname__, str(error)) from None
+
+    answer = with_client(settings, ask)
+    print_json({"id": run_id, "name": name, "answer": answer} if settings.json else answer)
+
+
+@runs.command()
+@click.argument("run_id", metavar="ID")
+@click.argument("name", metavar="NAME")
+@click.option("--after", default=0, type=click.IntRange(0), metavar="SEQ", help="Only items behind this one.")
+@common_options
+def stream(settings: Settings, run_id: str, name: str, after: int) -> None:
+    """Print the items of a stream as lines of JSON, past and future, until the run has ended."""
+
+    async def follow(client: Outlive) -> None:
+        async for item in (await client.get(run_id)).stream(name, after):
+            click.echo(json.dumps({"seq": item.seq, "value": item.value}, ensure_ascii=False))
+
+    with_client(settings, follow)
 
 
 @click.command()

@@ -31,6 +31,7 @@ _EXIT_CODES: list[tuple[type[errors.OutliveError], int]] = [
     (errors.RunExists, CONFLICT),
     (errors.DuplicateRun, CONFLICT),
     (errors.RunEnded, CONFLICT),
+    (errors.RunTimedOut, CONFLICT),
     (errors.RunRefused, CONFLICT),
     (errors.LimitError, CONFLICT),
     (errors.ReplayError, CONFLICT),
