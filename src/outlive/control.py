@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Self
 
-from outlive.clock import Duration, to_datetime
+from outlive.clock import Duration, to_datetime, to_instant
 from outlive.engine.engine import Engine
 from outlive.errors import RunNotFound, UsageError
 from outlive.ids import check_id
 from outlive.limits import ERROR_TEXT_MAX_CHARS
-from outlive.model.options import check_deadline, check_limit
+from outlive.model.options import check_deadline, check_limit, check_priority, check_wait
 from outlive.model.writes import Note
 from outlive.opened import Opened
 
@@ -82,6 +82,45 @@ class Controlled:
         if resumed:
             engine.hint()
         return resumed
+
+    async def reschedule(
+        self,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+        priority: int | None = None,
+        *,
+        reason: str | None = None,
+        by: str | None = None,
+    ) -> bool:
+        """Change when a run that has not begun may start: `delay` from now, or `at` an instant; and its priority.
+
+        *Durable*: the new time, before this returns. In a queue the run is delayed until then and joins the line behind
+        those who wait; one that is due keeps its place. A debounced run starts at its cap at the latest, one that
+        replaces another still waits for the end of that, and a deadline stays. *Again*: the last call counts.
+        False, with nothing changed, if the run has begun or ended, or is to be cancelled.
+        """
+        wait_s = None if delay is None else check_wait(delay, "delay=…")
+        start_at = None if at is None else self._check_start(at)
+        if wait_s is not None and start_at is not None:
+            raise UsageError("delay=… and at=… exclude each other: say when once")
+        if priority is not None:
+            check_priority(priority)
+        elif wait_s is None and start_at is None:
+            raise UsageError("say delay=…, at=… or priority=…: nothing to change")
+        facts = {"delay_s": wait_s, "at": at.isoformat() if at is not None else None, "priority": priority}
+        engine = self._engine()
+        note = self._note("reschedule", reason, by, {name: fact for name, fact in facts.items() if fact is not None})
+        moved = await self._found(
+            engine.store.reschedule(self.id, delay_s=wait_s, at=start_at, priority=priority, note=note)
+        )
+        if moved:
+            engine.hint()
+        return moved
+
+    def _check_start(self, at: Any) -> float:
+        instant = to_instant(at)
+        check_wait(max(instant - self._engine().clock.now(), 0.0), "the time until at=…")
+        return instant
 
     async def resolve(
         self,

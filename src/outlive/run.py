@@ -23,7 +23,10 @@ from outlive.why import explain_run
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known of a run. Times are aware UTC; `parent` is the parent's id; `attributes` are plain JSON data."""
+    """What is known of a run. Times are aware UTC; `parent` is the parent's id; `attributes` are plain JSON data.
+
+    `starts_at`: until when the start of a `scheduled` run is delayed.
+    """
 
     id: str
     workflow: str
@@ -40,6 +43,7 @@ class RunInfo:
     deadline: datetime | None = None
     generation: int = 0
     forked_from: str | None = None
+    starts_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,7 @@ def make_info(row: RunRow) -> RunInfo:
         deadline=to_datetime(row.deadline_at) if row.deadline_at is not None else None,
         generation=row.generation,
         forked_from=row.forked_from,
+        starts_at=to_datetime(row.start_at) if row.status == Status.SCHEDULED and row.start_at is not None else None,
     )
 
 

@@ -16,6 +16,28 @@ def test_pause_and_resume_of_a_run(run_cli):
     assert "has ended" in run_cli("runs", "pause", "order-1", code=4).stderr
 
 
+def test_reschedule_what_has_not_begun(run_cli, url):
+    async def start() -> None:
+        async with outlive.Outlive(url, worker=False) as client:
+            await client.start("order", "tea", id="later", queue="q", delay=60)
+
+    asyncio.run(start())
+    done = run_cli("runs", "reschedule", "later", "--delay", "1h", "--priority", "3", "--by", "ada", "--reason", "sale")
+    assert "is rescheduled" in done.stdout
+    shown = run_cli.json("runs", "show", "later")["run"]
+    assert (shown["status"], shown["priority"]) == ("scheduled", 3)
+    run_cli("runs", "reschedule", "later", "--at", "2100-01-15T08:00:00Z")
+    assert "2100-01-15 08:00:00" in run_cli("runs", "show", "later").stdout
+    said = run_cli.json("runs", "reschedule", "later", "--delay", "0s")
+    assert said == {"id": "later", "rescheduled": True, "status": "queued"}
+    facts = [entry["facts"] for entry in run_cli.json("audit", "later")["audit"]]
+    assert facts == [{"delay_s": 0}, {"at": "2100-01-15T08:00:00+00:00"}, {"delay_s": 3600, "priority": 3}]
+    wrong = ([], ["--delay", "soon"], ["--delay", "-1s"], ["--at", "soon"], ["--at", "2100-01-15T08:00:00"])
+    for options in (*wrong, ["--priority", "9999999999"], ["--delay", "1s", "--at", "2100-01-15T08:00:00Z"]):
+        assert run_cli("runs", "reschedule", "later", *options, code=2).stderr
+    assert "no longer waits" in run_cli("runs", "reschedule", "order-1", "--delay", "1h", code=4).stderr
+
+
 def test_retry_of_what_failed_and_of_what_did_not(run_cli):
     assert "from where it failed" in run_cli("runs", "retry", "broken-1").stdout
     assert run_cli.json("runs", "show", "broken-1")["run"]["generation"] == 1
@@ -88,7 +110,15 @@ def test_audit_tells_who_and_why(run_cli):
 
 
 def test_unknown_runs(run_cli):
-    for command in (["pause"], ["resume"], ["retry"], ["rewind", "--to", "a#1"], ["fork", "--at", "a#1"], ["delete"]):
+    for command in (
+        ["pause"],
+        ["resume"],
+        ["reschedule", "--delay", "1s"],
+        ["retry"],
+        ["rewind", "--to", "a#1"],
+        ["fork", "--at", "a#1"],
+        ["delete"],
+    ):
         done = run_cli("runs", command[0], "nobody", *command[1:], code=3)
         assert done.stderr.count("\n") == 1 and "nobody" in done.stderr
     assert run_cli.json("audit")["audit"] == []

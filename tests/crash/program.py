@@ -110,6 +110,7 @@ async def drive(url: str, lease_s: float, linger_s: float) -> None:
                 start_by_schedule(app),
                 insist(lambda: retry_once(app)),
                 insist(lambda: rewind_once(app)),
+                insist(lambda: hurry(app, "hurried")),
                 insist(lambda: delete_once(app)),
                 fail_once(app),
                 talk(app),
@@ -168,6 +169,7 @@ async def start_all(app: Outlive) -> None:
         start(app, listens, id="listens"),
         *(start(app, errand, 20 + n, id=f"queued-{n}", queue="errands", key=f"{n % 2}") for n in range(4)),
         start(app, errand, 30, id="only", key="only", singleton="skip"),
+        start(app, errand, 31, id="hurried", queue="errands", priority=9, delay=86_400),
     )
 
 
@@ -230,6 +232,11 @@ async def hold_and_resume(app: Outlive, run_id: str) -> None:
         if status == Status.PAUSED and await run.resume():
             return
         await asyncio.sleep(PAUSE_S)
+
+
+async def hurry(app: Outlive, run_id: str) -> None:
+    """Let a run begin whose start is delayed, unless it has begun."""
+    await (await app.get(run_id)).reschedule(0, priority=1)
 
 
 async def retry_once(app: Outlive) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import json
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
 import click
@@ -18,6 +19,7 @@ from outlive.cli.output import as_json, cut, print_json, print_table, when
 from outlive.cli.runs import runs
 from outlive.cli.settings import CONFLICT, OK, Settings, common_options, with_client
 from outlive.errors import UsageError
+from outlive.model.query import parse_duration
 
 Facts = dict[str, Any]
 
@@ -92,6 +94,36 @@ def resume(settings: Settings, run_id: str, reason: str | None, by: str | None) 
     """Let a paused or quarantined run go on. Exit code 4 if it is not held."""
     said = "goes on", "is not held: it is"
     return _ask(settings, run_id, lambda run: run.resume(**_who(reason, by)), "resumed", *said)
+
+
+@runs.command()
+@acting
+@click.option("--delay", metavar="DURATION", help="From now: 90s, 1h30m, 2d; 0s means now.")
+@click.option("--at", metavar="TIME", help="At an instant with its zone: 2027-01-15T08:00:00Z.")
+@click.option("--priority", type=int, metavar="N", help="Smaller ones first.")
+def reschedule(
+    settings: Settings,
+    run_id: str,
+    delay: str | None,
+    at: str | None,
+    priority: int | None,
+    reason: str | None,
+    by: str | None,
+) -> int:
+    """Change when a run that has not begun starts, or its priority. Exit code 4 if it has begun."""
+    when_s = None if delay is None else parse_duration(delay, "--delay")
+    try:
+        instant = None if at is None else datetime.fromisoformat(at)
+    except ValueError:
+        raise UsageError(f"--at {at!r} is no time: say for example 2027-01-15T08:00:00Z") from None
+    said = "is rescheduled", "cannot be rescheduled: it no longer waits for its start"
+    return _ask(
+        settings,
+        run_id,
+        lambda run: run.reschedule(when_s, instant, priority, **_who(reason, by)),
+        "rescheduled",
+        *said,
+    )
 
 
 @runs.command()

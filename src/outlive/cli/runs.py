@@ -156,6 +156,7 @@ def _print_run(info: RunInfo, given: Any, value: Any, error: BaseException | Non
         "input": as_json(given) if given not in (None, {"args": [], "kwargs": {}}) else "",
         "attributes": as_json(info.attributes) if info.attributes else "",
         "created": when(info.created_at),
+        "starts": when(info.starts_at),
         "deadline": when(info.deadline),
         "finished": when(info.finished_at),
         "lasted": lasted(info.started_at, info.finished_at),

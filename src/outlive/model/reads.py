@@ -126,6 +126,15 @@ class RunRow:
     began_at: float | None = None  # its time: the start, or when it was continued as new
     parent_key: str | None = None
     claim: int | None = None  # the last one, also of a run that has ended
+    line: Literal["delayed", "waiting", "admitted"] | None = None  # where it stands in its queue
+    line_at: float | None = None  # since when it waits there, or when it will
+    once: Literal["debounce", "singleton"] | None = None
+    cap_at: float | None = None  # when a debounced run joins its line at the latest
+
+    @property
+    def start_at(self) -> float | None:
+        """When a run that has not begun may start; in a line its wake time is that of its deadline."""
+        return self.wake_at if self.line is None else self.line_at
 
 
 @dataclass(slots=True)

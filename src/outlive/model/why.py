@@ -50,7 +50,7 @@ def _state(facts: Facts, depth: int) -> str:
         case Status.CANCELLED:
             return f"was cancelled {ended}{_because(facts.problem)} → retry() lets it go on"
         case Status.SCHEDULED:
-            said = f"has a delayed start: {_until(facts, run.wake_at)}"
+            said = f"has a delayed start: {_until(facts, run.start_at)}"
         case Status.QUEUED:
             said = _queued(facts)
         case Status.RUNNING:

@@ -244,6 +244,21 @@ class Store(Protocol):
         Limits that are changed win over declared ones until `reset` forgets them.
         """
 
+    async def reschedule(
+        self,
+        run_id: str,
+        *,
+        delay_s: float | None = None,
+        at: float | None = None,
+        priority: int | None = None,
+        note: Note | None = None,
+    ) -> bool:
+        """Let a run that waits for its start begin, or join its line, then; False if nobody waits for that any more.
+
+        That is one that is owned, has begun, has ended or was asked to cancel. A cap and a deadline stay; without a
+        delay or an instant only the priority changes. Raises KeyError if there is no such run.
+        """
+
     async def list_queues(self, queue: str | None = None) -> list[QueueRow]:
         """Read all queues that were declared or have runs, by name, or the one."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from outlive import run
@@ -101,6 +102,24 @@ class Run(Face):
     def resume(self, *, reason: str | None = None, by: str | None = None) -> bool:
         """Let a paused or quarantined run go on; False if it is not held."""
         return self._wait(self._real.resume(reason=reason, by=by))
+
+    def reschedule(
+        self,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+        priority: int | None = None,
+        *,
+        reason: str | None = None,
+        by: str | None = None,
+    ) -> bool:
+        """Change when a run that has not begun may start: `delay` from now, or `at` an instant; and its priority.
+
+        *Durable*: the new time, before this returns. In a queue the run is delayed until then and joins the line behind
+        those who wait; one that is due keeps its place. A debounced run starts at its cap at the latest, one that
+        replaces another still waits for the end of that, and a deadline stays. *Again*: the last call counts.
+        False, with nothing changed, if the run has begun or ended, or is to be cancelled.
+        """
+        return self._wait(self._real.reschedule(delay, at, priority, reason=reason, by=by))
 
     def resolve(
         self,

@@ -59,5 +59,26 @@ class Queues(Database):
             if note is not None:
                 await write_audit(send, note)
 
+    @hooks.commit_site("reschedule")
+    async def reschedule(
+        self,
+        run_id: str,
+        *,
+        delay_s: float | None = None,
+        at: float | None = None,
+        priority: int | None = None,
+        note: Note | None = None,
+    ) -> bool:
+        async with self._transaction() as send:
+            found = await send("reschedule_run", id=run_id, delay_s=delay_s, at=at, priority=priority)
+            if found and found[0]["moved"]:
+                if priority is not None:
+                    await send("set_priority", row=found[0]["row"], priority=priority)
+                if note is not None:
+                    await write_audit(send, note)
+        if not found:
+            raise KeyError(run_id)
+        return bool(found[0]["moved"])
+
     async def list_queues(self, queue: str | None = None) -> list[QueueRow]:
         return [QueueRow(**row) for row in await self._read("list_queues", queue=queue)]

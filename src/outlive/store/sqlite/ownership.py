@@ -149,7 +149,7 @@ class Ownership(Database):
     def add_request(
         self, db: Connection, run_id: str, kind: str, payload: str | None, note: Note | None = None
     ) -> bool:
-        row = _find_unfinished(db, run_id)
+        row = find_unfinished(db, run_id)
         if row is None:
             return False
         now = self._wall()
@@ -162,7 +162,7 @@ class Ownership(Database):
     @commit_site("resume")
     @writing
     def resume(self, db: Connection, run_id: str, note: Note | None = None) -> bool:
-        row, now = _find_unfinished(db, run_id), self._wall()
+        row, now = find_unfinished(db, run_id), self._wall()
         if row is None or not db.run(SQL["resume_run"], (now, row)):
             return False
         db.run(SQL["delete_pauses"], (row,))
@@ -265,7 +265,7 @@ def _put_beat(db: Connection, worker: int, now: float, lease_s: float) -> None:
     db.run(SQL["put_beat"], {"worker": worker, "now": now, "expires_at": now + lease_s})
 
 
-def _find_unfinished(db: Connection, run_id: str) -> int | None:
+def find_unfinished(db: Connection, run_id: str) -> int | None:
     """Give the row of an unfinished run, None if it has ended; KeyError if there is none."""
     found = db.rows(SQL["find_row"], (run_id,))
     if not found:

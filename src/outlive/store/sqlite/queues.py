@@ -22,7 +22,7 @@ from outlive.store.sqlite.batch import SQL, check_fence
 from outlive.store.sqlite.control import write_audit
 from outlive.store.sqlite.database import Database, reading, writing
 from outlive.store.sqlite.drivers import Connection
-from outlive.store.sqlite.ownership import read_claimable
+from outlive.store.sqlite.ownership import find_unfinished, read_claimable
 from outlive.store.sqlite.writer import write
 
 _LINE_PARTS = ("key > :served", "key <= :served")  # behind the key that was served last, then from the first one
@@ -71,6 +71,28 @@ class Queues(Database):
             db.run(SQL["put_queue"], (queue, *after[:2], put_together(*after[:2]), after[2]))
         if note is not None:
             write_audit(db, note, self._wall())
+
+    @commit_site("reschedule")
+    @writing
+    def reschedule(
+        self,
+        db: Connection,
+        run_id: str,
+        *,
+        delay_s: float | None = None,
+        at: float | None = None,
+        priority: int | None = None,
+        note: Note | None = None,
+    ) -> bool:
+        row, now = find_unfinished(db, run_id), self._wall()
+        due = at if delay_s is None else now + delay_s
+        if row is None or not db.run(SQL["reschedule_run"], {"row": row, "due": due, "priority": priority, "now": now}):
+            return False
+        if priority is not None:
+            db.run(SQL["set_priority"], {"row": row, "priority": priority})
+        if note is not None:
+            write_audit(db, note, now)
+        return True
 
     @reading
     def list_queues(self, db: Connection, queue: str | None = None) -> list[QueueRow]:

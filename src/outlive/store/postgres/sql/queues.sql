@@ -19,6 +19,36 @@ on conflict (queue) do update set
   paused = coalesce(cast(:paused as boolean), q.paused)
 where cast(:declared as text) is null or q.declared <> cast(cast(:declared as text) as jsonb)
 
+-- name: reschedule_run
+-- Moves the start of a run that waits for it, in a line or outside; without a delay or an instant only its priority. It
+-- never starts after the cap of a debounced one, joins its line at once if that is due (but for one that replaces another of
+-- its key), and keeps a place that it has there. Its deadline stays. Empty if there is no such run.
+with run as (
+  select r.row, r.deadline_at, case when cast(:delay_s as float8) is null then to_timestamp(cast(:at as float8))
+    else now() + make_interval(secs => cast(:delay_s as float8)) end as due
+  from outlive.runs r where r.id = :id
+),
+moved as (
+  update outlive.live l set priority = coalesce(cast(:priority as integer), l.priority),
+    line = case when l.line is null or g.due is null then l.line
+      when least(g.due, l.cap_at) <= now() and (l.line = 'waiting' or l.once is distinct from 'singleton') then 'waiting'
+      else 'delayed' end,
+    line_at = case when l.line is null or g.due is null then l.line_at
+      when least(g.due, l.cap_at) <= now() then least(l.line_at, now()) else least(g.due, l.cap_at) end,
+    wake_at = case when l.line is not null or g.due is null then l.wake_at
+      when g.due <= now() then least(l.wake_at, now()) else least(g.due, g.deadline_at) end
+  from run g
+  where l.row = (select run.row from run) and l.owner is null
+    and (l.line in ('delayed', 'waiting') or (l.line is null and l.started_at is null))
+    and not exists (select from outlive.requests q where q.row = l.row and q.kind = 'cancel')
+  returning l.row
+)
+select run.row, exists (select from moved) as moved from run
+
+-- name: set_priority
+-- Sets the same priority where anyone reads it.
+update outlive.runs r set priority = :priority where r.row = :row
+
 -- name: list_queues
 -- All queues and what stands in them. One snapshot.
 select n.queue, coalesce(q.limits, '{}')::text as limits, coalesce(q.changed, '{}')::text as changed,

@@ -29,7 +29,8 @@ select v.* from (
     coalesce(l.crashes, 0) as crashes, extract(epoch from l.wake_at)::float8 as wake_at,
     r.generation, extract(epoch from r.deadline_at)::float8 as deadline_at, r.forked_from, r.pinned, r.salt, r.continued,
     extract(epoch from coalesce(r.continued_at, r.started_at, l.started_at))::float8 as began_at,
-    r.parent_key, coalesce(l.claim, r.claim) as claim
+    r.parent_key, coalesce(l.claim, r.claim) as claim, l.line, extract(epoch from l.line_at)::float8 as line_at, l.once,
+    extract(epoch from l.cap_at)::float8 as cap_at
   from outlive.runs r
   left join lateral (select * from outlive.live n where n.row = r.row offset 0) l on true
 

@@ -140,6 +140,29 @@ VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (queue) DO UPDATE
 SET declared = excluded.declared, changed = excluded.changed, limits = excluded.limits, paused = excluded.paused
 
+-- name: reschedule_run
+-- Moves the start of a run that waits for it, in a line or outside; at :due, without one only its priority. It never starts
+-- after the cap of a debounced one, joins its line at once if that is due (but for one that replaces another of its key),
+-- and keeps a place that it has there. Its deadline stays.
+WITH moved (due) AS (
+    SELECT min(:due, coalesce(l.cap_at, :due), CASE WHEN l.line IS NULL THEN coalesce(r.deadline_at, :due) ELSE :due END)
+    FROM ol_live l CROSS JOIN ol_runs r ON r.row = l.row WHERE l.row = :row
+)
+UPDATE ol_live SET priority = coalesce(:priority, priority),
+    line = CASE WHEN line IS NULL OR moved.due IS NULL THEN line
+        WHEN moved.due <= :now AND (line = 'waiting' OR once IS NOT 'singleton') THEN 'waiting' ELSE 'delayed' END,
+    line_at = CASE WHEN line IS NULL OR moved.due IS NULL THEN line_at
+        WHEN moved.due <= :now THEN min(line_at, :now) ELSE moved.due END,
+    wake_at = CASE WHEN line IS NOT NULL OR moved.due IS NULL THEN wake_at
+        WHEN moved.due <= :now THEN min(wake_at, :now) ELSE moved.due END
+FROM moved
+WHERE row = :row AND owner IS NULL AND (line IN ('delayed', 'waiting') OR (line IS NULL AND started_at IS NULL))
+    AND NOT EXISTS (SELECT 1 FROM ol_requests q WHERE q.row = ol_live.row AND q.kind = 'cancel')
+
+-- name: set_priority
+-- The same priority where anyone reads it.
+UPDATE ol_runs SET priority = :priority WHERE row = :row
+
 -- name: list_queues
 -- All queues and what stands in them. One snapshot.
 SELECT n.queue, coalesce(q.limits, '{}'), coalesce(q.changed, '{}'), coalesce(q.paused, 0),

@@ -43,7 +43,8 @@ SELECT r.row, r.id, r.workflow, r.version,
     r.created_at, coalesce(r.started_at, l.started_at), r.finished_at,
     l.hold_reason, l.owner, coalesce(l.crashes, 0), l.wake_at, r.parent_close,
     r.generation, r.deadline_at, r.forked_from, r.pinned, r.salt, r.continued,
-    coalesce(r.continued_at, r.started_at, l.started_at), r.parent_key, coalesce(l.claim, r.claim)
+    coalesce(r.continued_at, r.started_at, l.started_at), r.parent_key, coalesce(l.claim, r.claim),
+    l.line, l.line_at, l.once, l.cap_at
 FROM ol_runs r LEFT JOIN ol_live l ON l.row = r.row
 
 -- name: where_id
