@@ -50,6 +50,10 @@ STEPS = some.one_of(
     some.tuples(some.just("wake"), WORKERS),
     some.tuples(some.just("cancel"), PLACE),
     some.tuples(some.just("hold"), PLACE),
+    some.tuples(
+        some.just("reschedule"), PLACE, some.sampled_from([None, 0, 0.4 * WINDOW_S, 1.5 * WINDOW_S]),
+        some.none() | some.integers(-1, 1),
+    ),
     some.tuples(some.just("take over"), WORKERS),
     some.tuples(some.just("pass"), some.sampled_from([0.3 * WINDOW_S, 0.7 * WINDOW_S, WINDOW_S])),
     some.tuples(some.just("limit"), LIMITS),
@@ -161,6 +165,19 @@ class Twin:
             (request,) = [one for one in await self.store.list_requests(self.fences[0]) if one.row == run.row]
             await self.store.commit(Batch(releases=[held], handled_requests=[request.request]), self.fences[0])
             assert await self.store.resume(self.ids[run.row])
+
+    async def do_reschedule(self, place: int, delay_s: float | None, priority: int | None) -> None:
+        """Move a run that waits; one that was admitted stays where it is."""
+        for row in self.model.admitted:
+            assert not await self.store.reschedule(self.ids[row], delay_s=delay_s, priority=priority)
+        if not self.model.waiting:
+            return
+        run = self.model.waiting[place % len(self.model.waiting)]
+        assert await self.store.reschedule(self.ids[run.row], delay_s=delay_s, priority=priority)
+        self.now += 0.001
+        if delay_s is not None:
+            run.line_at = self.now + delay_s if delay_s else min(run.line_at, self.now)
+        run.priority = run.priority if priority is None else priority
 
     async def do_take_over(self, worker: int) -> None:
         await self.store.take_over([self.fences[worker].worker])
