@@ -140,7 +140,7 @@ def _databases(request: pytest.FixtureRequest, folder: Path) -> Iterator[Databas
         is_bare = getattr(request.module, "UNMIGRATED", False)
         url = server.fresh_database() if is_bare else server.migrated_database()
         yield Database(kind, url)
-        server.drop_database(url)
+        server.take_back(url)
         return
     urls = {
         "sqlite": f"sqlite:///{folder / 'test.db'}",

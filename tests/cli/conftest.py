@@ -50,9 +50,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield f"sqlite:///{tmp_path}/cli.db"
         return
     server = shared_server()
-    fresh = server.fresh_database()
+    fresh = server.migrated_database() if "played" in request.fixturenames else server.fresh_database()
     yield fresh
-    server.drop_database(fresh)
+    server.take_back(fresh)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def make(url: str) -> PostgresStore:
 def url() -> Iterator[str]:
     url = shared_server().fresh_database()
     yield url
-    shared_server().drop_database(url)
+    shared_server().take_back(url)
 
 
 def with_login(url: str, login: str) -> str:

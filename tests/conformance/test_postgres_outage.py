@@ -25,7 +25,7 @@ from tests.support.wire import Wire, mentions
 def url() -> Iterator[str]:
     url = shared_server().fresh_database()
     yield url
-    shared_server().drop_database(url)
+    shared_server().take_back(url)
 
 
 @pytest.fixture

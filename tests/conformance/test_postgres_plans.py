@@ -71,7 +71,7 @@ def texts() -> dict[str, str]:
 def url() -> Iterator[str]:
     url = shared_server().fresh_database()
     yield url
-    shared_server().drop_database(url)
+    shared_server().take_back(url)
 
 
 @pytest.mark.parametrize("name", texts())

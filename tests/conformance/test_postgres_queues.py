@@ -21,7 +21,7 @@ CLAIM = "select run_row from outlive.claim_line($1, 1, array['ship'], null, $2, 
 def database():
     url = shared_server().migrated_database()
     yield Database("postgres", url)
-    shared_server().drop_database(url)
+    shared_server().take_back(url)
 
 
 async def waits_for_lock(connection: asyncpg.Connection) -> None:

@@ -37,7 +37,7 @@ HELD_BACK_S = 0.15  # what has not answered by then waits for a lock
 def url() -> Iterator[str]:
     url = shared_server().migrated_database()
     yield url
-    shared_server().drop_database(url)
+    shared_server().take_back(url)
 
 
 @asynccontextmanager

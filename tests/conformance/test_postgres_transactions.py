@@ -30,7 +30,7 @@ from tests.support.postgres import shared_server
 def url() -> Iterator[str]:
     url = shared_server().migrated_database()
     yield url
-    shared_server().drop_database(url)
+    shared_server().take_back(url)
 
 
 @asynccontextmanager
@@ -431,7 +431,7 @@ async def test_a_start_on_a_connection_to_another_database(url):
         with pytest.raises(SchemaMismatch, match="does not use"):
             await store.start_in(connection, new_run("order-1"))
         await connection.close()
-    shared_server().drop_database(elsewhere)
+    shared_server().take_back(elsewhere)
 
 
 @pytest.mark.parametrize("way", ["asyncpg", "psycopg", "sqlalchemy asyncpg session", "sqlalchemy sync session"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +18,29 @@ LEASE_S = 3.0  # a death is noticed at once, by the file lock; a short lease onl
 MakeUrl = Callable[..., str]
 
 
-def make_url(store: str, folder: Path, *, several: bool = False) -> str:
-    """Give a database that holds nothing but the user's table; `several` processes will use it at once."""
+_given: list[str] = []
+
+
+def make_url(store: str, folder: Path, *, several: bool = False, bare: bool = False) -> str:
+    """Give a database that holds nothing but the user's table; `several` processes will use it at once.
+
+    One of PostgreSQL has its schema already, unless it is to be `bare`. It may be used until the test ends.
+    """
     if store == "postgres":
-        url = shared_server().fresh_database()
+        server = shared_server()
+        url = server.fresh_database() if bare else server.migrated_database()
+        _given.append(url)
     else:
         url = f"sqlite:///{folder}/crash.db" + ("?driver=apsw" if several else "")
     databases.create_table(url, scenario.TABLE)
     return url
+
+
+@pytest.fixture(autouse=True)
+def _take_back() -> Iterator[None]:
+    yield
+    while _given:
+        shared_server().take_back(_given.pop())
 
 
 @pytest.fixture(scope="session")

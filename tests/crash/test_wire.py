@@ -114,7 +114,7 @@ def test_a_reply_lost_on_the_wire_changes_nothing(
     case: Case, name: str, undisturbed: Undisturbed, tmp_path: Path, evidence: Evidence
 ) -> None:
     expected, first_attempts = undisturbed(case.store)
-    url = make_url(case.store, tmp_path)
+    url = make_url(case.store, tmp_path, bare=case.site == "migrate")
     moments = []
     lease_s = case.lease_s(LEASE_S)
     if case.before is not None:

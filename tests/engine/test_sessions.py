@@ -7,7 +7,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,14 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def place(kind: str, tmp_path: Any) -> str:
+def place(kind: str, tmp_path: Any) -> Iterator[str]:
     """The URL of an empty database."""
-    return f"sqlite:///{tmp_path / 'test.db'}" if kind == "sqlite" else shared_server().fresh_database()
+    if kind == "sqlite":
+        yield f"sqlite:///{tmp_path / 'test.db'}"
+        return
+    url = shared_server().migrated_database()
+    yield url
+    shared_server().take_back(url)
 
 
 @asynccontextmanager

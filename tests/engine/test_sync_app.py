@@ -349,6 +349,7 @@ begun.wait()
 def test_ctrl_c_ends_a_wait(url: str) -> None:
     program = f"""
 import signal, threading, os
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, which would be inherited
 import outlive
 from outlive import sync, workflow
 @workflow

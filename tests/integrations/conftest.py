@@ -18,7 +18,7 @@ def _urls(kind: str, folder: Path, *, migrated: bool) -> Iterator[str]:
     server = shared_server()
     fresh = server.migrated_database() if migrated else server.fresh_database()
     yield fresh
-    server.drop_database(fresh)
+    server.take_back(fresh)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -246,7 +246,7 @@ async def in_postgres(url: str) -> AsyncIterator[tuple[Any, Any]]:
 def url() -> Any:
     fresh = shared_server().migrated_database()
     yield fresh
-    shared_server().drop_database(fresh)
+    shared_server().take_back(fresh)
 
 
 @pytest.mark.timeout(600)

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,13 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import psycopg
 
+from tests.support.clean import State, clean, read_state
+from tests.support.size import SOAK
+
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
-DROP_TOGETHER = 20
+# The system keeps what a killed server has written; only a power loss would show whether it was flushed.
+FLUSHES = os.environ.get("OUTLIVE_TEST_POSTGRES_FSYNC", "on" if SOAK else "off") != "off"
 NOBODY = 65534
 ROLE = "outlive"
 LOCKED_ROLE = "outlive_locked"  # the only one that has to give a password
@@ -62,7 +67,7 @@ n=0; while [ -e "$1" ] && [ $n -lt 50 ]; do rm -rf "$1"; [ $n = 0 ] || sleep 0.1
 class PostgresServer:
     """One server: start, stop, kill, restart, and as many empty databases as wanted."""
 
-    def __init__(self, *, fsync: bool = True, settings: dict[str, str] | None = None) -> None:
+    def __init__(self, *, fsync: bool = FLUSHES, settings: dict[str, str] | None = None) -> None:
         self._external = os.environ.get("OUTLIVE_TEST_POSTGRES_URL")
         self._fsync = fsync
         self._settings = settings or {}
@@ -73,7 +78,9 @@ class PostgresServer:
         self._numbers = itertools.count(1)
         self._template: str | None = None
         self._databases: set[str] = set()
-        self._unwanted: list[str] = []
+        self._state: State | None = None  # of the template
+        self._copies: set[str] = set()
+        self._clean: deque[str] = deque()
         self.port = 0
 
     # -- where ----------------------------------------------------------------
@@ -164,8 +171,7 @@ class PostgresServer:
     def close(self) -> None:
         """Stop the server and remove its files; on somebody else's server drop our databases."""
         if self._external:
-            self._unwanted = sorted(self._databases)
-            self._drop_unwanted()
+            self._drop(*sorted(self._databases))
             return
         self.stop()
         if self._base is not None:
@@ -184,13 +190,15 @@ class PostgresServer:
 
     def fresh_database(self, template: str | None = None) -> str:
         """Create an empty database, or a copy of another one of this server, and give its URL."""
-        name = f"outlive_{os.getpid()}_{next(self._numbers)}_{secrets.token_hex(3)}"
+        name = self._new_name()
         self._execute(f'create database "{name}" template "{template or "template0"}"')
         self._databases.add(name)
         return self.url(name)
 
     def migrated_database(self) -> str:
-        """Create a database that has the schema already: a copy of the first one, since migrating takes its time."""
+        """Give a database that has the schema already, and nothing else: a cleaned one, or a copy of the first one."""
+        if len(self._clean) > 1:  # the session that has cleaned the last one may still be there
+            return self.url(self._clean.popleft())
         if self._template is None:
             url = self.fresh_database()
             with psycopg.connect(url, autocommit=True) as connection:
@@ -199,19 +207,42 @@ class PostgresServer:
                     connection.execute(file.read_bytes())
                     number = f"migration/{file.name[:4]}"
                     connection.execute("insert into outlive.meta (key, value) values (%s, 'the tests')", (number,))
+            self._state = read_state(url)
             self._template = url.rpartition("/")[2].partition("?")[0]
-        return self.fresh_database(self._template)
+        url = self.fresh_database(self._template)
+        self._copies.add(urlsplit(url).path.lstrip("/"))
+        return url
 
-    def drop_database(self, url: str) -> None:
-        """Drop a database and end its sessions, not at once: dropping many together shares their checkpoints."""
-        self._unwanted.append(urlsplit(url).path.lstrip("/"))
-        if len(self._unwanted) >= DROP_TOGETHER:
-            self._drop_unwanted()
+    def take_back(self, url: str) -> None:
+        """Take a database back from a test: end its sessions, and clean it or drop it.
 
-    def _drop_unwanted(self) -> None:
-        unwanted, self._unwanted = self._unwanted, []
-        self._execute(*(f'drop database if exists "{name}" with (force)' for name in unwanted))
-        self._databases -= set(unwanted)
+        It gets another name before it is given to anybody else, so that nobody who still knows the old one comes back.
+        """
+        name, new = urlsplit(url).path.lstrip("/"), self._new_name()
+        if name not in self._copies:
+            self._drop(name)
+            return
+        end = f"select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = '{name}'"
+        try:
+            self._execute(end, f'alter database "{name}" rename to "{new}"')
+        except psycopg.errors.ObjectInUse:  # somebody connects again and again
+            self._drop(name)
+            return
+        for names in (self._databases, self._copies):
+            names ^= {name, new}
+        assert self._state is not None
+        if clean(self.url(new), self._state):
+            self._clean.append(new)
+        else:
+            self._drop(new)
+
+    def _new_name(self) -> str:
+        return f"outlive_{os.getpid()}_{next(self._numbers)}_{secrets.token_hex(3)}"
+
+    def _drop(self, *names: str) -> None:
+        self._execute(*(f'drop database if exists "{name}" with (force)' for name in names))
+        self._databases -= set(names)
+        self._copies -= set(names)
 
     def _execute(self, *statements: str) -> None:
         with psycopg.connect(self._external or self.url(), autocommit=True) as connection:
@@ -245,6 +276,7 @@ class PostgresServer:
             "port": str(self.port),
             "unix_socket_directories": str(self._base),
             "fsync": "on" if self._fsync else "off",
+            "full_page_writes": "on" if self._fsync else "off",
             "max_connections": "200",
             "dynamic_shared_memory_type": "mmap",  # in the data directory: removed with it
             "log_min_messages": "warning",
@@ -344,7 +376,7 @@ def shared_server() -> PostgresServer:
     global _shared
     with _shared_lock:
         if _shared is None:
-            server = PostgresServer(fsync=os.environ.get("OUTLIVE_TEST_POSTGRES_FSYNC", "on") != "off")
+            server = PostgresServer()
             atexit.register(_close_here, server, os.getpid())
             server.start()
             _shared = server
