@@ -36,10 +36,19 @@ def test_worker_serves_until_it_is_told_to_stop(run_cli, url, target, number):
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("target", ["nothing:app", "shop:nothing", "shop:number", "shop:client"])
+@pytest.mark.parametrize(
+    "target", ["nothing:app", "shop:nothing", "shop:number", "shop:client", "shop:order", "shop:patient"]
+)
 def test_wrong_target_ends_with_2(run_cli, target):
     name = target.partition(":")[2] if target.startswith("shop") else "nothing"
     assert name in run_cli("worker", target, code=2).stderr
+
+
+def test_the_apps_of_a_module_are_named(run_cli):
+    assert "its apps: app, client, plain" in run_cli("worker", "shop:ap", code=2).stderr
+    (run_cli.folder / "late.py").write_text("from outlive import Outlive\napp = Outlive('sqlite:///late.db')\n")
+    without = run_cli("worker", "late", code=2, OUTLIVE_URL="")
+    assert "or name the app: late:app" in without.stderr
 
 
 def test_waiting_runs_do_not_delay_the_stop(run_cli, url):

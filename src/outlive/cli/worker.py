@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import logging
 import os
 import signal
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 
 from outlive import Outlive, sync
 from outlive.cli.settings import Settings, common_options
+from outlive.definitions import Definition
 from outlive.errors import UsageError
 
 _KILLED = 130
@@ -46,6 +49,8 @@ def serve(app: Outlive) -> None:
 def find_app(target: str, settings: Settings) -> Outlive:
     """Import what the command line names and give the app."""
     found = import_target(target)
+    if isinstance(found, ModuleType) and not settings.url and (apps := _list_apps(found)):
+        raise UsageError(f"no database: pass --url or set OUTLIVE_URL, or name the app: {target}:{apps[0]}")
     app = found if isinstance(found, Outlive) else Outlive(settings.require_url(), include=[found])
     if not app._options.worker:
         raise UsageError(f"{target} is a client (worker=False) and executes nothing")
@@ -66,13 +71,30 @@ def import_target(target: str) -> Outlive | ModuleType:
         raise UsageError(f"no module {module_name!r} in {Path.cwd()} or on PYTHONPATH") from None
     if not attribute:
         return module
-    found = getattr(module, attribute, None)
-    app = found() if callable(found) and not isinstance(found, type) else found
+    if not hasattr(module, attribute):
+        apps = ", ".join(_list_apps(module))
+        raise UsageError(f"module {module_name!r} has no {attribute!r}" + (f"; its apps: {apps}" if apps else ""))
+    found = getattr(module, attribute)
+    app = found() if _is_factory(found) else found
     if isinstance(app, sync.Outlive):
         app = app._real
     if not isinstance(app, Outlive):
-        raise UsageError(f"{target} is {found!r}, not an Outlive object or a function that gives one")
+        raise UsageError(f"{target} is {found!r}, not an Outlive object or a function that gives one without arguments")
     return app
+
+
+def _is_factory(found: Any) -> bool:
+    if not callable(found) or isinstance(found, type | Definition):
+        return False
+    try:
+        inspect.signature(found).bind()
+    except TypeError:
+        return False
+    return True
+
+
+def _list_apps(module: ModuleType) -> list[str]:
+    return [name for name, value in vars(module).items() if isinstance(value, Outlive | sync.Outlive)]
 
 
 async def _serve(app: Outlive) -> None:
