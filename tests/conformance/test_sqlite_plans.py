@@ -9,6 +9,7 @@ import pytest
 from outlive.model.query import compile_query, parse
 from outlive.store.sqlite.batch import SQL
 from outlive.store.sqlite.search import make_composer
+from tests.conformance.records import register
 
 # Queries by the index that they walk along; the newest runs, or those of a time, are found along all of them.
 QUERIES = {
@@ -57,3 +58,53 @@ async def test_pages_are_read_by_their_rows(any_sqlite):
         sql = f"EXPLAIN QUERY PLAN {head}\n{composer.compose('read_found')}\nORDER BY r.row DESC"
         plan = await store._reader.run(lambda db: db.rows(sql, {**composer.values, "now": 0.0}))
         assert "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)" in [detail for *_, detail in plan]
+
+
+_FILL = """
+    INSERT INTO ol_runs (row, id, workflow, version, codec, queue, input, created_at)
+    WITH RECURSIVE t (n) AS (VALUES ({first}) UNION ALL SELECT n + 1 FROM t WHERE n < {last})
+    SELECT n, 'r' || n, 'ship', '1', 'json/1', '{queue}', '[]', 1.0 FROM t;
+    INSERT INTO ol_live (row, workflow, queue, priority, {when}) SELECT row, 'ship', queue, 0, {at} FROM ol_runs
+    WHERE row BETWEEN {first} AND {last};
+"""
+PLACES = {
+    "line": {"queue": "mail", "when": "line, line_at", "at": "'waiting', 1.0"},
+    "lane": {"queue": "", "when": "wake_at", "at": "1.0"},
+    "sleeping": {"queue": "", "when": "started_at, wake_at", "at": "1.0, 9e9"},
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_claiming_takes_as_many_steps_however_many_wait(any_sqlite, place):
+    async with any_sqlite.open() as store:
+        fence = await register(store)
+        few = await _count_steps(store, fence, place, first=1, last=100)
+        many = await _count_steps(store, fence, place, first=101, last=10_000)
+        assert 0 < many < 2 * few, f"{few} steps with 100 runs, {many} with 10,000"
+
+
+async def _count_steps(store, fence, place, *, first, last):
+    """Fill in runs that wait, let the planner know of them, and count what its machine does for one claim."""
+    steps = 0
+
+    def step():
+        nonlocal steps
+        steps += 1
+        return False
+
+    def prepare(db):
+        for statement in _FILL.format(first=first, last=last, **PLACES[place]).split(";"):
+            db.run(statement)
+        db.run("ANALYZE")
+
+    await store._writer.run(prepare)
+    await store.sweep()  # the first one looks at all that waits
+    for lane in (store._writer, store._reader):
+        await lane.run(lambda db: db.raw.set_progress_handler(step, 10))
+    await store.claim_line(fence, ["ship"], None, 10, "")
+    await store.claim(fence, ["ship"], None, 10)
+    await store.claim(fence, ["ship"], None, 10, suspect=True)
+    await store.next_due()
+    await store.has_suspects()
+    await store.sweep()
+    return steps

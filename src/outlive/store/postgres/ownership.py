@@ -107,4 +107,5 @@ class Ownership(Database):
     async def sweep(self) -> int:
         since_s = FOREVER_S if self._sweeps % SWEEPS_PER_FULL == 0 else SWEEP_OVERLAP_S
         self._sweeps += 1
-        return len(await self._write("sweep_runs")) + len(await self._write("wake_mailed", since_s=since_s))
+        woken = [*await self._write("sweep_runs", since_s=since_s), *await self._write("wake_mailed", since_s=since_s)]
+        return len(woken)

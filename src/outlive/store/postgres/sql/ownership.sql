@@ -199,11 +199,12 @@ with waiting as (
 update outlive.live l set wake_at = now() where l.row = any (array(select w.row from waiting w))
 
 -- name: sweep_runs
--- Makes due what a process that died in between has not woken; drops requests that came as their run ended.
+-- Makes due what a process that died in between has not woken, of children those that ended lately; drops requests that
+-- came as their run ended.
 with awaited as (
-  select e.row from outlive.entries e
-  where e.outcome = 'started' and (
-    select c.status from outlive.runs c where c.parent = e.row and c.parent_key = e.key limit 1) is not null
+  select c.parent as row from outlive.runs c
+  where c.parent_key is not null and c.status is not null and c.finished_at >= now() - make_interval(secs => :since_s)
+    and (select e.outcome from outlive.entries e where e.row = c.parent and e.key = c.parent_key) = 'started'
 ),
 stalled as (
   select l.row from outlive.live l

@@ -61,13 +61,16 @@ SELECT r.row FROM json_each(?) want CROSS JOIN ol_runs r ON r.row = want.value W
 
 -- name: list_mailed
 -- Waiting runs with a message or a promise, come since an instant, that an entry waits for. Only finds candidates.
-SELECT l.row FROM ol_live l CROSS JOIN (
+SELECT fact.row FROM (
     SELECT m.row, m.topic AS name, 'receive' AS kind FROM ol_messages m
     WHERE m.received_by IS NULL AND m.created_at >= :since
     UNION
     SELECT p.row, p.key, 'wait' FROM ol_promises p WHERE p.settled_at IS NOT NULL AND p.settled_at >= :since
-) fact ON fact.row = l.row
-WHERE l.owner IS NULL AND l.hold IS NULL AND l.started_at IS NOT NULL AND (l.wake_at IS NULL OR l.wake_at > :now)
+) fact
+WHERE EXISTS (
+        SELECT 1 FROM ol_live l
+        WHERE l.row = fact.row AND l.owner IS NULL AND l.hold IS NULL AND l.started_at IS NOT NULL
+            AND (l.wake_at IS NULL OR l.wake_at > :now))
     AND EXISTS (
         SELECT 1 FROM ol_entries e
         WHERE e.row = fact.row AND e.outcome = 'started' AND e.kind = fact.kind AND e.name = fact.name)
