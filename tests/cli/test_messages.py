@@ -44,6 +44,8 @@ def test_start_by_name(run_cli, url):
     assert run_cli.json("runs", "start", "order", '"tea"', "--id", "order-7") == {"id": "order-7", "created": False}
     info = run_cli.json("runs", "show", "order-7")["run"]
     assert (info["queue"], info["key"], info["priority"], info["attributes"]) == ("mail", "ann", 3, {"tenant": 42})
+    shown = [line.split() for line in run_cli("runs", "show", "order-7").stdout.splitlines()]
+    assert ["queue", "mail"] in shown and ["key", "ann"] in shown and ["priority", "3"] in shown
     assert run_cli("runs", "count", "tenant:42", "-status:failed").stdout == "1\n"
     assert run_cli.json("runs", "count", "tenant:43") == {"runs": 0}
     assert finish(url, "order-7", [order]) == 9

@@ -150,6 +150,8 @@ def _print_run(info: RunInfo, given: Any, value: Any, error: BaseException | Non
     facts = {
         "version": info.version,
         "queue": info.queue,
+        "key": info.key,
+        "priority": str(info.priority) if info.priority else "",
         "parent": info.parent,
         "fork of": info.forked_from,
         "generation": str(info.generation) if info.generation else "",
