@@ -23,7 +23,8 @@ QUEUES = {
     "r": QueueLimits(rate=(2, 2.0), rate_per_key=(1, 3.0)),
 }
 world_of_test: SimWorld | None = None
-admissions: dict[str, list[tuple[float, str]]] = {}
+admissions: dict[str, list[tuple[float, float, str]]] = {}  # by the database's clock, and by one that does not jump
+remembered: dict[str, list[tuple[float, str]]] = {}  # those that count: what has left a window stays out of it
 served: dict[str, str] = {}
 latest = 0.0  # the latest time of a claim: the clock may jump back
 
@@ -90,7 +91,7 @@ def prepare(world: SimWorld) -> None:
             f'"per_key": {limits.per_key or "null"}, "rate": {rate}, "rate_per_key": {per_key}}}'
         )
         world.sql(f"insert into ol_queues (queue, declared, limits) values ('{queue}', '{text}', '{text}')")
-        admissions[queue], served[queue] = [], ""
+        admissions[queue], remembered[queue], served[queue] = [], [], ""
     store: Any = world.store
     claim, claim_line = store.claim, store.claim_line
 
@@ -110,7 +111,11 @@ def prepare(world: SimWorld) -> None:
             expected = model.claim(fence.worker, limit, now)
             if [run.row for run in given] != expected:
                 world.problem(f"queue {queue} gave {[run.id for run in given]}, the model {expected}")
-            admissions[queue] += [(now, run.key or "") for run in given]
+            admissions[queue] += [(now, world.now(), run.key or "") for run in given]
+            remembered[queue] += [(now, run.key or "") for run in given]
+            widest_s = max((rate[1] for rate in (model.limits.rate, model.limits.rate_per_key) if rate), default=0.0)
+            if given:
+                remembered[queue] = [one for one in remembered[queue] if one[0] > now - widest_s]
             served[queue] = model.served
         _check_limits(world)
         return found
@@ -119,7 +124,7 @@ def prepare(world: SimWorld) -> None:
 
 
 def _model(world: SimWorld, queue: str) -> LineModel:
-    model = LineModel(QUEUES[queue], served=served[queue], admissions=list(admissions[queue]))
+    model = LineModel(QUEUES[queue], served=served[queue], admissions=list(remembered[queue]))
     rows = world.sql(
         "select l.row, l.key, l.priority, line_at, owner, l.started_at is not null,"
         f" hold is null and owner is null and (wake_at is null or wake_at > {world.database_now()}), line,"
@@ -158,7 +163,8 @@ def check(world: SimWorld, simulation: Simulation) -> None:
     for queue, limits in QUEUES.items():
         for rate, keys in ((limits.rate, [None]), (limits.rate_per_key, ["", "a", "b", "c"])):
             for key in keys if rate is not None else []:
-                times = sorted(at for at, own in admissions[queue] if key is None or own == key)
+                times = [times for *times, own in admissions[queue] if key is None or own == key]
                 count, window_s = rate
-                early = [at for at, later in zip(times, times[count:], strict=False) if later - at < window_s]
+                pairs = zip(times, times[count:], strict=False)
+                early = [at for at, later in pairs if all(b - a < window_s for a, b in zip(at, later, strict=True))]
                 assert not early, f"queue {queue}: more than {count} within {window_s} s from {early}"

@@ -50,6 +50,11 @@ def test_no_seed_breaks_a_promise(first: int, evidence: Evidence) -> None:
     )
 
 
+def test_a_run_that_is_claimed_again_before_its_release_is_heard_stays_in_memory() -> None:
+    """The reply to a commit comes late in this world; it is about what the run was before."""
+    assert play(50409, limit_s=3_000.0, most_faults=12).runs["cancelled"].status == "cancelled"
+
+
 # -- planted bugs -------------------------------------------------------------------
 def _compensations_cancelled(patch: pytest.MonkeyPatch) -> None:
     roll_back = execution.Execution._roll_back

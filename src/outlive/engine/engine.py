@@ -290,7 +290,7 @@ class Engine:
             self.roster.continue_as_new(execution, end)
             self._requests.looper.wake()  # what the last generation has not heard any more is for the next one
             return
-        self.roster.left(execution.row)
+        self.roster.left(execution)
         if self.claimer.full:
             self.claimer.looper.wake()
         if isinstance(end, Finish):

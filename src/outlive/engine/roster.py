@@ -261,10 +261,11 @@ class Roster:
             entered.heard.add(request)
             entered.request_cancel(request, reason)
 
-    def left(self, row: int) -> None:
-        """Take note that a run's end or release is on disk."""
-        self.executions.pop(row, None)
-        self._lost_waits.pop(row, None)
+    def left(self, execution: Execution) -> None:
+        """Take note that a run's end or release is on disk; it may have been claimed here again meanwhile."""
+        if self.executions.get(execution.row) is execution:
+            del self.executions[execution.row]
+            self._lost_waits.pop(execution.row, None)
 
     def disown(self) -> None:
         """The lease is lost: forget every run without a trace."""
