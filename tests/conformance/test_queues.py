@@ -6,9 +6,11 @@ import json
 
 import pytest
 
-from outlive.model.writes import Batch
+from outlive.model.line import QueueLimits, decode_limits
+from outlive.model.reads import LineRow
+from outlive.model.writes import Batch, Terms
 from outlive.store.interface import FenceLost
-from tests.conformance.records import claim_all, finish, register, release, start, status
+from tests.conformance.records import EXPIRED_S, claim_all, finish, new_run, register, release, start, status
 
 
 async def admit(store, fence, limit: int = 100, *, queues=None, after: str = "") -> list[str]:
@@ -344,3 +346,53 @@ async def test_what_is_retried_or_forked_goes_back_in_line(database):
         await store.commit(Batch(finishes=[ended]), fence)
         (forked,) = (await store.claim_line(fence, ["ship"], None, 9, "")).claimed
         assert (forked.id, forked.fresh, forked.started_at) == ("c", False, claimed.started_at)
+
+
+async def test_what_stands_in_front_of_a_run(database):
+    async with database.open() as store:
+        fence = await register(store)
+        limits = {"concurrency": 3, "rate": [2, 50.0], "rate_per_key": [1, 70.0]}
+        await limit(store, "q", **limits)
+        held = decode_limits(json.dumps(limits))
+        await start(store, "first", "second", queue="q", key="ada", priority=2)
+        await start(store, "elsewhere", queue="other", key="ada", priority=-9)
+        (run,) = await start(store, "asked", queue="q", key="ada", priority=5)
+        assert await store.read_line(run.row, held) == LineRow(2, 0, None, 0, None, None, None, 0, None)
+        await limit(store, "q")
+        assert await admit(store, fence, 2, queues=["q"]) == ["first", "second"]
+        found = await store.read_line(run.row, QueueLimits())
+        assert found == LineRow(0, 0, "first", 2, "first", None, None, 2, None)
+        await start(store, "smaller", queue="q", key="bob", priority=1)
+        await start(store, "larger", queue="q", key="ada", priority=6)
+        await start(store, "later", queue="q", key="ada", priority=5)
+        await start(store, "delayed", queue="q", key="ada", priority=1, delay_s=60.0)
+        await start(store, "beside 1", "beside 2", queue="q", key="bob", priority=5)
+        await register(store)  # another worker, which owns nothing
+        await register(store, EXPIRED_S)
+        found = await store.read_line(run.row, QueueLimits())
+        assert (found.ahead, found.beside, found.least_owned) == (1, 2, 0)
+        await limit(store, "q", rate=[5, 50.0], rate_per_key=[1, 70.0])
+        assert await admit(store, fence, 1, queues=["q"]) == ["smaller"]
+        now = await store.now()
+        held = QueueLimits(rate=(1, 50.0), rate_per_key=(1, 70.0))
+        found = await store.read_line(run.row, held)
+        assert (found.ahead, found.of_key, found.oldest_of_key) == (0, 2, "first")
+        assert found.rate_at == pytest.approx(now + 50, abs=20)
+        assert found.key_rate_at is None  # when others of this key were admitted, the queue had no rate
+        assert (await store.read_line(run.row, QueueLimits(rate=(2, 50.0)))).rate_at is None
+        assert await store.read_line(12345, held) is None
+
+
+async def test_whose_end_a_singleton_waits_for(database):
+    async with database.open() as store:
+        fence = await register(store)
+        terms = Terms("singleton", replaces=True)
+        runs = [new_run(run_id, key="k", queue="q") for run_id in ("old", "new", "newest")]
+        await store.start_alone(new_run("other", key="other", queue="q"), terms, "{}")
+        for run in runs:
+            await store.start_alone(run, terms, "{}")
+            if run.id == "old":
+                assert (await store.read_line(run.row, QueueLimits())).replaced is None
+                assert sorted(await admit(store, fence)) == ["old", "other"]
+        for run in runs[1:]:
+            assert (await store.read_line(run.row, QueueLimits())).replaced == "old"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from outlive.model.reads import EntryRow, RunRow, WorkerRow
-from outlive.model.why import Facts, explain
+from outlive.model.reads import EntryRow, LineRow, QueueRow, RunRow, WorkerRow
+from outlive.model.why import Facts, explain, find_before
 
 NOW = 1_800_000_000.0
 ALIVE = WorkerRow(7, 1, "host-a", 12, "shop", None, NOW + 10)
@@ -29,6 +29,34 @@ def entry(kind: str, name: str, key: str, **facts: Any) -> EntryRow:
     return EntryRow(key=key, kind=kind, name=name, **plain | facts)
 
 
+def line(**facts: Any) -> LineRow:
+    """Give what stands in front of a run: nothing but what is named."""
+    plain: dict[str, Any] = dict.fromkeys(
+        ["oldest", "oldest_of_key", "rate_at", "key_rate_at", "least_owned", "replaced"]
+    )
+    return LineRow(**plain | {"ahead": 0, "beside": 0, "of_key": 0} | facts)
+
+
+def in_line(limits: str = "{}", queue: dict[str, Any] | None = None, **facts: Any) -> Facts:
+    """Give the facts of a run in the line of a queue with these limits, of which one worker is alive."""
+    row = {
+        "queue": "mail",
+        "limits": limits,
+        "changed": "{}",
+        "paused": False,
+        "delayed": 0,
+        "waiting": 1,
+        "running": 0,
+    }
+    plain: dict[str, Any] = {"run": LINED, "now": NOW, "workers": [ALIVE], "line": line()}
+    return Facts(**plain | {"queue": QueueRow(**row | (queue or {}))} | facts)
+
+
+LINED = run("queued", queue="mail", key="ada", line="waiting", line_at=NOW - 30, wake_at=NOW + 300)
+BUSY = Facts(run("running", id="job-1", worker=7), NOW, workers=[ALIVE])
+LISTENS = Facts(run("suspended", id="job-1"), NOW, workers=[ALIVE], open_entries=[entry("receive", "review", "r#1")])
+BOUNCED = run("scheduled", once="debounce", line="delayed", line_at=NOW + 60, cap_at=NOW + 7200)
+LATE = run("scheduled", queue="mail", line="delayed", line_at=NOW + 60, wake_at=NOW + 300, deadline_at=NOW + 300)
 CHILD = Facts(run("suspended", id="child-1", parent_key="pay#1", wake_at=NOW + 7200), NOW, workers=[ALIVE])
 LOST = ("ConnectionError", "no route")
 SUSPENDED, RUNNING, QUEUED = run("suspended"), run("running", worker=7), run("queued", wake_at=NOW - 30)
@@ -56,8 +84,97 @@ CASES: list[tuple[Facts, str]] = [
     (Facts(QUEUED, NOW, workers=[ALIVE, PEER]), "none of the 2 workers alive serves workflow 'checkout'"),
     (Facts(replace(QUEUED, pinned=True), NOW), "that serves workflow 'checkout' in version v1"),
     (
-        Facts(replace(QUEUED, queue="mail"), NOW, workers=[ALIVE], notes=["it is full"]),
-        "its turn in queue 'mail' since 30 s ago: it is full",
+        Facts(LATE, NOW),
+        "has a delayed start: until 2027-01-15 08:01:00 UTC (in 60 s); its deadline is at 2027-01-15 08:05:00",
+    ),
+    (Facts(LATE, NOW), " (in 5 m) → reschedule(0) lets it start now"),
+    (
+        Facts(LATE, NOW, queue=in_line(queue={"paused": True}).queue, line=line()),
+        "(in 60 s), and the queue is paused; its deadline is at 2027-01-15 08:05:00 UTC (in 5 m) → resume_",
+    ),
+    (
+        Facts(BOUNCED, NOW),
+        "is debounced until 2027-01-15 08:01:00 UTC (in 60 s), at the latest until 2027-01-15 10:00:00 UTC (in 2 h) → ",
+    ),
+    (
+        Facts(replace(BOUNCED, cap_at=NOW + 60), NOW),
+        "is debounced until 2027-01-15 08:01:00 UTC (in 60 s) → reschedule(0)",
+    ),
+    (
+        Facts(replace(LATE, once="singleton"), NOW, line=line(replaced="old")),
+        "(in 60 s), and then until the end of 'old', which it replaces; its deadline",
+    ),
+    (
+        in_line(line=line(ahead=2, beside=1)),
+        "its turn in queue 'mail' since 30 s ago, behind 2 runs and by turns with 1 of other keys: if that lasts,",
+    ),
+    (in_line(line=line(beside=4)), "since 30 s ago, by turns with 4 of other keys: if that lasts"),
+    (in_line(workers=[]), "since 30 s ago: no worker is alive → start one that serves workflow 'checkout'"),
+    (in_line(queue={"paused": True}), "since 30 s ago: the queue is paused → resume_queue('mail')"),
+    (
+        in_line(queue={"paused": True}, queue_by="ann", workers=[]),
+        "the queue is paused by ann; no worker is alive → resume_queue('mail'); start one that serves workf",
+    ),
+    (
+        in_line('{"concurrency": 3}', {"running": 3}, line=line(oldest="job-1", ahead=1), before=BUSY),
+        "behind 1 run: 3 of 3 runs are admitted, first of all 'job-1', which is in the hands of worker 'shop' (process",
+    ),
+    (
+        in_line('{"concurrency": 3}', {"running": 3}, line=line(oldest="job-1", ahead=1), before=BUSY),
+        "(process 12 on host-a) and executing → put_queue('mail', concurrency=…) admits more",
+    ),
+    (
+        in_line('{"concurrency": 1}', {"running": 1}, line=line(oldest="job-1"), before=LISTENS),
+        "1 of 1 run is admitted, first of all 'job-1', which waits for a message 'review' → send('review', …), or put",
+    ),
+    (
+        in_line('{"concurrency": 1}', {"running": 1}, line=line(oldest="job-1")),
+        "1 of 1 run is admitted, first of all 'job-1' → put_queue('mail', concurrency=…) admits more",
+    ),
+    (
+        in_line('{"per_key": 2}', line=line(of_key=2, oldest_of_key="job-1"), before=BUSY),
+        "2 of 2 runs of its key 'ada' are admitted, first of all 'job-1', which is",
+    ),
+    (
+        in_line(
+            '{"per_key": 1}', run=replace(LINED, key=None), line=line(of_key=1, oldest_of_key="job-1"), before=BUSY
+        ),
+        "1 of 1 run without a key is admitted, first of all 'job-1', which is in",
+    ),
+    (
+        in_line('{"rate": [10, 60]}', line=line(rate_at=NOW + 12)),
+        "10 runs in 60 s are admitted, the next one at 2027-01-15 08:00:12 UTC (in 12 s) → put_queue('mail', rate=…)",
+    ),
+    (in_line('{"rate": [10, 60]}', line=line(rate_at=NOW - 1)), "if that lasts"),
+    (
+        in_line('{"rate_per_key": [1, 5]}', line=line(key_rate_at=NOW + 2)),
+        "1 run of its key 'ada' in 5 s is admitted, the next one at 2027-01-15 08:00:02 UTC (in 2 s) → put_queue('mail",
+    ),
+    (
+        in_line('{"per_worker": 2}', line=line(least_owned=2)),
+        "the one worker alive has 2 of its runs → start another worker, or put_queue('mail', per_worker=…) admits more",
+    ),
+    (
+        in_line('{"per_worker": 2}', line=line(least_owned=2), workers=[ALIVE, PEER, DEAD]),
+        "each of the 2 workers alive has 2 of its runs",
+    ),
+    (in_line('{"per_worker": 2}', line=line(least_owned=1)), "if that lasts"),
+    (
+        in_line(
+            '{"concurrency": 1, "rate": [1, 9]}',
+            {"running": 1},
+            line=line(oldest="job-1", rate_at=NOW + 9),
+            before=BUSY,
+        ),
+        "and executing; 1 run in 9 s is admitted, the next one at 2027-01-15 08:00:09 UTC (in 9 s) → put_queue('mail",
+    ),
+    (
+        in_line(run=replace(LINED, line="delayed", once="singleton"), line=line(replaced="job-1"), before=LISTENS),
+        "since 30 s ago: it replaces 'job-1', which waits for a message 'review' → send('review', …)",
+    ),
+    (
+        in_line(run=replace(LINED, deadline_at=NOW + 300)),
+        "or has no room; its deadline is at 2027-01-15 08:05:00 UTC (in 5 m) → start another one",
     ),
     (Facts(RUNNING, NOW, workers=[DEAD, PEER]), "was in the hands of a worker: a peer takes over within a second"),
     (
@@ -84,6 +201,21 @@ CASES: list[tuple[Facts, str]] = [
         "waits for a message 'review' → send('review', …)",
     ),
     (
+        Facts(SUSPENDED, NOW, open_entries=[entry("receive", "call/approve", "r#1")]),
+        "waits for a call 'approve' → call('approve', …)",
+    ),
+    (
+        Facts(SUSPENDED, NOW, open_entries=[entry("wait", "promise#1", "w#1")], expiries={"promise#1": NOW + 7200}),
+        "made at promise#1, which expires at 2027-01-15 10:00:00 UTC (in 2 h) → settle(its token, …)",
+    ),
+    (
+        Facts(
+            run("suspended", wake_at=NOW + 60, deadline_at=NOW + 60), NOW, open_entries=[entry("receive", "a", "r#1")]
+        ),
+        "waits for a message 'a'; its deadline is at 2027-01-15 08:01:00 UTC (in 60 s) → send('a', …)",
+    ),
+    (Facts(run("suspended", deadline_at=NOW - 60), NOW), "waits to be woken; its deadline has passed 60 s ago"),
+    (
         Facts(SUSPENDED, NOW, open_entries=[entry("wait", "promise#1", "w#1")]),
         "waits for the promise made at promise#1 → settle(",
     ),
@@ -98,7 +230,7 @@ CASES: list[tuple[Facts, str]] = [
             NOW,
             open_entries=[entry("receive", f"t{n}", f"r#{n}") for n in range(5)],
         ),
-        "'t2' → send('t2', …); and for 2 more; at the longest until",
+        "waits for a message 't2'; and for 2 more; at the longest until 2027-01-15 08:01:00 UTC (in 60 s) → send('t0",
     ),
     (
         Facts(run("paused"), NOW, problem=("x", "look first"), by="ann"),
@@ -135,3 +267,13 @@ def test_a_chain_of_children_ends() -> None:
         awaited = replace(facts.run, parent_key="pay#1")
         facts = Facts(SUSPENDED, NOW, open_entries=[entry("child", "pay", "pay#1")], child=replace(facts, run=awaited))
     assert explain(facts).count("which") == 20
+
+
+def test_who_is_in_the_way() -> None:
+    limits, busy = '{"concurrency": 1, "per_key": 1}', {"running": 1}
+    found = line(oldest="first", of_key=1, oldest_of_key="of its key")
+    assert find_before(in_line(limits, busy, line=found)) == "first"
+    assert find_before(in_line(limits, line=found)) == "of its key"
+    assert find_before(in_line(limits, busy, line=replace(found, replaced="old"))) == "old"
+    for nobody in (in_line(limits, {**busy, "paused": True}, line=found), in_line(line=found), in_line(line=None)):
+        assert find_before(nobody) is None

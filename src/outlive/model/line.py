@@ -108,6 +108,12 @@ def list_facts(limits: QueueLimits) -> dict[str, Any]:
     return asdict(limits)
 
 
+def list_rates(limits: QueueLimits) -> dict[str, Any]:
+    """Give counts and windows of the rates, as statements name them; None where there is none."""
+    rate, of_key = limits.rate or (None, None), limits.rate_per_key or (None, None)
+    return {"rate_count": rate[0], "rate_s": rate[1], "key_count": of_key[0], "key_s": of_key[1]}
+
+
 def room_left(limits: QueueLimits, most: int, *, admitted: int, owned: int, recent: int) -> int:
     """Say how many runs more may be admitted now, at most `most`.
 

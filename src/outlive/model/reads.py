@@ -92,6 +92,26 @@ class QueueRow:
 
 
 @dataclass(slots=True)
+class LineRow:
+    """What a run that is not admitted has in front of it, of what the limits of its queue count.
+
+    `ahead`: runs of a smaller priority, and of its key and priority that wait longer; `beside`: those of other
+    keys, which take turns with it. `oldest` is the id of the run that was admitted first, `replaced` that of
+    the one whose end a singleton waits for. `least_owned`: how many the worker has that has the fewest.
+    """
+
+    ahead: int
+    beside: int
+    oldest: str | None
+    of_key: int
+    oldest_of_key: str | None
+    rate_at: float | None  # when a slot in the window of the rate is free again; it may have passed
+    key_rate_at: float | None
+    least_owned: int | None
+    replaced: str | None
+
+
+@dataclass(slots=True)
 class RunRow:
     """A run as anyone may read it; `status` is derived by the store from runs and live."""
 

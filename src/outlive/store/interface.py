@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from outlive.errors import StoreError
+from outlive.model.line import QueueLimits
 from outlive.model.mail import Message, NewMessage, NewPromise, Settled, Settlement, Settling, Shown, StreamPart
 from outlive.model.reads import (
     AuditRow,
@@ -24,6 +25,7 @@ from outlive.model.reads import (
     EndedRun,
     EntryRow,
     LineClaim,
+    LineRow,
     QueueRow,
     RequestRow,
     RunQuery,
@@ -261,6 +263,9 @@ class Store(Protocol):
 
     async def list_queues(self, queue: str | None = None) -> list[QueueRow]:
         """Read all queues that were declared or have runs, by name, or the one."""
+
+    async def read_line(self, row: int, limits: QueueLimits) -> LineRow | None:
+        """Read what stands in front of a run that is not admitted, None if it has ended."""
 
     # -- requests, wake-ups -------------------------------------------------
     async def add_request(self, run_id: str, kind: str, payload: str | None, note: Note | None = None) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outlive import hooks
-from outlive.model.reads import Claimed, LineClaim, QueueRow
+from outlive.model.line import QueueLimits, list_rates
+from outlive.model.reads import Claimed, LineClaim, LineRow, QueueRow
 from outlive.model.writes import Fence, Note
 from outlive.store.interface import FenceLost
 from outlive.store.postgres.control import write_audit
@@ -82,3 +83,7 @@ class Queues(Database):
 
     async def list_queues(self, queue: str | None = None) -> list[QueueRow]:
         return [QueueRow(**row) for row in await self._read("list_queues", queue=queue)]
+
+    async def read_line(self, row: int, limits: QueueLimits) -> LineRow | None:
+        found = await self._read("read_line", row=row, **list_rates(limits))
+        return LineRow(**found[0]) if found else None

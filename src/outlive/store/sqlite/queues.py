@@ -15,8 +15,8 @@ from typing import Any
 
 from outlive.hooks import commit_site
 from outlive.limits import PRIORITY_MAX
-from outlive.model.line import QueueLimits, decode_limits, put_together, room_left
-from outlive.model.reads import Claimed, LineClaim, QueueRow
+from outlive.model.line import QueueLimits, decode_limits, list_rates, put_together, room_left
+from outlive.model.reads import Claimed, LineClaim, LineRow, QueueRow
 from outlive.model.writes import Fence, Note
 from outlive.store.sqlite.batch import SQL, check_fence
 from outlive.store.sqlite.control import write_audit
@@ -100,6 +100,11 @@ class Queues(Database):
         return [
             QueueRow(name, limits, changed, bool(paused), *counts) for name, limits, changed, paused, *counts in rows
         ]
+
+    @reading
+    def read_line(self, db: Connection, row: int, limits: QueueLimits) -> LineRow | None:
+        facts = {"row": row, "now": self._wall(), **list_rates(limits)}
+        return next((LineRow(*found) for found in db.rows(SQL["read_line"], facts)), None)
 
 
 @dataclass

@@ -19,6 +19,35 @@ on conflict (queue) do update set
   paused = coalesce(cast(:paused as boolean), q.paused)
 where cast(:declared as text) is null or q.declared <> cast(cast(:declared as text) as jsonb)
 
+-- name: read_line
+-- Reads what stands in front of a run that waits in a line. One snapshot.
+select
+  (select count(*) from outlive.live n
+    where n.line = 'waiting' and n.owner is null and n.hold is null and n.queue = l.queue and n.priority <= l.priority
+      and (n.priority < l.priority or (n.key = l.key and (n.line_at, n.row) < (l.line_at, l.row)))) as ahead,
+  (select count(*) from outlive.live n
+    where n.line = 'waiting' and n.owner is null and n.hold is null and n.queue = l.queue and n.priority = l.priority
+      and n.key <> l.key) as beside,
+  (select r.id from outlive.live a join outlive.runs r on r.row = a.row
+    where a.queue = l.queue and a.line = 'admitted' order by a.started_at, a.row limit 1) as oldest,
+  (select count(*) from outlive.live a where a.queue = l.queue and a.key = l.key and a.line = 'admitted') as of_key,
+  (select r.id from outlive.live a join outlive.runs r on r.row = a.row
+    where a.queue = l.queue and a.key = l.key and a.line = 'admitted' order by a.started_at, a.row limit 1) as oldest_of_key,
+  case when cast(:rate_count as integer) is not null then extract(epoch from (
+    select a.at from outlive.admissions a where a.queue = l.queue
+    order by a.at desc offset cast(:rate_count as integer) - 1 limit 1))::float8 + cast(:rate_s as float8) end as rate_at,
+  case when cast(:key_count as integer) is not null then extract(epoch from (
+    select a.at from outlive.admissions a where a.queue = l.queue and a.key = l.key
+    order by a.at desc offset cast(:key_count as integer) - 1 limit 1))::float8 + cast(:key_s as float8) end as key_rate_at,
+  (select min((select count(*) from outlive.live a where a.owner = b.worker and a.queue = l.queue and a.line = 'admitted'))
+    from outlive.worker_beats b where b.expires_at >= now()) as least_owned,
+  case when l.once = 'singleton' and l.line = 'delayed' then (
+    select s.id from outlive.live o join outlive.runs s on s.row = o.row
+    where o.once = 'singleton' and o.key = l.key and o.row <> l.row
+      and s.workflow = (select r.workflow from outlive.runs r where r.row = l.row)
+    order by o.started_at nulls last, o.row limit 1) end as replaced
+from outlive.live l where l.row = :row
+
 -- name: reschedule_run
 -- Moves the start of a run that waits for it, in a line or outside; without a delay or an instant only its priority. It
 -- never starts after the cap of a debounced one, joins its line at once if that is due (but for one that replaces another of

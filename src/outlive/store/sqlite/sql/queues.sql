@@ -141,6 +141,34 @@ VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (queue) DO UPDATE
 SET declared = excluded.declared, changed = excluded.changed, limits = excluded.limits, paused = excluded.paused
 
+-- name: read_line
+-- What stands in front of a run that waits in a line. One snapshot.
+SELECT
+    (SELECT count(*) FROM ol_live n
+     WHERE n.line = 'waiting' AND n.owner IS NULL AND n.hold IS NULL AND n.queue = l.queue AND n.priority <= l.priority
+        AND (n.priority < l.priority OR (n.key = l.key AND (n.line_at, n.row) < (l.line_at, l.row)))),
+    (SELECT count(*) FROM ol_live n
+     WHERE n.line = 'waiting' AND n.owner IS NULL AND n.hold IS NULL AND n.queue = l.queue AND n.priority = l.priority
+        AND n.key <> l.key),
+    (SELECT r.id FROM ol_live a CROSS JOIN ol_runs r ON r.row = a.row
+     WHERE a.queue = l.queue AND a.line = 'admitted' ORDER BY a.started_at, a.row LIMIT 1),
+    (SELECT count(*) FROM ol_live a WHERE a.queue = l.queue AND a.key = l.key AND a.line = 'admitted'),
+    (SELECT r.id FROM ol_live a CROSS JOIN ol_runs r ON r.row = a.row
+     WHERE a.queue = l.queue AND a.key = l.key AND a.line = 'admitted' ORDER BY a.started_at, a.row LIMIT 1),
+    CASE WHEN :rate_count THEN :rate_s + (
+        SELECT a.at FROM ol_admissions a WHERE a.queue = l.queue ORDER BY a.at DESC LIMIT 1 OFFSET :rate_count - 1) END,
+    CASE WHEN :key_count THEN :key_s + (
+        SELECT a.at FROM ol_admissions a WHERE a.queue = l.queue AND a.key = l.key
+        ORDER BY a.at DESC LIMIT 1 OFFSET :key_count - 1) END,
+    (SELECT (SELECT count(*) FROM ol_live a WHERE a.owner = b.worker AND a.queue = l.queue AND a.line = 'admitted') AS owned
+     FROM ol_worker_beats b WHERE b.expires_at >= :now ORDER BY owned LIMIT 1),
+    CASE WHEN l.once = 'singleton' AND l.line = 'delayed' THEN (
+        SELECT s.id FROM ol_live o CROSS JOIN ol_runs s ON s.row = o.row
+        WHERE o.once = 'singleton' AND o.key = l.key AND o.row <> l.row
+            AND s.workflow = (SELECT r.workflow FROM ol_runs r WHERE r.row = l.row)
+        ORDER BY o.started_at IS NULL, o.started_at, o.row LIMIT 1) END
+FROM ol_live l WHERE l.row = :row
+
 -- name: reschedule_run
 -- Moves the start of a run that waits for it, in a line or outside; at :due, without one only its priority. It never starts
 -- after the cap of a debounced one, joins its line at once if that is due (but for one that replaces another of its key),
