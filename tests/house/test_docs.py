@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -14,12 +16,17 @@ import pytest
 
 from outlive import errors
 from outlive.cli import cli
-from tests.house.markdown import blocks, links, pages
+from tests.house.markdown import Block, blocks, links, pages
 from tests.house.source import ROOT, SRC
+from tests.support.postgres import shared_server
 
 RUNNER = Path(__file__).with_name("run_page.py")
 # `console` and `python` run; the others are shown. Python that is not run has no language of its own.
 LANGUAGES = {"python", "console", "text", "sql", "json", "toml", "yaml", "make", "csv", ""}
+# Pages that promise the same on PostgreSQL, with another URL and nothing else.
+ON_POSTGRES = ["README.md", "docs/start/ten-minutes.md", "docs/explain/coming-from.md"]
+ON_POSTGRES += [f"docs/how-to/{name}.md" for name in ("messages", "queues", "schedules", "control", "sagas", "search")]
+FILE_URL = re.compile(r"sqlite:///\w+\.db")
 NOT_SHOWN = {"django_shop/shop/asgi.py"}  # as `startproject` writes it
 
 page_ids = {"ids": lambda page: str(page.relative_to(ROOT))}
@@ -48,25 +55,40 @@ def test_blocks_have_a_known_language(page):
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("page", [page for page in pages() if blocks(page)], **page_ids)
 def test_page_runs(page, tmp_path):
+    _play(page, _runnable(page), tmp_path, f"sqlite:///{tmp_path}/docs.db")
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("page", [ROOT / name for name in ON_POSTGRES], **page_ids)
+def test_page_runs_on_postgres(page, tmp_path):
+    server = shared_server()
+    url = server.fresh_database()
+    try:
+        told = [block for block in _runnable(page) if "import sqlite3" not in block.body]
+        _play(page, [replace(block, body=FILE_URL.sub(url, block.body)) for block in told], tmp_path, url)
+    finally:
+        server.take_back(url)
+
+
+def _runnable(page: Path) -> list[Block]:
+    return [block for block in blocks(page) if block.language in ("python", "console") or block.title]
+
+
+def _play(page: Path, shown: list[Block], folder: Path, url: str) -> None:
+    place = page.relative_to(ROOT)
     actions = [
-        {
-            "language": block.language,
-            "title": block.title,
-            "body": block.body,
-            "place": f"{page.relative_to(ROOT)}:{block.line}",
-        }
-        for block in blocks(page)
-        if block.language in ("python", "console") or block.title
+        {"language": block.language, "title": block.title, "body": block.body, "place": f"{place}:{block.line}"}
+        for block in shown
     ]
     done = subprocess.run(
         [sys.executable, "-W", "error", RUNNER],
         input=json.dumps(actions),
-        cwd=tmp_path,
+        cwd=folder,
         env={
             **os.environ,
             "PYTHONPATH": str(SRC),
             "PYTHONUNBUFFERED": "1",  # lines of a program that is killed, as on a terminal
-            "OUTLIVE_URL": f"sqlite:///{tmp_path}/docs.db",
+            "OUTLIVE_URL": url,
             "PYTEST_ADDOPTS": "-p pytest_outlive",  # as if installed
         },
         stdout=subprocess.PIPE,
