@@ -55,10 +55,13 @@ class Cell:
     systems: tuple[str, ...] = SYSTEMS
     slow: bool = False
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    lined: bool = False  # what is handed over goes through a queue
+    workers: int = 1
 
 
 _QUEUE = {"dbos": {"polling_interval_sec": 1.0}}  # DBOS's default
 _FAST_QUEUE = {"dbos": {"polling_interval_sec": 0.02}}
+_DEAF = {"outlive": {"deaf": True}}  # the notifier is broken on purpose: polling is all there is
 
 CELLS = (
     Cell("long-postgres", "long", "postgres"),
@@ -68,6 +71,12 @@ CELLS = (
     Cell("handover-postgres", "handover", "postgres", slow=True, options=_QUEUE),
     Cell("handover-sqlite", "handover", "sqlite", slow=True, options=_QUEUE),
     Cell("handover-polled", "handover", "postgres", slow=True, options=_FAST_QUEUE, systems=("dbos",)),
+    Cell("handover-queue-postgres", "handover", "postgres", slow=True, systems=("outlive",), lined=True),
+    Cell("handover-queue-sqlite", "handover", "sqlite", slow=True, systems=("outlive",), lined=True),
+    Cell("handover-deaf-postgres", "handover", "postgres", slow=True, systems=("outlive",), options=_DEAF),
+    Cell("handover-deaf-sqlite", "handover", "sqlite", slow=True, systems=("outlive",), options=_DEAF),
+    Cell("drain-by-one", "drain", "postgres", slow=True, systems=("outlive",), workers=1),
+    Cell("drain-by-two", "drain", "postgres", slow=True, systems=("outlive",), workers=2),
     Cell("queue-postgres", "queue", "postgres", slow=True, options=_QUEUE),
     Cell("queue-sqlite", "queue", "sqlite", slow=True, systems=("outlive",)),
     Cell("queue-polled", "queue", "postgres", slow=True, options=_FAST_QUEUE, systems=("dbos",)),
@@ -107,6 +116,12 @@ MEASURES = (
     Measure("the same, p99", "handover-postgres", "p99_ms", "ms", 50),
     Measure("enqueue to start between processes, SQLite, p50", "handover-sqlite", "p50_ms", "ms", 5),
     Measure("the same, p99", "handover-sqlite", "p99_ms", "ms", 50),
+    Measure("the same through a queue, PostgreSQL, p50", "handover-queue-postgres", "p50_ms", "ms", 5),
+    Measure("the same, p99", "handover-queue-postgres", "p99_ms", "ms", 50),
+    Measure("the same through a queue, SQLite, p50", "handover-queue-sqlite", "p50_ms", "ms", 5),
+    Measure("the same, p99", "handover-queue-sqlite", "p99_ms", "ms", 50),
+    Measure("enqueue to start with a broken notifier, PostgreSQL, p99", "handover-deaf-postgres", "p99_ms", "ms", 1000),
+    Measure("the same, SQLite", "handover-deaf-sqlite", "p99_ms", "ms", 1000),
     Measure("one async one-step run alone, PostgreSQL, p50", "alone", "run_ms", "ms"),
     Measure("two bare commits between those runs, p50", "alone", "two_commits_ms", "ms"),
     Measure("the run beyond the two commits", "alone", "beyond_ms", "ms", 0.3),
@@ -115,6 +130,15 @@ MEASURES = (
     Measure("one-step runs through a queue, PostgreSQL", "queue-postgres", "runs_per_s", "runs/s", 3_000, True),
     Measure("the same, SQLite", "queue-sqlite", "runs_per_s", "runs/s", 3_000, True),
     Measure("the same, DBOS polling every 20 ms", "queue-polled", "runs_per_s", "runs/s", None, True),
+    Measure(
+        "a line of {queued_runs} one-step runs executed by one worker",
+        "drain-by-one",
+        "runs_per_s",
+        "runs/s",
+        None,
+        True,
+    ),
+    Measure("the same by two workers, PostgreSQL", "drain-by-two", "runs_per_s", "runs/s", None, True),
     Measure(
         "claim from a line of {queued} behind {finished} finished runs, PostgreSQL, p50", "backlog", "full_ms", "ms"
     ),

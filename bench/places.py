@@ -57,7 +57,7 @@ class Places:
         if url.startswith("sqlite"):
             shutil.rmtree(Path(url.removeprefix("sqlite:///")).parent, ignore_errors=True)
         else:
-            self._server.drop_database(url)
+            self._server.take_back(url)
 
     def versions(self) -> dict[str, str]:
         """Tell the version of the server, and that it flushes."""

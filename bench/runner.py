@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from bench.stats import percentile
 
 RECOVERY_TIMEOUT_S = 90.0
 LOOK_EVERY_S = 0.01
+_CLIENTS = ("send", "fill")  # scenarios of processes without a worker
 
 _UNFINISHED = {
     ("outlive", "postgres"): "select count(*) from outlive.live",
@@ -41,7 +42,7 @@ class Task:
         return _SCENARIOS[self.cell.scenario](self)
 
     def start(self, scenario: str, **arguments: Any) -> Child:
-        if scenario != "send":
+        if scenario not in _CLIENTS:
             arguments["options"] = self.cell.options.get(self.system, {})
         return self.interpreters.start(self.system, scenario, {"url": self.url, **arguments})
 
@@ -94,13 +95,36 @@ def _handover(task: Task) -> dict[str, float]:
     with task.start("serve", settle_s=task.sizes.settle_s) as worker:
         worker.hear("ready")
         messages, gap_s = task.sizes.messages, task.sizes.message_gap_s
-        with task.start("send", messages=messages, gap_s=gap_s) as client:
+        with task.start("send", messages=messages, gap_s=gap_s, lined=task.cell.lined) as client:
             client.hear("sent")
             client.end()
         worker.say(str(messages))
         latencies = worker.hear("latencies_ms", timeout_s=30)
         worker.end()
     return {"p50_ms": percentile(latencies, 50), "p99_ms": percentile(latencies, 99)}
+
+
+def _drain(task: Task) -> dict[str, float]:
+    """A client fills a line; then some workers execute it, watched from outside from when they have opened."""
+    runs = task.sizes.queued_runs
+    with task.start("fill", runs=runs, in_flight=IN_FLIGHT) as client:
+        client.hear("filled")
+        client.end()
+    with _Unfinished(task) as unfinished, ExitStack() as stack:
+        workers = [stack.enter_context(task.start("serve", settle_s=0.0)) for _ in range(task.cell.workers)]
+        while unfinished.count() == runs:  # nobody has opened yet
+            time.sleep(LOOK_EVERY_S)
+        at, left = time.monotonic(), unfinished.count()
+        while unfinished.count():
+            if time.monotonic() > at + RECOVERY_TIMEOUT_S:
+                raise MeasurementFailed(f"{unfinished.count()} runs of the line were not executed")
+            time.sleep(LOOK_EVERY_S)
+        wall_s = time.monotonic() - at
+        for worker in workers:
+            worker.say("0")
+            worker.hear("latencies_ms")
+            worker.end()
+    return {"runs_per_s": left / wall_s}
 
 
 def _recovery(task: Task) -> dict[str, float]:
@@ -162,5 +186,6 @@ _SCENARIOS: dict[str, Callable[[Task], dict[str, float]]] = {
     "backlog": _backlog,
     "prune": _prune,
     "handover": _handover,
+    "drain": _drain,
     "recovery": _recovery,
 }

@@ -112,13 +112,16 @@ class DbosSystem:
 
 
 class DbosClient:
-    """DBOSClient, which knows the workflow and its queue by name only."""
+    """DBOSClient, which knows the workflow and its queue by name only, and starts nothing outside of one."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    async def send(self, sent_ns: int) -> None:
+    async def send(self, sent_ns: int, *, lined: bool) -> None:
         await self._client.enqueue_async({"queue_name": QUEUE, "workflow_name": "handed_over"}, sent_ns)
+
+    async def enqueue(self) -> None:
+        await self._client.enqueue_async({"queue_name": QUEUE, "workflow_name": "short_run"}, 1)
 
     async def close(self) -> None:
         self._client.destroy()

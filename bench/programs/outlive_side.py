@@ -13,6 +13,8 @@ import asyncpg
 import outlive
 from bench.programs.system import STEPS_OF_LONG_RUN, Client, Commits, System, tally
 from outlive import Outlive, step, workflow
+from outlive.store.postgres import PostgresStore
+from outlive.store.sqlite import SqliteStore
 
 QUEUE = "bench-queue"
 QUEUE_CONCURRENCY = 1_000_000  # a limit that is counted at each claim, and never reached
@@ -59,6 +61,11 @@ async def handed_over(sent_ns: int) -> None:
     await arrive(sent_ns)
 
 
+async def _hear_nothing(_store: Any, timeout_s: float) -> bool:
+    await asyncio.sleep(timeout_s)
+    return False
+
+
 class OutliveSystem:
     """One app as worker."""
 
@@ -73,6 +80,9 @@ class OutliveSystem:
         }
 
     async def open(self, url: str, options: dict[str, Any]) -> None:
+        if options.pop("deaf", False):
+            for store in (PostgresStore, SqliteStore):
+                store.wait_hint = _hear_nothing  # type: ignore[assignment, method-assign]
         self._app = Outlive(url, **options)
         self._app.queue(QUEUE, concurrency=QUEUE_CONCURRENCY)
         await self._app.open()
@@ -104,8 +114,11 @@ class OutliveClient:
     def __init__(self, app: Outlive) -> None:
         self._app = app
 
-    async def send(self, sent_ns: int) -> None:
-        await self._app.start("handed_over", sent_ns)
+    async def send(self, sent_ns: int, *, lined: bool) -> None:
+        await self._app.start("handed_over", sent_ns, queue=QUEUE if lined else None)
+
+    async def enqueue(self) -> None:
+        await self._app.start("short_run", 1, queue=QUEUE)
 
     async def close(self) -> None:
         await self._app.close()

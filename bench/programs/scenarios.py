@@ -143,13 +143,26 @@ async def serve(system: System, talk: Talk, *, url: str, options: dict[str, Any]
         talk.say(latencies_ms=[latency / 1e6 for latency in tally.latencies_ns])
 
 
-async def send(system: System, talk: Talk, *, url: str, messages: int, gap_s: float) -> None:
-    """Start runs for another process at random moments, `gap_s` apart on average."""
+async def fill(system: System, talk: Talk, *, url: str, runs: int, in_flight: int) -> None:
+    """Start runs in a queue while nobody executes them."""
+    client, width = await system.client(url), asyncio.Semaphore(in_flight)
+
+    async def enqueue() -> None:
+        async with width:
+            await client.enqueue()
+
+    await asyncio.gather(*(enqueue() for _ in range(runs)))
+    talk.say(filled=runs)
+    await client.close()
+
+
+async def send(system: System, talk: Talk, *, url: str, messages: int, gap_s: float, lined: bool) -> None:
+    """Start runs for another process at random moments, `gap_s` apart on average; `lined`: in a queue."""
     chance = random.Random(SEED)
     client = await system.client(url)
     for _ in range(messages):
         await asyncio.sleep(min(chance.expovariate(1 / gap_s), 10 * gap_s))
-        await client.send(time.monotonic_ns())
+        await client.send(time.monotonic_ns(), lined=lined)
     talk.say(sent=messages)
     await client.close()
 

@@ -37,8 +37,11 @@ class Commits(Protocol):
 class Client(Protocol):
     """A process that starts runs which another one executes."""
 
-    async def send(self, sent_ns: int) -> None:
-        """Start a run whose step notes how long ago `sent_ns` was; return when the start is durable."""
+    async def send(self, sent_ns: int, *, lined: bool) -> None:
+        """Start a run, `lined` in a queue, whose step notes how long ago `sent_ns` was; return when that is durable."""
+
+    async def enqueue(self) -> None:
+        """Start a run of one step through the queue; return when the start is durable."""
 
     async def close(self) -> None: ...
 
