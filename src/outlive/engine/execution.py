@@ -197,7 +197,7 @@ class Execution:
             if stop is not None:
                 self._stop(stop)
                 return True
-        timer = self._timers.first(self._waiting) if self._timers else None
+        timer = self._timers.first(self._waiting) if self._timers.heap else None
         if timer is not None and timer.when() <= self.engine.clock.now():
             self._fire(timer)
             return True
@@ -381,7 +381,7 @@ class Execution:
     def _rest(self) -> None:
         """Nothing can be delivered now: arm the next timer, and tell the engine if the run is idle."""
         pending = self.cancellation.pending
-        if self._in_flight and not self._timers and self._armed is None and not self.idle and not pending:
+        if self._in_flight and not self._timers.heap and self._armed is None and not self.idle and not pending:
             return  # the usual case: a step is executing
         due_at = self._next_due()
         if self._armed is not None:

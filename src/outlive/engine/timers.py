@@ -13,25 +13,22 @@ from outlive.engine.runloop import RunTimer
 
 
 class Timers:
-    """A heap of timers; those that nobody waits for any more stay in it until they come up."""
+    """Timers in a heap; those that nobody waits for any more stay in it until they come up."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, RunTimer]] = []
+        self.heap: list[tuple[float, int, RunTimer]] = []
         self._made = 0
-
-    def __len__(self) -> int:
-        return len(self._heap)
 
     def add(self, timer: RunTimer) -> None:
         """Add one that was made now."""
         self._made += 1
-        heapq.heappush(self._heap, (timer.when(), self._made, timer))
+        heapq.heappush(self.heap, (timer.when(), self._made, timer))
 
     def first(self, waiting: Mapping[str, object]) -> RunTimer | None:
         """Give the first of those that stand in `waiting` under their keys."""
-        while self._heap:
-            timer = self._heap[0][2]
+        while self.heap:
+            timer = self.heap[0][2]
             if waiting.get(timer.key) is timer:
                 return timer
-            heapq.heappop(self._heap)
+            heapq.heappop(self.heap)
         return None
