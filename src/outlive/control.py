@@ -155,6 +155,7 @@ class Controlled:
 
         *Durable*: entries before the error or the cancellation that it ended by are
         kept, those after it move to the past; a child whose failure it was is retried too.
+        A run of a queue stands in line again; its `dedupe` is its own again unless another run has it by now.
         *Raises* RunRefused if it has not failed, or its compensations have been executed.
         """
         await self._engine().control.retry(self.id, self._note("retry", reason, by))
