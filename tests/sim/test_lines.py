@@ -79,6 +79,10 @@ BUGS: dict[str, Patch] = {
     "last come, first served": _edit("list_first", "ORDER BY n.line_at, n.row", "ORDER BY n.line_at DESC, n.row"),
     "delay ends early": _edit("end_delays", "line_at <= :now", "line_at <= :now + 10"),
     "delay never ends": _edit("end_delays", "line_at <= :now", "line_at <= :now - 10000"),
+    "another start for who has begun": _edit(
+        "reschedule_run", "(line IN ('delayed', 'waiting') OR (line IS NULL AND started_at IS NULL))", "1"
+    ),
+    "another start leaves nobody out of line": _edit("reschedule_run", "ELSE 'delayed' END", "ELSE 'waiting' END"),
     "waiting run executed to be cancelled": _waiting_run_executed,
 }
 
