@@ -61,6 +61,7 @@ class Cell:
 
 _QUEUE = {"dbos": {"polling_interval_sec": 1.0}}  # DBOS's default
 _FAST_QUEUE = {"dbos": {"polling_interval_sec": 0.02}}
+_NARROW = {"outlive": {"max_running": 16}}
 _DEAF = {"outlive": {"deaf": True}}  # the notifier is broken on purpose: polling is all there is
 
 CELLS = (
@@ -75,8 +76,10 @@ CELLS = (
     Cell("handover-queue-sqlite", "handover", "sqlite", slow=True, systems=("outlive",), lined=True),
     Cell("handover-deaf-postgres", "handover", "postgres", slow=True, systems=("outlive",), options=_DEAF),
     Cell("handover-deaf-sqlite", "handover", "sqlite", slow=True, systems=("outlive",), options=_DEAF),
-    Cell("drain-by-one", "drain", "postgres", slow=True, systems=("outlive",), workers=1),
-    Cell("drain-by-two", "drain", "postgres", slow=True, systems=("outlive",), workers=2),
+    Cell("stream-postgres", "stream", "postgres", slow=True, systems=("outlive",)),
+    Cell("stream-sqlite", "stream", "sqlite", slow=True, systems=("outlive",)),
+    Cell("drain-by-one", "drain", "postgres", slow=True, systems=("outlive",), options=_NARROW, workers=1),
+    Cell("drain-by-two", "drain", "postgres", slow=True, systems=("outlive",), options=_NARROW, workers=2),
     Cell("queue-postgres", "queue", "postgres", slow=True, options=_QUEUE),
     Cell("queue-sqlite", "queue", "sqlite", slow=True, systems=("outlive",)),
     Cell("queue-polled", "queue", "postgres", slow=True, options=_FAST_QUEUE, systems=("dbos",)),
@@ -130,15 +133,12 @@ MEASURES = (
     Measure("one-step runs through a queue, PostgreSQL", "queue-postgres", "runs_per_s", "runs/s", 3_000, True),
     Measure("the same, SQLite", "queue-sqlite", "runs_per_s", "runs/s", 3_000, True),
     Measure("the same, DBOS polling every 20 ms", "queue-polled", "runs_per_s", "runs/s", None, True),
+    Measure("a step to who reads its run's stream elsewhere, PostgreSQL, p99", "stream-postgres", "p99_ms", "ms", 50),
+    Measure("the same, SQLite", "stream-sqlite", "p99_ms", "ms", 50),
     Measure(
-        "a line of {queued_runs} one-step runs executed by one worker",
-        "drain-by-one",
-        "runs_per_s",
-        "runs/s",
-        None,
-        True,
+        "runs with a step of 20 ms, 16 at a time in one worker", "drain-by-one", "runs_per_s", "runs/s", None, True
     ),
-    Measure("the same by two workers, PostgreSQL", "drain-by-two", "runs_per_s", "runs/s", None, True),
+    Measure("the same with a second worker", "drain-by-two", "runs_per_s", "runs/s", None, True),
     Measure(
         "claim from a line of {queued} behind {finished} finished runs, PostgreSQL, p50", "backlog", "full_ms", "ms"
     ),

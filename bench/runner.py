@@ -17,7 +17,7 @@ from bench.stats import percentile
 
 RECOVERY_TIMEOUT_S = 90.0
 LOOK_EVERY_S = 0.01
-_CLIENTS = ("send", "fill")  # scenarios of processes without a worker
+_CLIENTS = ("send", "fill", "read_items")  # scenarios of processes without a worker
 
 _UNFINISHED = {
     ("outlive", "postgres"): "select count(*) from outlive.live",
@@ -100,6 +100,18 @@ def _handover(task: Task) -> dict[str, float]:
             client.end()
         worker.say(str(messages))
         latencies = worker.hear("latencies_ms", timeout_s=30)
+        worker.end()
+    return {"p50_ms": percentile(latencies, 50), "p99_ms": percentile(latencies, 99)}
+
+
+def _stream(task: Task) -> dict[str, float]:
+    """A run emits items in one process, a program reads them in another."""
+    with task.start("emit_items", items=task.sizes.messages, gap_s=task.sizes.message_gap_s) as worker:
+        worker.hear("ready")
+        with task.start("read_items") as reader:
+            latencies = reader.hear("latencies_ms")
+            reader.end()
+        worker.hear("done")
         worker.end()
     return {"p50_ms": percentile(latencies, 50), "p99_ms": percentile(latencies, 99)}
 
@@ -187,5 +199,6 @@ _SCENARIOS: dict[str, Callable[[Task], dict[str, float]]] = {
     "prune": _prune,
     "handover": _handover,
     "drain": _drain,
+    "stream": _stream,
     "recovery": _recovery,
 }

@@ -1,4 +1,4 @@
-"""Scenarios with many rows, which only Outlive's side has: sleepers, a long line, pruning beside work."""
+"""Scenarios which only Outlive's side has: sleepers, a long line, pruning beside work, a stream that is read."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from typing import Any
 
 import psycopg
 
+import outlive
 from bench.programs.outlive_side import QUEUE, short_run
 from bench.programs.talk import Talk
-from outlive import Outlive, workflow
+from outlive import Outlive, step, workflow
 from outlive.clock import SystemClock
 from outlive.model.reads import WorkerRow
 from outlive.store.factory import make_store
@@ -160,6 +161,39 @@ async def _latency(app: Outlive, in_flight: int, window_s: float) -> float:
 
     await asyncio.gather(*(run_again_and_again() for _ in range(in_flight)))
     return median(took_ms)
+
+
+@step
+async def read_clock() -> int:
+    return time.monotonic_ns()
+
+
+@workflow
+async def newsagent(items: int, gap_s: float) -> None:
+    await outlive.receive("begin")
+    for _ in range(items):
+        await asyncio.sleep(gap_s)
+        await outlive.emit("news", await read_clock())
+
+
+async def emit_items(_system: Any, talk: Talk, *, url: str, options: dict[str, Any], items: int, gap_s: float) -> None:
+    """Execute a run that emits so many items, once it is told to begin."""
+    async with Outlive(url, **options) as app:
+        run = await app.start(newsagent, items, gap_s, id="news")
+        talk.say(ready=True)
+        await run.result()
+        talk.say(done=True)
+
+
+async def read_items(_system: Any, talk: Talk, *, url: str) -> None:
+    """Read the stream of a run in another process, and tell how long each item took."""
+    latencies_ms = []
+    async with Outlive(url, worker=False) as app:
+        run = await app.get("news")
+        await run.send("begin", None)
+        async for item in run.stream("news"):
+            latencies_ms.append((time.monotonic_ns() - item.value) / 1e6)
+    talk.say(latencies_ms=latencies_ms)
 
 
 def _fill(url: str, script: str, **facts: Any) -> None:

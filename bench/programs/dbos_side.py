@@ -58,6 +58,16 @@ async def held_run(number: int) -> int:
 
 
 @DBOS.step()  # type: ignore[untyped-decorator, unused-ignore]
+async def wait_a_little() -> None:
+    await asyncio.sleep(0.02)
+
+
+@DBOS.workflow()  # type: ignore[untyped-decorator, unused-ignore]
+async def slow_run() -> None:
+    await wait_a_little()
+
+
+@DBOS.step()  # type: ignore[untyped-decorator, unused-ignore]
 async def arrive(sent_ns: int) -> None:
     tally.latencies_ns.append(time.monotonic_ns() - sent_ns)
 
@@ -121,7 +131,7 @@ class DbosClient:
         await self._client.enqueue_async({"queue_name": QUEUE, "workflow_name": "handed_over"}, sent_ns)
 
     async def enqueue(self) -> None:
-        await self._client.enqueue_async({"queue_name": QUEUE, "workflow_name": "short_run"}, 1)
+        await self._client.enqueue_async({"queue_name": QUEUE, "workflow_name": "slow_run"})
 
     async def close(self) -> None:
         self._client.destroy()

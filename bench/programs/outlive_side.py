@@ -39,6 +39,16 @@ async def short_run(number: int) -> int:
 
 
 @step
+async def wait_a_little() -> None:
+    await asyncio.sleep(0.02)
+
+
+@workflow
+async def slow_run() -> None:
+    await wait_a_little()
+
+
+@step
 async def stay(number: int) -> int:
     tally.held += 1
     if tally.holding:
@@ -118,7 +128,7 @@ class OutliveClient:
         await self._app.start("handed_over", sent_ns, queue=QUEUE if lined else None)
 
     async def enqueue(self) -> None:
-        await self._app.start("short_run", 1, queue=QUEUE)
+        await self._app.start("slow_run", queue=QUEUE)
 
     async def close(self) -> None:
         await self._app.close()

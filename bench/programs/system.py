@@ -41,7 +41,7 @@ class Client(Protocol):
         """Start a run, `lined` in a queue, whose step notes how long ago `sent_ns` was; return when that is durable."""
 
     async def enqueue(self) -> None:
-        """Start a run of one step through the queue; return when the start is durable."""
+        """Start a run of one step that takes 20 ms through the queue; return when the start is durable."""
 
     async def close(self) -> None: ...
 
