@@ -21,6 +21,8 @@ from outlive.model.options import check_deadline, check_limit, check_priority, c
 from outlive.model.writes import Note
 from outlive.opened import Opened
 
+Noun = Literal["run", "queue", "schedule"]
+
 
 @dataclass(frozen=True)
 class AuditEntry:
@@ -213,9 +215,7 @@ class Controlled:
             raise RunNotFound(self.id) from None
 
 
-def make_note(
-    engine: Engine, action: str, noun: Literal["run", "schedule"], target: str, reason: Any, by: Any, facts: Any = None
-) -> Note:
+def make_note(engine: Engine, action: str, noun: Noun, target: str, reason: Any, by: Any, facts: Any = None) -> Note:
     """Make the note of an action; what neither journal nor audit could hold is refused here, at the caller."""
     for what, text in (("reason", reason), ("by", by)):
         if text is not None and not isinstance(text, str):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from outlive.clock import Duration, seconds
+from outlive.control import make_note
 from outlive.engine.engine import Engine
 from outlive.engine.looper import Backoff
 from outlive.errors import UsageError
@@ -128,6 +129,8 @@ class Queues(Opened):
         rate_per_key: tuple[int, Duration] | None = KEPT,
         backlog: int | None = KEPT,
         on_full: Literal["reject", "drop_oldest"] = KEPT,
+        reason: str | None = None,
+        by: str | None = None,
     ) -> None:
         """Change limits of a queue for all processes, at once; None lifts one, those not named stay.
 
@@ -138,23 +141,25 @@ class Queues(Opened):
             "rate_per_key": rate_per_key, "backlog": backlog, "on_full": on_full,
         }  # fmt: skip
         named = {limit: value for limit, value in limits.items() if value is not KEPT}
-        await self._put("limit", name, named, changed=encode_limits(check_limits(named)))
+        await self._put("limit", name, reason, by, named, changed=encode_limits(check_limits(named)))
 
-    async def reset_queue(self, name: str) -> None:
+    async def reset_queue(self, name: str, *, reason: str | None = None, by: str | None = None) -> None:
         """Go back to the limits that code declares."""
-        await self._put("reset", name, reset=True)
+        await self._put("reset", name, reason, by, reset=True)
 
-    async def pause_queue(self, name: str) -> None:
+    async def pause_queue(self, name: str, reason: str | None = None, *, by: str | None = None) -> None:
         """Admit nothing more; what was admitted goes on."""
-        await self._put("pause", name, paused=True)
+        await self._put("pause", name, reason, by, paused=True)
 
-    async def resume_queue(self, name: str) -> None:
+    async def resume_queue(self, name: str, *, reason: str | None = None, by: str | None = None) -> None:
         """Admit again."""
-        await self._put("resume", name, paused=False)
+        await self._put("resume", name, reason, by, paused=False)
 
-    async def _put(self, action: str, name: str, told: Any = None, **facts: Any) -> None:
+    async def _put(
+        self, action: str, name: str, reason: str | None, by: str | None, told: Any = None, **facts: Any
+    ) -> None:
         engine = self._engine()
-        note = engine.note(action, "queue", check_queue_name(name), None, None, told)
+        note = make_note(engine, action, "queue", check_queue_name(name), reason, by, told)
         await engine.store.put_queue(name, **facts, note=note)
         engine.hint()
 

@@ -25,7 +25,7 @@ from outlive.why import explain_run
 class RunInfo:
     """What is known of a run. Times are aware UTC; `parent` is the parent's id; `attributes` are plain JSON data.
 
-    `starts_at`: until when the start of a `scheduled` run is delayed.
+    `starts_at`: until when the start of a `scheduled` run is delayed. `pinned`: only code of its version executes it.
     """
 
     id: str
@@ -44,6 +44,7 @@ class RunInfo:
     generation: int = 0
     forked_from: str | None = None
     starts_at: datetime | None = None
+    pinned: bool = False
 
 
 @dataclass(frozen=True)
@@ -209,6 +210,7 @@ def make_info(row: RunRow) -> RunInfo:
         generation=row.generation,
         forked_from=row.forked_from,
         starts_at=to_datetime(row.start_at) if row.status == Status.SCHEDULED and row.start_at is not None else None,
+        pinned=bool(row.pinned),
     )
 
 

@@ -69,6 +69,11 @@ def test_fork_with_a_patch(run_cli, url):
     made = run_cli.json("runs", "fork", "order-1", "--at", "price#1", "--id", "patched")
     assert made == {"id": "patched", "forked_from": "order-1", "at": "price#1", "created": True}
     assert "fork of" in run_cli("runs", "show", "patched").stdout
+    late = ("runs", "fork", "order-1", "--at", "price#1", "--id", "hurried", "--deadline")
+    assert "--deadline" in run_cli(*late, "soon", code=2).stderr
+    run_cli(*late, "2h")
+    assert run_cli.json("runs", "show", "hurried")["run"]["deadline"] is not None
+    run_cli("runs", "cancel", "hurried")
     asyncio.run(play())
     assert (
         "cannot be patched"

@@ -23,6 +23,20 @@ def test_limits_are_changed_shown_and_reset(run_cli):
     assert run_cli.json("queues", "show", "mail")["queue"]["is_changed"] is False
 
 
+def test_the_audit_tells_who_changed_a_queue_and_why(run_cli):
+    run_cli("queues", "pause", "mail", "--reason", "the post is on strike", "--by", "ada")
+    run_cli("queues", "limit", "mail", "--concurrency", "3", "--by", "bob")
+    run_cli("queues", "limit", "mail", "--reset", "--by", "eve", "--reason", "enough")
+    run_cli("queues", "resume", "mail", "--by", "ada")
+    notes = run_cli.json("audit", "mail")["audit"]
+    assert [(note["action"], note["by"], note["reason"]) for note in notes] == [
+        ("resume", "ada", None),
+        ("reset", "eve", "enough"),
+        ("limit", "bob", None),
+        ("pause", "ada", "the post is on strike"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

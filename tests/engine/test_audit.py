@@ -77,6 +77,9 @@ async def test_what_cannot_be_written_is_refused_and_nothing_is_done(url: str, w
             for fact in ({"reason": wrong}, {"by": wrong}):
                 with pytest.raises((outlive.EncodeFailed, UsageError), match=next(iter(fact))):
                     await ask(**fact)
+        for ask_queue in (client.pause_queue, client.resume_queue, client.reset_queue, client.put_queue):
+            with pytest.raises((outlive.EncodeFailed, UsageError), match="by"):
+                await ask_queue("q", by=wrong)
         assert await client.audit() == []
         for limit in (0, -1, 1.5, True):
             with pytest.raises(UsageError, match="limit"):

@@ -56,6 +56,12 @@ async def counted(app: Outlive) -> dict[str | None, int]:
     return {count.version: count.runs for count in await app.versions("plan")}
 
 
+async def test_a_pinned_run_says_so(url: str) -> None:
+    async with Outlive(url, include=[one, parent], worker=False) as app:
+        assert (await (await app.start(one, id="pinned")).info()).pinned is True
+        assert (await (await app.start(parent, id="free")).info()).pinned is False
+
+
 async def test_two_versions_side_by_side_each_end_their_own(url: str) -> None:
     async with Outlive(url, include=[one]) as old, Outlive(url, include=[two]) as new:
         assert await (await old.start(one, id="old")).result(timeout=LIMIT_S) == "ended by 1"

@@ -98,6 +98,8 @@ def test_commands(web: Flask) -> None:
     assert missing.exit_code == 3
     assert "no run 'none'" in missing.output
     assert run(args=["outlive", "worker", "--help"]).exit_code == 0
+    assert run(args=["outlive", "queues", "pause", "mail", "--reason", "strike"]).exit_code == 0
+    assert "strike" in run(args=["outlive", "audit"]).stdout
 
 
 def test_web_processes_make_no_tables(bare_url: str) -> None:

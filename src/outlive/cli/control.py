@@ -6,7 +6,6 @@ is one sentence and exit code 4.
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -17,7 +16,7 @@ import click
 from outlive import Outlive, Run, Status
 from outlive.cli.output import as_json, cut, print_json, print_table, when
 from outlive.cli.runs import runs
-from outlive.cli.settings import CONFLICT, OK, Settings, common_options, with_client
+from outlive.cli.settings import CONFLICT, OK, Settings, audited, common_options, with_client
 from outlive.errors import UsageError
 from outlive.model.query import parse_duration
 
@@ -26,23 +25,7 @@ Facts = dict[str, Any]
 
 def acting(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the run that it is about, and who acts and why."""
-    for option in (
-        common_options,
-        click.option("--by", metavar="NAME", help="Who acts; default: the user of this machine."),
-        click.option("--reason", metavar="TEXT", help="Why; kept in the audit."),
-        click.argument("run_id", metavar="ID"),
-    ):
-        command = option(command)
-    return command
-
-
-def _who(reason: str | None, by: str | None) -> Facts:
-    if by is None:
-        try:
-            by = getpass.getuser()
-        except (KeyError, OSError):  # a container without a name for its user
-            by = None
-    return {"reason": reason, "by": by}
+    return click.argument("run_id", metavar="ID")(audited(common_options(command)))
 
 
 def _act(settings: Settings, run_id: str, act: Callable[[Run], Awaitable[Any]], sentence: str, facts: Facts) -> int:
@@ -77,7 +60,7 @@ def _ask(settings: Settings, run_id: str, ask: Callable[[Run], Awaitable[bool]],
 def cancel(settings: Settings, run_id: str, reason: str | None, by: str | None) -> int:
     """Ask a run to stop: it is cancelled at its next wait. Exit code 4 if it has ended already."""
     said = "will be cancelled at its next wait", "cannot be cancelled: it has ended"
-    return _ask(settings, run_id, lambda run: run.cancel(**_who(reason, by)), "cancelling", *said)
+    return _ask(settings, run_id, lambda run: run.cancel(reason=reason, by=by), "cancelling", *said)
 
 
 @runs.command()
@@ -85,7 +68,7 @@ def cancel(settings: Settings, run_id: str, reason: str | None, by: str | None) 
 def pause(settings: Settings, run_id: str, reason: str | None, by: str | None) -> int:
     """Ask a run's owner to hold it. Exit code 4 if it has ended already."""
     said = "will be held", "cannot be paused: it has ended"
-    return _ask(settings, run_id, lambda run: run.pause(**_who(reason, by)), "pausing", *said)
+    return _ask(settings, run_id, lambda run: run.pause(reason=reason, by=by), "pausing", *said)
 
 
 @runs.command()
@@ -93,7 +76,7 @@ def pause(settings: Settings, run_id: str, reason: str | None, by: str | None) -
 def resume(settings: Settings, run_id: str, reason: str | None, by: str | None) -> int:
     """Let a paused or quarantined run go on. Exit code 4 if it is not held."""
     said = "goes on", "is not held: it is"
-    return _ask(settings, run_id, lambda run: run.resume(**_who(reason, by)), "resumed", *said)
+    return _ask(settings, run_id, lambda run: run.resume(reason=reason, by=by), "resumed", *said)
 
 
 @runs.command()
@@ -120,7 +103,7 @@ def reschedule(
     return _ask(
         settings,
         run_id,
-        lambda run: run.reschedule(when_s, instant, priority, **_who(reason, by)),
+        lambda run: run.reschedule(when_s, instant, priority, reason=reason, by=by),
         "rescheduled",
         *said,
     )
@@ -131,7 +114,7 @@ def reschedule(
 def retry(settings: Settings, run_id: str, reason: str | None, by: str | None) -> int:
     """Let a failed or cancelled run go on from where it failed. Exit code 4 if it has not failed."""
     sentence = f"run {run_id!r} goes on from where it failed"
-    return _act(settings, run_id, lambda run: run.retry(**_who(reason, by)), sentence, {"retried": True})
+    return _act(settings, run_id, lambda run: run.retry(reason=reason, by=by), sentence, {"retried": True})
 
 
 @runs.command()
@@ -140,7 +123,7 @@ def retry(settings: Settings, run_id: str, reason: str | None, by: str | None) -
 def rewind(settings: Settings, run_id: str, to: str, reason: str | None, by: str | None) -> int:
     """Execute a run again from an entry of its journal. Waits until its owner has let go of it."""
     sentence = f"run {run_id!r} executes again from {to}"
-    return _act(settings, run_id, lambda run: run.rewind(to, **_who(reason, by)), sentence, {"to": to})
+    return _act(settings, run_id, lambda run: run.rewind(to, reason=reason, by=by), sentence, {"to": to})
 
 
 @runs.command()
@@ -148,20 +131,24 @@ def rewind(settings: Settings, run_id: str, to: str, reason: str | None, by: str
 @click.option("--at", metavar="KEY", required=True, help="The first entry that is not reused.")
 @click.option("--patch", multiple=True, metavar="KEY=JSON", help="Another value in the place of a recorded one.")
 @click.option("--id", "new_id", metavar="ID", help="Of the new run.")
+@click.option("--deadline", metavar="DURATION", help="Of the new run, from now: 90s, 12h. Without it there is none.")
 def fork(
     settings: Settings,
     run_id: str,
     at: str,
     patch: tuple[str, ...],
     new_id: str | None,
+    deadline: str | None,
     reason: str | None,
     by: str | None,
 ) -> int:
     """Start a new run that reuses the entries of this one before a key."""
     values = dict(_patched(one) for one in patch)
+    left_s = None if deadline is None else parse_duration(deadline, "--deadline")
 
     async def use(client: Outlive) -> Run:
-        return await (await client.get(run_id)).fork(at, values, id=new_id, **_who(reason, by))
+        run = await client.get(run_id)
+        return await run.fork(at, values, id=new_id, deadline=left_s, reason=reason, by=by)
 
     made = with_client(settings, use)
     facts = {"id": made.id, "forked_from": run_id, "at": at, "created": made.created}
@@ -202,7 +189,7 @@ def resolve(
     if value is not None:
         decision["value"] = _patched(f"{key}={value}")[1]
     said = f"goes on: {key} is decided", "cannot be resolved: it has ended"
-    return _ask(settings, run_id, lambda run: run.resolve(key, **decision, **_who(reason, by)), "resolved", *said)
+    return _ask(settings, run_id, lambda run: run.resolve(key, **decision, reason=reason, by=by), "resolved", *said)
 
 
 @runs.command()
@@ -212,7 +199,7 @@ def delete(settings: Settings, run_id: str, children: bool, reason: str | None, 
     """Delete a run that has ended, with its journal. Exit code 4 if it has not ended."""
 
     async def remove(run: Run) -> None:
-        await run.delete(children=children, **_who(reason, by))
+        await run.delete(children=children, reason=reason, by=by)
 
     return _act(settings, run_id, remove, f"run {run_id!r} is deleted", {"deleted": True})
 

@@ -9,7 +9,7 @@ import click
 
 from outlive import Outlive, QueueInfo
 from outlive.cli.output import print_json, print_table
-from outlive.cli.settings import CONFLICT, NOT_FOUND, OK, Settings, common_options, with_client
+from outlive.cli.settings import CONFLICT, NOT_FOUND, OK, Settings, audited, common_options, with_client
 from outlive.errors import UsageError
 from outlive.model.line import NAMES
 from outlive.model.query import parse_duration
@@ -54,18 +54,28 @@ def show(settings: Settings, name: str) -> int:
 
 @queues.command()
 @click.argument("name")
+@audited
 @common_options
-def pause(settings: Settings, name: str) -> None:
+def pause(settings: Settings, name: str, reason: str | None, by: str | None) -> None:
     """Admit nothing more; what was admitted goes on."""
-    _change(settings, name, lambda client: client.pause_queue(name), lambda _: f"queue {name!r} admits nothing more")
+
+    async def change(client: Outlive) -> None:
+        await client.pause_queue(name, reason, by=by)
+
+    _change(settings, name, change, lambda _: f"queue {name!r} admits nothing more")
 
 
 @queues.command()
 @click.argument("name")
+@audited
 @common_options
-def resume(settings: Settings, name: str) -> None:
+def resume(settings: Settings, name: str, reason: str | None, by: str | None) -> None:
     """Admit runs again."""
-    _change(settings, name, lambda client: client.resume_queue(name), lambda _: f"queue {name!r} admits runs again")
+
+    async def change(client: Outlive) -> None:
+        await client.resume_queue(name, reason=reason, by=by)
+
+    _change(settings, name, change, lambda _: f"queue {name!r} admits runs again")
 
 
 @queues.command()
@@ -100,15 +110,17 @@ def drain(settings: Settings, name: str, timeout: str | None) -> int:
 @click.option("--backlog", metavar="N|none", help="Runs that may wait.")
 @click.option("--on-full", metavar="reject|drop_oldest", help="What becomes of a start beyond the backlog.")
 @click.option("--reset", is_flag=True, help="Go back to what code declares.")
+@audited
 @common_options
-def limit(settings: Settings, name: str, reset: bool, **given: str | None) -> None:
+def limit(settings: Settings, name: str, reset: bool, reason: str | None, by: str | None, **given: str | None) -> None:
     """Change limits of a queue, at once and for all workers; what is not named stays."""
     limits = {option: parse_limit(option, text) for option, text in given.items() if text is not None}
     if reset == bool(limits):
         raise UsageError("name at least one limit to change, or --reset alone")
 
     async def change(client: Outlive) -> None:
-        await (client.reset_queue(name) if reset else client.put_queue(name, **limits))
+        said: dict[str, Any] = {"reason": reason, "by": by}
+        await (client.reset_queue(name, **said) if reset else client.put_queue(name, **limits, **said))
 
     _change(settings, name, change, lambda found: f"queue {name!r} is held to {describe(found) or 'no limit'}")
 

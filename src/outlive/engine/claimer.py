@@ -189,7 +189,8 @@ class Takeover:
             taken = await engine.store.take_over(released)
             self._read_at = float("-inf")
             if taken.workers:
-                log.warning("took over %d runs of %d dead workers", taken.released, len(taken.workers))
+                level = logging.WARNING if taken.released else logging.INFO
+                log.log(level, "took over %d runs of %d dead workers", taken.released, len(taken.workers))
                 engine.claimer.looper.wake()
             for run_id in taken.quarantined:
                 log.error("run %r is quarantined: it killed its worker while it ran alone", run_id)

@@ -223,6 +223,8 @@ class Outlive(Life):
         rate_per_key: tuple[int, Duration] | None = KEPT,
         backlog: int | None = KEPT,
         on_full: Literal["reject", "drop_oldest"] = KEPT,
+        reason: str | None = None,
+        by: str | None = None,
     ) -> None:
         """Change limits of a queue for all processes, at once; None lifts one, those not named stay.
 
@@ -238,20 +240,22 @@ class Outlive(Life):
                 rate_per_key=rate_per_key,
                 backlog=backlog,
                 on_full=on_full,
+                reason=reason,
+                by=by,
             )
         )
 
-    def reset_queue(self, name: str) -> None:
+    def reset_queue(self, name: str, *, reason: str | None = None, by: str | None = None) -> None:
         """Go back to the limits that code declares."""
-        self._wait(self._real.reset_queue(name))
+        self._wait(self._real.reset_queue(name, reason=reason, by=by))
 
-    def pause_queue(self, name: str) -> None:
+    def pause_queue(self, name: str, reason: str | None = None, *, by: str | None = None) -> None:
         """Admit nothing more; what was admitted goes on."""
-        self._wait(self._real.pause_queue(name))
+        self._wait(self._real.pause_queue(name, reason, by=by))
 
-    def resume_queue(self, name: str) -> None:
+    def resume_queue(self, name: str, *, reason: str | None = None, by: str | None = None) -> None:
         """Admit again."""
-        self._wait(self._real.resume_queue(name))
+        self._wait(self._real.resume_queue(name, reason=reason, by=by))
 
     def queues(self) -> list[QueueInfo]:
         """List the queues that were declared or have runs, by name."""
