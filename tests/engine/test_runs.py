@@ -402,3 +402,24 @@ async def test_runs_are_listed_newest_first_by_page(url: str) -> None:
         assert [info.id async for info in app.runs(status="failed")] == []
         with pytest.raises(UsageError, match="no status"):
             app.runs(status="succeded")
+
+
+@step
+async def forgotten() -> None:
+    raise AssertionError("nobody awaits it")
+
+
+@workflow
+async def forgets() -> str:
+    forgotten()
+    return "done"
+
+
+async def test_who_forgets_to_await_a_step_is_told_which(url: str) -> None:
+    async def run_it() -> None:
+        assert await app.run(forgets) == "done"
+        gc.collect()
+
+    async with Outlive(url) as app:
+        with pytest.warns(RuntimeWarning, match="'forgotten' was never awaited"):
+            await run_it()

@@ -65,7 +65,11 @@ def patched(run: LiveRun, name: str) -> bool:
 
 def invoke(run: LiveRun, spec: StepSpec | WorkflowSpec, args: Args, kwargs: Kwargs) -> Awaitable[Any]:
     """Journal one call of a step or transaction, or of a child run, once this is awaited."""
-    return run.loop.create_future() if run.loop.unwinding else _awaited(run, spec, args, kwargs)
+    if run.loop.unwinding:
+        return run.loop.create_future()  # type: ignore[no-any-return]
+    awaited = _awaited(run, spec, args, kwargs)
+    awaited.__qualname__ = spec.name  # type: ignore[attr-defined]  # whoever forgets to await it is told what
+    return awaited
 
 
 async def start_child(
