@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from tests.house.source import ROOT, SRC
+from tests.support import nursery
 from tests.support.faults import VARIABLE, PointFault
 
 PATIENCE_S = 20.0
@@ -38,17 +38,8 @@ class Child:
         if faults:
             environment[VARIABLE] = ",".join(map(str, faults))
         with self._said.open("wb") as out:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "tests.crash.program",
-                    role,
-                    url,
-                    str(folder / "ledger"),
-                    f"{lease_s}",
-                    f"{linger_s}",
-                ],
+            self._process = nursery.spawn(
+                ["-m", "tests.crash.program", role, url, str(folder / "ledger"), f"{lease_s}", f"{linger_s}"],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.PIPE,

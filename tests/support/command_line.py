@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.house.source import SRC
+from tests.support import nursery
 
 TIMEOUT_S = 50.0
 
 
 class CommandLine:
-    """Runs `python -m outlive` in the folder of the user's module."""
+    """Runs `python -m outlive` in the folder of the user's module: what ends by itself as a fork of the nursery."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url = url
@@ -27,14 +28,11 @@ class CommandLine:
         return [sys.executable, "-W", "error", "-m", "outlive", *arguments]
 
     def __call__(self, *arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            self.argv(*arguments),
+        done = nursery.run(
+            self.argv(*arguments)[1:],
             cwd=self.folder,
             env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
             timeout=TIMEOUT_S,
-            check=False,
         )
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         if code:
