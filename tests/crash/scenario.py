@@ -275,10 +275,20 @@ async def is_undone() -> None:
     raise LookupError("it cannot be had")
 
 
+@step
+async def last_until_rewound() -> None:
+    """Keep the run at a worker, which therefore has to be asked to let go of it."""
+    executed()
+    ledger.with_name("lasting").touch()
+    while not ledger.with_name("rewound").exists():
+        await asyncio.sleep(0.01)
+
+
 @workflow
 async def is_rewound() -> list[str]:
     first = await label("first")
     await outlive.sleep(0.05)
+    await last_until_rewound()
     return [first, await label("second")]
 
 
