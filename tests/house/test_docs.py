@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from outlive import errors
 from outlive.cli import cli
 from tests.house.markdown import Block, blocks, links, pages
 from tests.house.source import ROOT, SRC
+from tests.support import nursery
 from tests.support.postgres import shared_server
 
 RUNNER = Path(__file__).with_name("run_page.py")
@@ -80,8 +79,8 @@ def _play(page: Path, shown: list[Block], folder: Path, url: str) -> None:
         {"language": block.language, "title": block.title, "body": block.body, "place": f"{place}:{block.line}"}
         for block in shown
     ]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", RUNNER],
+    done = nursery.run(
+        ["-W", "error", str(RUNNER)],
         input=json.dumps(actions),
         cwd=folder,
         env={
@@ -91,11 +90,8 @@ def _play(page: Path, shown: list[Block], folder: Path, url: str) -> None:
             "OUTLIVE_URL": url,
             "PYTEST_ADDOPTS": "-p pytest_outlive",  # as if installed
         },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        merged=True,
         timeout=200,
-        check=False,
     )
     assert done.returncode == 0, done.stdout
 
