@@ -17,6 +17,10 @@ from tests.support import nursery
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{SRC}:{ROOT}", "WORD": "tea"}
 
+INTERRUPTED = """import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here, as by a job in the background
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(30)"""
 PROGRAMS = [
     "import os, sys; print(os.environ['WORD'], os.getcwd(), sys.argv, __name__); print(sys.stdin.read())",
     "import sys; sys.exit(3)",
@@ -24,7 +28,7 @@ PROGRAMS = [
     "raise SystemExit",
     "import os; os._exit(4)",
     "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
-    "import os, signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(30)",
+    INTERRUPTED,
     "import atexit, threading; atexit.register(print, 'end'); threading.Timer(0.05, print, ['late']).start()",
 ]
 

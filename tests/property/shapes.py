@@ -8,6 +8,7 @@ run's result: two executions that differ anywhere give different results.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
@@ -19,6 +20,9 @@ from outlive import Retry, step, transaction, workflow
 from tests.support.solo import pause
 
 Program = list[Any]
+
+
+_has_place: contextvars.ContextVar[bool] = contextvars.ContextVar("has_place", default=False)
 
 
 class Refused(Exception):
@@ -291,12 +295,20 @@ class Machine:
             return "never"
 
     async def do_locked(self, which: int, program: Program) -> Any:
-        async with self.locks[which] if not self.locks[which].locked() else self.places:
+        if self.locks[which].locked():
+            return await self.do_placed(program)
+        async with self.locks[which]:
             return await self.run(program)
 
     async def do_placed(self, program: Program) -> Any:
-        async with self.places:
+        if _has_place.get():  # who waits for a second one may wait for himself
             return await self.run(program)
+        token = _has_place.set(True)
+        try:
+            async with self.places:
+                return await self.run(program)
+        finally:
+            _has_place.reset(token)
 
     async def do_notify(self, program: Program) -> Any:
         value = await self.run(program)
