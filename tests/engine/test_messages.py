@@ -464,3 +464,31 @@ async def says_when_asked() -> str:
     outlive.on_call("state", lambda: state)
     await outlive.receive("end")
     return "ended"
+
+
+@workflow
+async def shows_and_waits() -> str:
+    await outlive.publish("state", "waits")
+    return await outlive.receive("answer", timeout=3600)
+
+
+async def test_who_begins_to_wait_as_its_process_leaves_is_left_waiting(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+    async with Outlive(url) as app:
+        store = app._engine().store
+        list_mail = store.list_mail
+
+        async def list_slowly(*wanted: Any) -> Any:
+            asked.set()
+            await asyncio.sleep(0.05)
+            return await list_mail(*wanted)
+
+        monkeypatch.setattr(store, "list_mail", list_slowly)
+        await app.start(shows_and_waits, id="waits")
+        await asked.wait()
+    async with Outlive(url, worker=False) as client:
+        run = await client.get("waits")
+        assert await run.status() == "suspended"
+        assert "waits for a message 'answer'" in await run.why()

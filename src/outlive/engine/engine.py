@@ -43,6 +43,8 @@ from outlive.store.interface import FenceLost, RowTaken, Store
 
 log = logging.getLogger("outlive.engine")
 
+_LOOK_S = 1.0  # within which a run that has just begun to wait is asked about, so that it leaves as one that waits
+
 
 @dataclass
 class Options:
@@ -111,13 +113,17 @@ class Engine:
         Also after an `open` that failed.
         """
         self.roster.closing = True
-        for looper in self._loopers:
+        for looper in self._loopers[1:]:
             await looper.stop()
         if self._renewal is not None:
             await asyncio.gather(self._renewal, return_exceptions=True)
         until = self.clock.steady() + self.options.grace_s
-        while self.bodies.in_flight and self.clock.steady() < until:
+        looked = self.clock.steady() + min(self.options.grace_s, _LOOK_S)
+        while (self.bodies.in_flight and self.clock.steady() < until) or (
+            self.roster.is_looking() and self.clock.steady() < looked
+        ):
             await asyncio.sleep(0.005)
+        await self.watcher.looper.stop()
         self.committer.closing = True
         await self.committer.drain()
         self.roster.release_all()

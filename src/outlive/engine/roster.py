@@ -50,6 +50,10 @@ class Roster:
         self.threads = WorkflowThreads(self._free_thread)
 
     # -- room ---------------------------------------------------------------
+    def is_looking(self) -> bool:
+        """Whether a run has begun to wait and not asked yet whether it has to: it cannot rest before."""
+        return any(execution.looking for execution in self.executions.values() if not execution.closed)
+
     def free_slots(self) -> int:
         """Give how many more runs may be active here."""
         if self.closing or self._suspects or self.hushed:
