@@ -12,10 +12,11 @@ from typing import Any
 import psycopg
 
 from bench.catalogue import IN_FLIGHT, Cell, Sizes
-from bench.children import Child, Interpreters, MeasurementFailed
+from bench.children import ANSWER_TIMEOUT_S, Child, Interpreters, MeasurementFailed
 from bench.stats import percentile
 
 RECOVERY_TIMEOUT_S = 90.0
+FILL_TIMEOUT_S = 600.0  # a million rows are written first
 LOOK_EVERY_S = 0.01
 _CLIENTS = ("send", "fill", "read_items")  # scenarios of processes without a worker
 
@@ -46,9 +47,9 @@ class Task:
             arguments["options"] = self.cell.options.get(self.system, {})
         return self.interpreters.start(self.system, scenario, {"url": self.url, **arguments})
 
-    def figures_of(self, scenario: str, **arguments: Any) -> dict[str, float]:
+    def figures_of(self, scenario: str, timeout_s: float = ANSWER_TIMEOUT_S, **arguments: Any) -> dict[str, float]:
         with self.start(scenario, **arguments) as child:
-            figures: dict[str, float] = child.hear("figures")
+            figures: dict[str, float] = child.hear("figures", timeout_s)
             child.end()
             self.versions.update(child.versions)
         return figures
@@ -79,15 +80,17 @@ def _queue(task: Task) -> dict[str, float]:
 
 
 def _crowd(task: Task) -> dict[str, float]:
-    return task.figures_of("crowd", **task.size("sleepers", "settle_s", "idle_window_s"))
+    return task.figures_of("crowd", FILL_TIMEOUT_S, **task.size("sleepers", "settle_s", "idle_window_s"))
 
 
 def _backlog(task: Task) -> dict[str, float]:
-    return task.figures_of("backlog", **task.size("finished", "queued", "claims"))
+    return task.figures_of("backlog", FILL_TIMEOUT_S, **task.size("finished", "queued", "claims"))
 
 
 def _prune(task: Task) -> dict[str, float]:
-    return task.figures_of("prune", in_flight=IN_FLIGHT // 4, **task.size("finished", "warm_s", "window_s"))
+    return task.figures_of(
+        "prune", FILL_TIMEOUT_S, in_flight=IN_FLIGHT // 4, **task.size("finished", "warm_s", "window_s")
+    )
 
 
 def _handover(task: Task) -> dict[str, float]:

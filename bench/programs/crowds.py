@@ -136,7 +136,7 @@ async def prune(
     """Time runs undisturbed, then while old ones are pruned."""
     kind = "sqlite" if url.startswith("sqlite") else "postgres"
     async with Outlive(url, **options) as app:
-        _fill(url, _FINISHED[kind], first=1, count=finished)
+        await asyncio.to_thread(_fill, url, _FINISHED[kind], first=1, count=finished)
         await _latency(app, in_flight, warm_s)
         calm_ms = await _latency(app, in_flight, window_s)
         pruning = asyncio.create_task(app.prune(older_than=YEAR_S / 2))

@@ -33,7 +33,9 @@ class Claimer:
         self._hushed_at = float("-inf")
         self._line = True  # whether runs wait in a line that is served here, as far as is known
         self._line_read_at = float("-inf")
-        self._line_first = False  # whether the lines are served before the others: each second turn
+        self._line_first = False  # whether the lines are asked before the others
+        self._line_last = False  # whether it was a line that gave something last
+        self._gave = False  # whether the last turn gave something
         self._last_queue = ""
         self._strays = False  # whether the database may think that we own a run we do not know of
         self.full = False  # whether there is no room for another run: the next one that leaves is to wake us
@@ -92,17 +94,25 @@ class Claimer:
             await self._engine.store.pin(self._engine.fence(), pinned)
 
     async def _claim(self, fence: Fence, names: list[str], free: int) -> tuple[list[Claimed], float | None]:
-        """Claim runs outside lines and from the lines, either first by turns; and say when a line moves by itself."""
-        claimed: list[Claimed] = []
-        line_at = None
-        self._line_first = not self._line_first
-        for from_line in (self._line_first, not self._line_first):
+        """Claim runs outside lines or from the lines, and say when a line moves by itself.
+
+        What gives some is enough for one turn, so that they begin at once; the
+        next turn asks the other one first. At rest the one is first that gave some last.
+        """
+        asks_line = self._line or not self._gave or self._engine.clock.steady() - self._line_read_at >= POLL_IDLE_S
+        first = self._line_first and asks_line
+        line_at, claimed = None, list[Claimed]()
+        for from_line in (first, not first):
             if from_line:
-                if self._line or not claimed or self._engine.clock.steady() - self._line_read_at >= POLL_IDLE_S:
-                    claimed_there, line_at = await self._claim_line(fence, names, free - len(claimed))
-                    claimed += claimed_there
-            elif free > len(claimed):
-                claimed += await self._engine.store.claim(fence, names, self._queues, free - len(claimed))
+                claimed, line_at = await self._claim_line(fence, names, free)
+            elif free > 0:
+                claimed = await self._engine.store.claim(fence, names, self._queues, free)
+            if claimed:
+                self._line_last, self._line_first = from_line, not from_line
+                break
+        else:
+            self._line_first = self._line_last
+        self._gave = bool(claimed)
         return claimed, line_at
 
     async def _claim_line(self, fence: Fence, names: list[str], free: int) -> tuple[list[Claimed], float | None]:
