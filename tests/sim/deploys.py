@@ -13,8 +13,8 @@ from typing import Any
 
 import outlive
 from outlive import Outlive, step, workflow
-from outlive.errors import StoreError
 from outlive.testing import Simulation, SimWorld
+from tests.sim.insist import insist
 
 RUNS = 10
 world_of_test: SimWorld | None = None
@@ -80,7 +80,7 @@ async def drive(app: Outlive, world: SimWorld) -> None:
     process = next(one for one in world.processes if one.app is app)
     client = Outlive("sqlite://", worker=False, include=[], name="client")
     client._world = process  # type: ignore[assignment]
-    await _insist(client.open)
+    await insist(client.open)
     is_first = app._engine().definitions.find("plan") is old_plan.spec
     for number in range(RUNS):
         if is_first and number == RUNS // 2:
@@ -88,20 +88,10 @@ async def drive(app: Outlive, world: SimWorld) -> None:
             world.kill(process)
             await process.nothing()
         plan = old_plan if is_first else new_plan
-        await _insist(lambda plan=plan, number=number: app.start(plan, id=f"plan {number}"))
-        await _insist(lambda number=number: client.start("tied", id=f"tied {number}"))
+        await insist(lambda plan=plan, number=number: app.start(plan, id=f"plan {number}"))
+        await insist(lambda number=number: client.start("tied", id=f"tied {number}"))
         await asyncio.sleep(world.chance.uniform(0, 0.1))
     await client.close()
-
-
-async def _insist(ask: Any) -> None:
-    while True:
-        try:
-            await ask()
-        except StoreError:
-            await asyncio.sleep(0.2)
-        else:
-            return
 
 
 def prepare(world: SimWorld) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 
 import outlive
 from outlive import Outlive, step, workflow
-from outlive.errors import StoreError
 from outlive.model.line import QueueLimits
 from outlive.testing import Simulation, SimWorld
 from tests.property.line_model import LineModel, Waiting
+from tests.sim.insist import insist
 
 RUNS = 24
 QUEUES = {
@@ -71,15 +71,6 @@ async def drive(app: Outlive, world: SimWorld) -> None:
             when = world.chance.choice([None, 0, 0.4, 1.1]), None, world.chance.choice([0, 1, -1])
             await insist(lambda run=run, when=when: run.reschedule(*when))
         await asyncio.sleep(world.chance.uniform(0, 0.05))
-
-
-async def insist(ask: Any) -> None:
-    while True:
-        try:
-            await ask()
-            return
-        except StoreError:
-            await asyncio.sleep(0.2)
 
 
 def prepare(world: SimWorld) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import outlive
 from outlive import Outlive, RunRefused, Status, step, transaction, workflow
-from outlive.errors import StoreError
 from outlive.testing import Simulation, SimWorld
+from tests.sim.insist import insist as insist_slowly
 
 ITEMS = 4
 DEADLINE_S, NAP_S = 3.0, 120.0
+insist = partial(insist_slowly, pause_s=0.05)
 world_of_test: SimWorld | None = None
 begun: set[tuple[Any, ...]] = set()
 mended: set[str] = set()  # runs whose trouble is over
@@ -139,14 +141,6 @@ async def drive(app: Outlive, world: SimWorld) -> None:
         *(mend(app, world, f"m{number}") for number in range(2)),
         *(rewind(app, world, f"w{number}") for number in range(2)),
     )
-
-
-async def insist(ask: Callable[[], Awaitable[Any]]) -> Any:
-    while True:
-        try:
-            return await ask()
-        except StoreError:
-            await asyncio.sleep(0.05)
 
 
 async def cancel(app: Outlive, world: SimWorld, run_id: str) -> None:

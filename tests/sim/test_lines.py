@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from outlive.engine import roster
 from outlive.store.sqlite import queues
 from outlive.store.sqlite.batch import SQL
-from outlive.testing import Simulation, SimulationFailed, simulate
+from outlive.testing import Simulation, simulate
 from tests.sim import lines
+from tests.sim.planted import expect_found
 from tests.support.evidence import Evidence
 from tests.support.size import pick
 
@@ -89,12 +91,5 @@ BUGS: dict[str, Patch] = {
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch, evidence: Evidence) -> None:
-    BUGS[bug](monkeypatch)
-    for seed in range(SEEDS_OF_BUG):
-        try:
-            play(seed, limit_s=120.0, most_faults=12)
-        except SimulationFailed:
-            evidence("bugs planted into the simulator", "sqlite", found=f"{bug} (seed {seed})")
-            return
-    pytest.fail(f"{SEEDS_OF_BUG} seeds did not find the planted bug: {bug}")
+def test_a_planted_bug_is_found(bug: str, evidence: Evidence) -> None:
+    expect_found(bug, BUGS[bug], partial(play, limit_s=120.0, most_faults=12), SEEDS_OF_BUG, evidence)

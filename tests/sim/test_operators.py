@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from outlive.engine import cancellation, execution, invoke
 from outlive.engine import control as acting
 from outlive.model import control as cutting
 from outlive.store.sqlite import control as stored
-from outlive.testing import Simulation, SimulationFailed, simulate
+from outlive.testing import Simulation, simulate
 from tests.sim import operators
+from tests.sim.planted import expect_found
 from tests.support.evidence import Evidence
 from tests.support.size import pick
 
@@ -138,12 +140,5 @@ BUGS: dict[str, Patch] = {
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch, evidence: Evidence) -> None:
-    BUGS[bug](monkeypatch)
-    for seed in range(BUG_SEEDS):
-        try:
-            play(seed, limit_s=200.0, most_faults=12)
-        except SimulationFailed:
-            evidence("bugs planted into the simulator", "sqlite", found=f"{bug} (seed {seed})")
-            return
-    pytest.fail(f"{BUG_SEEDS} seeds did not find the planted bug: {bug}")
+def test_a_planted_bug_is_found(bug: str, evidence: Evidence) -> None:
+    expect_found(bug, BUGS[bug], partial(play, limit_s=200.0, most_faults=12), BUG_SEEDS, evidence)

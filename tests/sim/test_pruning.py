@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from outlive import retention
 from outlive.store.sqlite import retention as sqlite_retention
 from outlive.store.sqlite.batch import SQL
-from outlive.testing import Simulation, SimulationFailed, simulate
+from outlive.testing import Simulation, simulate
 from tests.sim import pruning
+from tests.sim.planted import expect_found
 from tests.support.evidence import Evidence
 from tests.support.size import pick
 
@@ -65,12 +67,5 @@ BUGS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch, evidence: Evidence) -> None:
-    BUGS[bug](monkeypatch)
-    for seed in range(BUG_SEEDS):
-        try:
-            play(seed, limit_s=200.0)
-        except SimulationFailed:
-            evidence("bugs planted into the simulator", "sqlite", found=f"{bug} (seed {seed})")
-            return
-    pytest.fail(f"{BUG_SEEDS} seeds did not find the planted bug: {bug}")
+def test_a_planted_bug_is_found(bug: str, evidence: Evidence) -> None:
+    expect_found(bug, BUGS[bug], partial(play, limit_s=200.0), BUG_SEEDS, evidence)

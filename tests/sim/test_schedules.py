@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 import msgspec
@@ -14,13 +13,15 @@ from outlive.engine import scheduler
 from outlive.model import schedule as model
 from outlive.model.schedule import ScheduleWrite
 from outlive.store.sqlite import batch
-from outlive.testing import Simulation, SimulationFailed, simulate
+from outlive.testing import Simulation, simulate
 from outlive.testing.simstore import SimStore
 from tests.sim import timetable
+from tests.sim.planted import expect_found
 from tests.support.evidence import Evidence
 from tests.support.size import pick
 
 SEEDS = pick(small=20, full=1_000)
+BUG_SEEDS = 200
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -143,15 +144,5 @@ BUGS: dict[str, Patch] = {
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch, evidence: Evidence) -> None:
-    BUGS[bug](monkeypatch)
-    monkeypatch.setattr(
-        import_module("outlive.testing.simulate"), "_shrink", lambda play, failed: failed
-    )  # that it is found is enough
-    for seed in range(200):
-        try:
-            play(seed)
-        except SimulationFailed:
-            evidence("bugs planted into simulated schedules", "sqlite", found=f"{bug} (seed {seed})")
-            return
-    pytest.fail(f"no seed found the planted bug: {bug}")
+def test_a_planted_bug_is_found(bug: str, evidence: Evidence) -> None:
+    expect_found(bug, BUGS[bug], play, BUG_SEEDS, evidence)

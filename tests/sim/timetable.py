@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from itertools import takewhile
 from typing import Any
@@ -21,6 +20,7 @@ from outlive.model.schedule import ScheduleRow, read_spec, tick_id
 from outlive.model.ticks import list_ticks
 from outlive.testing import Simulation, SimWorld
 from outlive.testing.world import finish
+from tests.sim.insist import insist
 
 RUN_FOR_S = 45.0
 ALONE = ("one after the other", "one at a time")
@@ -54,15 +54,6 @@ async def errand(longest_s: float) -> str:
 @workflow
 async def endless() -> None:
     await outlive.sleep(100)
-
-
-async def insist(ask: Callable[[], Awaitable[Any]]) -> Any:
-    """Ask until the database answers."""
-    while True:
-        try:
-            return await ask()
-        except StoreError:
-            await asyncio.sleep(0.2)
 
 
 async def drive(app: Outlive, world: SimWorld) -> None:
