@@ -33,7 +33,6 @@ class Claimer:
         self._hushed_at = float("-inf")
         self._line = True  # whether runs wait in a line that is served here, as far as is known
         self._line_read_at = float("-inf")
-        self._line_first = False  # whether the lines are asked before the others
         self._line_last = False  # whether it was a line that gave something last
         self._gave = False  # whether the last turn gave something
         self._last_queue = ""
@@ -100,7 +99,7 @@ class Claimer:
         next turn asks the other one first. At rest the one is first that gave some last.
         """
         asks_line = self._line or not self._gave or self._engine.clock.steady() - self._line_read_at >= POLL_IDLE_S
-        first = self._line_first and asks_line
+        first = asks_line and self._line_last != self._gave
         line_at, claimed = None, list[Claimed]()
         for from_line in (first, not first):
             if from_line:
@@ -108,10 +107,8 @@ class Claimer:
             elif free > 0:
                 claimed = await self._engine.store.claim(fence, names, self._queues, free)
             if claimed:
-                self._line_last, self._line_first = from_line, not from_line
+                self._line_last = from_line
                 break
-        else:
-            self._line_first = self._line_last
         self._gave = bool(claimed)
         return claimed, line_at
 

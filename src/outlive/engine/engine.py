@@ -90,7 +90,7 @@ class Engine:
         self._takeover = Takeover(self)
         self._sweep = Sweep(self)
         self.scheduler = Scheduler(self)
-        self._loopers = [self.watcher.looper, Looper("hints", self._wait_hint)]
+        self._loopers = [Looper("hints", self._wait_hint)]  # but the watcher's, which closes later
         if self.is_worker:
             duties = (self.claimer, self._requests, self._takeover, self._sweep, self.scheduler)
             self._loopers += [*(duty.looper for duty in duties), Looper("marks", self._mark_all)]
@@ -104,7 +104,7 @@ class Engine:
         if self.is_worker:
             await self._register()
             await self._takeover.turn()
-        for looper in self._loopers:
+        for looper in (self.watcher.looper, *self._loopers):
             looper.start(self.main)
 
     async def close(self) -> None:
@@ -113,7 +113,7 @@ class Engine:
         Also after an `open` that failed.
         """
         self.roster.closing = True
-        for looper in self._loopers[1:]:
+        for looper in self._loopers:
             await looper.stop()
         if self._renewal is not None:
             await asyncio.gather(self._renewal, return_exceptions=True)

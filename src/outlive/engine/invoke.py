@@ -1,8 +1,8 @@
-"""Durable calls as a workflow's body makes them: each gets its key and the digest of its arguments here.
+"""What a workflow's body asks: each durable call, and each value made at once, gets its key and digest here.
 
-Functions of a run in memory; what they make is a `Call` of `calls.py`, which the
-run answers in its order. A run that leaves memory gets futures that never end:
-the branch ends where it waits for one.
+Functions of a run in memory. A call is one of `calls.py`, which the run answers
+in its order; a value is journaled, or read, on the spot. A run that leaves memory
+gets futures that never end: the branch ends where it waits for one.
 """
 
 from __future__ import annotations
