@@ -16,9 +16,8 @@ import click
 from outlive import Outlive, Run, Status
 from outlive.cli.output import as_json, cut, print_json, print_table, when
 from outlive.cli.runs import runs
-from outlive.cli.settings import CONFLICT, OK, Settings, audited, common_options, with_client
+from outlive.cli.settings import CONFLICT, OK, Settings, audited, common_options, read_duration, with_client
 from outlive.errors import UsageError
-from outlive.model.query import parse_duration
 
 Facts = dict[str, Any]
 
@@ -94,7 +93,7 @@ def reschedule(
     by: str | None,
 ) -> int:
     """Change when a run that has not begun starts, or its priority. Exit code 4 if it has begun."""
-    when_s = None if delay is None else parse_duration(delay, "--delay")
+    when_s = read_duration(delay, "--delay")
     try:
         instant = None if at is None else datetime.fromisoformat(at)
     except ValueError:
@@ -144,7 +143,7 @@ def fork(
 ) -> int:
     """Start a new run that reuses the entries of this one before a key."""
     values = dict(_patched(one) for one in patch)
-    left_s = None if deadline is None else parse_duration(deadline, "--deadline")
+    left_s = read_duration(deadline, "--deadline")
 
     async def use(client: Outlive) -> Run:
         run = await client.get(run_id)

@@ -13,9 +13,8 @@ import click
 from outlive import Outlive, Run
 from outlive.cli.output import print_json
 from outlive.cli.runs import runs
-from outlive.cli.settings import Settings, common_options, read_json, with_client
+from outlive.cli.settings import Settings, common_options, read_duration, read_json, with_client
 from outlive.errors import OutliveError, RunFailed, StepFailed, UsageError
-from outlive.model.query import parse_duration
 
 
 @runs.command()
@@ -36,8 +35,7 @@ def start(
     values = [read_json(text, "an argument") for text in args]
     pairs = dict(_read_pair(text) for text in attributes)
     for option in ("delay", "deadline"):
-        if options[option] is not None:
-            options[option] = parse_duration(options[option], f"--{option}")
+        options[option] = read_duration(options[option], f"--{option}")
 
     async def begin(client: Outlive) -> Run:
         return await client.start(workflow, *values, attributes=pairs or None, **options)
@@ -53,7 +51,7 @@ def start(
 @common_options
 def result(settings: Settings, run_id: str, timeout: str | None) -> None:
     """Wait for the end of a run and print its result as JSON. Exit code 1 if it failed, was cancelled or is held."""
-    limit_s = None if timeout is None else parse_duration(timeout, "--timeout")
+    limit_s = read_duration(timeout, "--timeout")
 
     async def wait(client: Outlive) -> Any:
         run = await client.get(run_id)
@@ -111,7 +109,7 @@ def value(settings: Settings, run_id: str, name: str) -> None:
 def call(settings: Settings, run_id: str, name: str, args: tuple[str, ...], timeout: str | None) -> None:
     """Ask a running workflow, and print its answer as JSON. Each ARG is JSON."""
     values = [read_json(text, "an argument") for text in args]
-    limit_s = None if timeout is None else parse_duration(timeout, "--timeout")
+    limit_s = read_duration(timeout, "--timeout")
 
     async def ask(client: Outlive) -> Any:
         run = await client.get(run_id)

@@ -9,10 +9,9 @@ import click
 
 from outlive import Outlive, QueueInfo
 from outlive.cli.output import print_json, print_table
-from outlive.cli.settings import CONFLICT, NOT_FOUND, OK, Settings, audited, common_options, with_client
+from outlive.cli.settings import CONFLICT, NOT_FOUND, OK, Settings, audited, common_options, read_duration, with_client
 from outlive.errors import UsageError
 from outlive.model.line import NAMES
-from outlive.model.query import parse_duration
 
 _COUNTS = ("concurrency", "per_worker", "per_key", "backlog")
 _RATES = ("rate", "rate_per_key")
@@ -84,7 +83,7 @@ def resume(settings: Settings, name: str, reason: str | None, by: str | None) ->
 @common_options
 def drain(settings: Settings, name: str, timeout: str | None) -> int:
     """Wait until nothing of a queue waits or runs; of a paused one, until nothing runs."""
-    limit_s = None if timeout is None else parse_duration(timeout, "--timeout")
+    limit_s = read_duration(timeout, "--timeout")
 
     async def wait(client: Outlive) -> bool:
         try:

@@ -9,9 +9,8 @@ import click
 
 from outlive import Outlive, Run, ScheduleInfo
 from outlive.cli.output import print_json, print_table, when
-from outlive.cli.settings import Settings, audited, common_options, read_json, with_client
+from outlive.cli.settings import Settings, audited, common_options, read_duration, read_json, with_client
 from outlive.errors import UsageError
-from outlive.model.query import parse_duration
 from outlive.model.schedule import Overlap
 from outlive.model.ticks import Timing, tell
 
@@ -152,8 +151,7 @@ def run(settings: Settings, name: str, reason: str | None, by: str | None) -> No
 def put(settings: Settings, name: str, workflow: str, args: tuple[str, ...], **options: Any) -> None:
     """Make a schedule, or change it: it wins over what code declares, until it is reset. Each ARG is JSON."""
     for option in ("every", "catch_up", "jitter"):
-        if options[option] is not None:
-            options[option] = parse_duration(options[option], f"--{option.replace('_', '-')}")
+        options[option] = read_duration(options[option], f"--{option.replace('_', '-')}")
     options["at"] = None if options["at"] is None else read_time(options["at"], "--at")
     values = [read_json(text, "an argument") for text in args]
 

@@ -15,6 +15,7 @@ import click
 from outlive import Outlive
 from outlive.cli.output import print_json
 from outlive.errors import StoreError, UsageError
+from outlive.model.query import parse_duration
 
 T = TypeVar("T")
 
@@ -74,6 +75,11 @@ def _name_user(_: click.Context, __: click.Parameter, given: str | None) -> str 
         return getpass.getuser()
     except (KeyError, OSError):  # a container without a name for its user
         return None
+
+
+def read_duration(text: str | None, what: str) -> float | None:
+    """Read a duration in seconds as it is written on the command line, if it was."""
+    return None if text is None else parse_duration(text, what)
 
 
 def read_json(text: str, what: str) -> Any:
