@@ -120,7 +120,7 @@ class RunTimedOut(RunError, TimeoutError):
     """Waiting for the run took too long; the run itself goes on."""
 
     def __init__(self, run_id: str, timeout_s: float) -> None:
-        super().__init__(run_id, f"run {run_id!r} had no result after {timeout_s:g} s; it goes on")
+        super().__init__(run_id, f"run {run_id!r} gave nothing within {timeout_s:g} s; it goes on")
 
 
 class RunOnHold(RunError):

@@ -74,7 +74,7 @@ def pause(settings: Settings, run_id: str, reason: str | None, by: str | None) -
 @acting
 def resume(settings: Settings, run_id: str, reason: str | None, by: str | None) -> int:
     """Let a paused or quarantined run go on. Exit code 4 if it is not held."""
-    said = "goes on", "is not held: it is"
+    said = "goes on", "cannot be resumed: it is not held"
     return _ask(settings, run_id, lambda run: run.resume(reason=reason, by=by), "resumed", *said)
 
 

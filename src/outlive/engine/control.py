@@ -123,7 +123,7 @@ class Control:
             rows += await self._store.list_descendants(run.row)
         unfinished, awaited = await self._store.delete_runs(rows, note)
         if unfinished:
-            raise RunRefused(run_id, f"not ended yet: {', '.join(unfinished)}")
+            raise RunRefused(run_id, f"only what has ended can be deleted; not ended yet: {', '.join(unfinished)}")
         if awaited:
             raise RunRefused(run_id, f"a parent waits for the result of {', '.join(awaited)}")
 
