@@ -158,7 +158,8 @@ class Controlled:
         *Durable*: entries before the error or the cancellation that it ended by are
         kept, those after it move to the past; a child whose failure it was is retried too.
         A run of a queue stands in line again; its `dedupe` is its own again unless another run has it by now.
-        *Raises* RunRefused if it has not failed, or its compensations have been executed.
+        *Raises* RunRefused if it has not failed, its compensations have been executed, or it is a singleton and another
+        one of its key has not ended.
         """
         await self._engine().control.retry(self.id, self._note("retry", reason, by))
 
@@ -167,7 +168,7 @@ class Controlled:
 
         *Durable*: entries before it are reused; it and later ones move to the past, and
         children that those had started are cancelled. *Again*: a death on the way leaves
-        the run paused. *Raises* RunRefused for an unknown key.
+        the run paused. *Raises* RunRefused for an unknown key, and as `retry` for a singleton that has ended.
         """
         await self._engine().control.rewind(self.id, to, self._note("rewind", reason, by, {"to": to}))
 
@@ -183,8 +184,9 @@ class Controlled:
     ) -> Self:
         """Start a new run that reuses the entries before the key `at`, with the values of `patch` in their places.
 
-        *Again*: a used `id` gives the fork that has it. *Raises* RunRefused for an unknown key, and for a patch of
-        what has no value recorded before it; EncodeFailed for a value that cannot be stored.
+        *Again*: a used `id` gives the fork that has it. *Raises* RunRefused for an unknown key, for a patch of
+        what has no value recorded before it, and for a singleton while one of its key has not ended;
+        EncodeFailed for a value that cannot be stored.
         """
         engine = self._engine()
         if not isinstance(patch, Mapping | None):

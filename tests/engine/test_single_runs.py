@@ -13,8 +13,10 @@ from outlive import (
     DuplicateRun,
     Outlive,
     QueueFull,
+    Run,
     RunCancelled,
     RunExists,
+    RunRefused,
     Status,
     UsageError,
     step,
@@ -47,6 +49,13 @@ async def single_rest(name: str) -> str:
         await outlive.sleep(60)
     finally:
         await work(f"{name} tidied up")
+    return name
+
+
+@workflow
+async def single_wait(name: str) -> str:
+    await work(name)
+    await outlive.receive("go")
     return name
 
 
@@ -159,6 +168,69 @@ async def test_a_singleton_takes_the_place_of_the_one_that_runs(url: str, queue:
                 await asyncio.sleep(0.01)
         begun = [name for name in order if name in ("first", "first tidied up", "second", "third")]
         assert begun in (["first", "first tidied up", "third"], ["first", "first tidied up", "second", "third"])
+
+
+@pytest.mark.parametrize("again", ["retry", "rewind", "fork"])
+async def test_a_singleton_that_ended_does_not_come_back_beside_another(url: str, again: str) -> None:
+    async def come_back(run: Run) -> None:
+        await {"retry": run.retry, "rewind": lambda: run.rewind("work#1"), "fork": lambda: run.fork("work#1")}[again]()
+
+    async with Outlive(url, include=[single_wait]) as app:
+        ended = await app.start(single_wait, "ended", key="k", singleton="skip")
+        async with asyncio.timeout(10):
+            while "ended" not in order:
+                await asyncio.sleep(0.01)
+        await ended.cancel()
+        with pytest.raises(RunCancelled):
+            await ended.result(timeout=10)
+        other = await app.start(single_wait, "other", id="other", key="k", singleton="skip")
+        before = await app.audit()
+        with pytest.raises(RunRefused, match="singleton and run 'other' of its key has not ended"):
+            await come_back(ended)
+        assert (await ended.status(), await app.count("all"), await app.audit()) == (Status.CANCELLED, 2, before)
+        await other.cancel()
+        with pytest.raises(RunCancelled):
+            await other.result(timeout=10)
+        await come_back(ended)
+        assert not (await app.start(single_wait, "late", key="k", singleton="skip")).created
+        with pytest.raises(RunRefused):
+            await other.retry()
+        assert await app.retry("status:cancelled") == 0
+        newest = await app.start(single_wait, "newest", key="k", singleton="replace")
+        async with asyncio.timeout(10):
+            while "newest" not in order:
+                await asyncio.sleep(0.01)
+        assert [run.id async for run in app.runs("-status:cancelled")] == [newest.id]
+
+
+async def test_of_a_retry_and_a_start_at_once_one_is_refused(url: str) -> None:
+    async with Outlive(url, include=[single_rest]) as app:
+        runs = [await app.start(single_rest, f"{n}", key=f"{n}", singleton="skip") for n in range(10)]
+        for run in runs:
+            await run.cancel()
+            with pytest.raises(RunCancelled):
+                await run.result(timeout=10)
+        starts = [app.start(single_rest, "new", key=f"{n}", singleton="skip") for n in range(10)]
+        retries = [run.retry() for run in runs]
+        pairs = [coroutine for pair in zip(starts, retries, strict=True) for coroutine in pair]
+        done = await asyncio.gather(*pairs, return_exceptions=True)
+        for run, started, retried in zip(runs, done[::2], done[1::2], strict=True):
+            assert isinstance(started, Run)
+            assert (started.id == run.id) == (retried is None)
+            assert started.created == isinstance(retried, RunRefused)
+
+
+async def test_an_unfinished_singleton_is_rewound_and_not_forked(url: str) -> None:
+    async with Outlive(url, include=[single_wait]) as app:
+        resting = await app.start(single_wait, "r", id="r", key="k", singleton="skip")
+        async with asyncio.timeout(10):
+            while not await resting.entries():
+                await asyncio.sleep(0.01)
+        with pytest.raises(RunRefused, match="run 'r' of its key has not ended"):
+            await resting.fork("work#1")
+        await resting.rewind("work#1")
+        await resting.send("go", 1)
+        assert await resting.result(timeout=10) == "r"
 
 
 # -- backlog -------------------------------------------------------------------

@@ -49,7 +49,7 @@ ONE_SIDED = {
     """,
     "PostgreSQL locks what a start looks at, SQLite has the write lock": """
         drop_live find_bounded find_duplicate find_id find_limits insert_attribute insert_blob insert_queue
-        lock_once lock_queue
+        lock_once lock_queue lock_singleton
     """,
     "server-side units of PostgreSQL that need two snapshots, or work in bulk": """
         claim_line settle_promise sweep_runs take_over wake_mailed

@@ -8,7 +8,7 @@ only if nobody has owned the run since it was read.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from outlive.codec.failure import error_facts
@@ -20,7 +20,7 @@ from outlive.model import control
 from outlive.model.reads import RunRow
 from outlive.model.status import Status
 from outlive.model.writes import Fork, Note, Reopening
-from outlive.store.interface import GenerationEnded, RowTaken
+from outlive.store.interface import GenerationEnded, RowTaken, SingletonTaken
 
 
 class Control:
@@ -43,8 +43,7 @@ class Control:
             run = await self.find(run_id)
             if run.status not in (Status.FAILED, Status.CANCELLED):
                 raise RunRefused(run_id, f"it is {run.status}, and only a failed or cancelled run can be retried")
-            if await self._store.reopen(await self._plan_retries(run), note):
-                self._engine.hint()
+            if await self._reopen(run_id, await self._plan_retries(run), note):
                 return
 
     async def _plan_retries(self, run: RunRow) -> list[Reopening]:
@@ -74,14 +73,22 @@ class Control:
             if run.worker is None:
                 reopening = self._reopening(run, "rewind", cut)
                 reopening.resume = not was_held
-                if await self._store.reopen([reopening], note):
-                    self._engine.hint()
+                if await self._reopen(run_id, [reopening], note):
                     return
             elif not asked:
                 asked = await self._engine.request(run_id, "pause", f"to be rewound to {key} by {note.who}")
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, POLL_IDLE_S)
             run = await self.find(run_id)
+
+    async def _reopen(self, run_id: str, reopenings: Sequence[Reopening], note: Note) -> bool:
+        try:
+            reopened = await self._store.reopen(reopenings, note)
+        except SingletonTaken as taken:
+            raise RunRefused(run_id, _beside(taken)) from None
+        if reopened:
+            self._engine.hint()
+        return reopened
 
     def _reopening(self, run: RunRow, action: Any, cut: control.Cut) -> Reopening:
         return Reopening(run.row, run.generation, run.claim, action, cut.dropped, cut.awaited, cut.cancelled)
@@ -109,6 +116,8 @@ class Control:
                 existing = await self._store.fork(fork, note)
             except (GenerationEnded, RowTaken):
                 continue
+            except SingletonTaken as taken:
+                raise RunRefused(run_id, _beside(taken)) from None
             found = await self.find(new_id)
             if found.forked_from != run_id:
                 raise RunRefused(run_id, f"the id {new_id!r} belongs to a run that is no fork of it")
@@ -130,3 +139,7 @@ class Control:
 
 def _unknown(key: str) -> str:
     return f"its journal has no entry {key!r}; run.entries() lists the keys"
+
+
+def _beside(taken: SingletonTaken) -> str:
+    return f"it is a singleton and run {taken.other!r} of its key has not ended; wait for the end of that, or cancel it"

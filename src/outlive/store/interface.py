@@ -63,6 +63,14 @@ class GenerationEnded(Exception):
     """A run is in another generation than the one that was planned for: read and plan again."""
 
 
+class SingletonTaken(Exception):
+    """Another singleton of the workflow and key has not ended: nothing was written."""
+
+    def __init__(self, other: str) -> None:
+        super().__init__(f"run {other!r} has not ended")
+        self.other = other
+
+
 def check_unfenced(batch: Batch) -> None:
     """Refuse what only the owner of a run may write: without a fence there are starts and what comes from outside."""
     outside = all(isinstance(side, NewMessage | NewPromise) and side.entry is None for side in batch.sides)
@@ -288,13 +296,17 @@ class Store(Protocol):
 
     # -- control ------------------------------------------------------------
     async def reopen(self, reopenings: Sequence[Reopening], note: Note) -> bool:
-        """Begin another generation of each of these runs; of none (False) if one is owned, or in another one by now."""
+        """Begin another generation of each of these runs; of none (False) if one is owned, or in another one by now.
+
+        SingletonTaken if one that had ended is a singleton and another one of its key has not.
+        """
 
     async def fork(self, fork: Fork, note: Note) -> ExistingRun | None:
         """Insert a fork, due at once; give the run that has its id already, or None.
 
         Its row number is that of the fork if an earlier send of this one had succeeded. Raises
-        GenerationEnded if the other run is in another generation by now, RowTaken as `commit` does.
+        GenerationEnded if the other run is in another generation by now, SingletonTaken if it is a singleton and one
+        of its key, it or another, has not ended, RowTaken as `commit` does.
         """
 
     async def list_descendants(self, row: int) -> list[int]:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from outlive import hooks
 from outlive.model.reads import AuditRow, EntryRow
 from outlive.model.writes import ExistingRun, Fork, Note, Reopening
-from outlive.store.interface import GenerationEnded, RowTaken, WriteRefused
+from outlive.store.interface import GenerationEnded, RowTaken, SingletonTaken, WriteRefused
 from outlive.store.postgres.database import Database, Send
 from outlive.store.postgres.reading import to_entry
 
@@ -29,6 +29,8 @@ class Control(Database):
     @hooks.commit_site("reopen")
     async def reopen(self, reopenings: Sequence[Reopening], note: Note) -> bool:
         async with self._transaction() as send:
+            for reopening in reopenings:
+                await send("lock_singleton", row=reopening.row)
             for reopening in reopenings:
                 if not await _may_reopen(send, reopening):
                     return False
@@ -78,9 +80,17 @@ async def _may_reopen(send: Send, reopening: Reopening) -> bool:
     return False
 
 
+async def _check_singleton(send: Send, row: int) -> None:
+    """Refuse to make a singleton, or a fork of it, unfinished beside another one."""
+    for (other,) in await send("find_singleton", row=row):
+        raise SingletonTaken(other)
+
+
 async def _reopen(send: Send, reopening: Reopening) -> None:
     row = reopening.row
     ended = not await send("lock_live", row=row)
+    if ended:
+        await _check_singleton(send, row)
     await send("insert_generation", row=row, action=reopening.action)
     await send("keep_past", row=row, keys=[*reopening.dropped, *reopening.awaited])
     for block in ("delete_entries", "return_messages", "delete_promises"):
@@ -100,6 +110,7 @@ async def _reopen(send: Send, reopening: Reopening) -> None:
 
 async def _fork(send: Send, fork: Fork, note: Note) -> ExistingRun | None:
     row, origin = fork.row, fork.origin
+    await send("lock_singleton", row=origin)
     generations = [found["generation"] for found in await send("lock_run", row=origin)]
     inserted = await send("insert_fork", row=row, id=fork.id, origin=origin, deadline_s=fork.deadline_s)
     if generations and not inserted:
@@ -107,6 +118,7 @@ async def _fork(send: Send, fork: Fork, note: Note) -> ExistingRun | None:
         return ExistingRun(existing["row"], existing["id"], existing["workflow"])
     if generations != [fork.generation]:
         raise GenerationEnded
+    await _check_singleton(send, origin)
     await send("copy_entries", row=row, origin=origin, keys=fork.kept)
     await send("copy_blobs", row=row, origin=origin)
     await send("copy_attributes", row=row, origin=origin)

@@ -129,6 +129,8 @@ async def _insert(send: Send, run: NewRun, blobs: Blobs, terms: Terms, *, is_del
     if terms.once is not None:
         wait_s = max(terms.wait_s, run.delay_s)
         await send("mark_once", row=run.row, once=terms.once, is_delayed=is_delayed, wait_s=wait_s, cap_s=terms.cap_s)
+    if terms.once == "singleton":
+        await send("mark_singleton", row=run.row)
 
 
 @cache

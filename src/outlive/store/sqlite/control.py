@@ -13,7 +13,7 @@ from dataclasses import asdict
 from outlive.hooks import commit_site
 from outlive.model.reads import AuditRow, EntryRow
 from outlive.model.writes import ExistingRun, Fork, Note, Reopening
-from outlive.store.interface import GenerationEnded, RowTaken
+from outlive.store.interface import GenerationEnded, RowTaken, SingletonTaken
 from outlive.store.sqlite.batch import SQL
 from outlive.store.sqlite.database import Database, reading, writing
 from outlive.store.sqlite.drivers import Connection
@@ -48,6 +48,7 @@ class Control(Database):
             raise RowTaken([fork.row])
         if [generation for generation, _ in db.rows(SQL["lock_run"], (origin,))] != [fork.generation]:
             raise GenerationEnded
+        _check_singleton(db, origin)
         deadline_at = None if fork.deadline_s is None else now + fork.deadline_s
         new = {"row": fork.row, "origin": origin, "now": now}
         db.run(SQL["insert_fork"], {**new, "id": fork.id, "deadline_at": deadline_at})
@@ -92,9 +93,17 @@ def _may_reopen(db: Connection, reopening: Reopening) -> bool:
     return False
 
 
+def _check_singleton(db: Connection, row: int) -> None:
+    """Refuse to make a singleton, or a fork of it, unfinished beside another one."""
+    for (other,) in db.rows(SQL["find_singleton"], (row,)):
+        raise SingletonTaken(other)
+
+
 def _reopen(db: Connection, reopening: Reopening, now: float) -> None:
     row = {"row": reopening.row}
     ended = not db.rows(SQL["lock_live"], (reopening.row,))
+    if ended:
+        _check_singleton(db, reopening.row)
     db.run(SQL["insert_generation"], {**row, "action": reopening.action, "now": now})
     db.run(SQL["keep_past"], {**row, "keys": json.dumps([*reopening.dropped, *reopening.awaited])})
     for block in ("delete_entries", "return_messages", "delete_promises"):

@@ -50,6 +50,8 @@ class Starting(Database):
             is_delayed = terms.once == "debounce" or bool(others)
             facts = {"once": terms.once, "wait_s": max(terms.wait_s, run.delay_s), "cap_s": terms.cap_s}
             db.run(SQL["mark_once"], {**facts, "row": run.row, "is_delayed": is_delayed, "now": now})
+        if terms.once == "singleton":
+            db.run(SQL["mark_singleton"], (run.row,))
         return None
 
 

@@ -82,10 +82,11 @@ where r.row = :row
 -- name: place_again
 -- Inserts the live row of a run that had ended, into the line of its queue if it has one; claims go on above those of its
 -- end, so that whoever had one stays out.
-insert into outlive.live (row, workflow, queue, priority, key, claim, wake_at, line, line_at, started_at)
+insert into outlive.live (row, workflow, queue, priority, key, claim, wake_at, line, line_at, once, started_at)
 select r.row, outlive.claim_name(r.workflow, r.version, r.pinned), r.queue, r.priority, coalesce(r.key, ''),
   coalesce(r.claim, 1048576), case when r.queue = '' then now() else r.deadline_at end,
-  case when r.queue <> '' then 'waiting' end, case when r.queue <> '' then now() end, r.started_at
+  case when r.queue <> '' then 'waiting' end, case when r.queue <> '' then now() end,
+  case when r.singleton then 'singleton' end, r.started_at
 from outlive.runs r where r.row = :row
 
 -- name: delete_requests
@@ -113,9 +114,9 @@ on conflict (row, kind) do nothing
 -- name: insert_fork
 -- Inserts a run with the arguments of another one; its deadline and its parent are its own, its order of sets is inherited.
 insert into outlive.runs (row, id, workflow, version, codec, queue, priority, key, created_at, attributes, input, salt,
-  pinned, continued, continued_at, forked_from, deadline_at)
+  pinned, continued, continued_at, singleton, forked_from, deadline_at)
 select :row, :id, r.workflow, r.version, r.codec, r.queue, r.priority, r.key, now(), r.attributes, r.input,
-  coalesce(r.salt, r.row), r.pinned, r.continued, r.continued_at, r.id, now() + make_interval(secs => :deadline_s)
+  coalesce(r.salt, r.row), r.pinned, r.continued, r.continued_at, r.singleton, r.id, now() + make_interval(secs => :deadline_s)
 from outlive.runs r where r.row = :origin
 on conflict (id) do nothing
 returning row
@@ -144,10 +145,10 @@ update outlive.entries e set value = :value where e.row = :row and e.key = :key
 
 -- name: place_fork
 -- Inserts its live row; where it has entries its time begins when that of the other run began.
-insert into outlive.live (row, workflow, queue, priority, key, claim, wake_at, line, line_at, started_at)
+insert into outlive.live (row, workflow, queue, priority, key, claim, wake_at, line, line_at, once, started_at)
 select f.row, outlive.claim_name(f.workflow, f.version, f.pinned), f.queue, f.priority, coalesce(f.key, ''), 1,
   case when f.queue = '' then now() else f.deadline_at end, case when f.queue <> '' then 'waiting' end,
-  case when f.queue <> '' then now() end,
+  case when f.queue <> '' then now() end, case when f.singleton then 'singleton' end,
   case when exists (select from outlive.entries e where e.row = :row) then (
     select coalesce(r.started_at, l.started_at) from outlive.runs r left join outlive.live l on l.row = r.row
     where r.row = :origin) end

@@ -55,6 +55,23 @@ select l.row, r.id, r.workflow from outlive.live l join outlive.runs r on r.row 
 where r.workflow = :workflow and l.key = :key and l.once = 'singleton'
 order by l.started_at nulls last, l.row
 
+-- name: mark_singleton
+-- Notes the same for when it has ended.
+update outlive.runs r set singleton = true where r.row = :row
+
+-- name: lock_singleton
+-- Lets one transaction at a time look whether a singleton, or a fork of it, may be unfinished; the lock is that of lock_once.
+select pg_advisory_xact_lock(hashtextextended(r.workflow || ' ' || r.key, 7957707418634216))
+from outlive.runs r where r.row = :row and r.singleton
+
+-- name: find_singleton
+-- Reads who stands in the way of a singleton, or a fork of it, that is about to be unfinished.
+select s.id from outlive.runs r
+join outlive.live l on l.key = r.key and l.once = 'singleton'
+join outlive.runs s on s.row = l.row and s.workflow = r.workflow
+where r.row = :row and r.singleton
+order by l.started_at nulls last, l.row limit 1
+
 -- name: count_backlog
 -- Counts who waits for a queue, no further than it matters.
 select count(*) from (

@@ -83,10 +83,10 @@ WHERE row = :row
 -- name: place_again
 -- The live row of a run that had ended, in the line of its queue if it has one; claims go on above those of its end, so that
 -- whoever had one stays out.
-INSERT INTO ol_live (row, workflow, queue, priority, key, claim, wake_at, line, line_at, started_at)
+INSERT INTO ol_live (row, workflow, queue, priority, key, claim, wake_at, line, line_at, once, started_at)
 SELECT row, CASE WHEN pinned THEN workflow || '#' || version ELSE workflow END, queue, priority, coalesce(key, ''), coalesce(claim, 1048576),
     iif(queue = '', :now, deadline_at),
-    iif(queue <> '', 'waiting', NULL), iif(queue <> '', :now, NULL), started_at
+    iif(queue <> '', 'waiting', NULL), iif(queue <> '', :now, NULL), iif(singleton, 'singleton', NULL), started_at
 FROM ol_runs WHERE row = :row
 
 -- name: delete_requests
@@ -111,9 +111,9 @@ ON CONFLICT (row, kind) DO NOTHING
 -- name: insert_fork
 -- A run with the arguments of another one; its deadline and its parent are its own, its order of sets is inherited.
 INSERT INTO ol_runs (row, id, workflow, version, codec, queue, priority, key, created_at, attributes, input, salt,
-    pinned, continued, continued_at, forked_from, deadline_at)
+    pinned, continued, continued_at, singleton, forked_from, deadline_at)
 SELECT :row, :id, workflow, version, codec, queue, priority, key, :now, attributes, input, coalesce(salt, row),
-    pinned, continued, continued_at, id, :deadline_at
+    pinned, continued, continued_at, singleton, id, :deadline_at
 FROM ol_runs WHERE row = :origin
 ON CONFLICT (id) DO NOTHING
 
@@ -139,10 +139,10 @@ UPDATE ol_entries SET value = :value WHERE row = :row AND key = :key
 
 -- name: place_fork
 -- Its live row; where it has entries its time begins when that of the other run began.
-INSERT INTO ol_live (row, workflow, queue, priority, key, claim, wake_at, line, line_at, started_at)
+INSERT INTO ol_live (row, workflow, queue, priority, key, claim, wake_at, line, line_at, once, started_at)
 SELECT f.row, CASE WHEN f.pinned THEN f.workflow || '#' || f.version ELSE f.workflow END, f.queue, f.priority, coalesce(f.key, ''), 1,
     iif(f.queue = '', :now, f.deadline_at), iif(f.queue <> '', 'waiting', NULL),
-    iif(f.queue <> '', :now, NULL),
+    iif(f.queue <> '', :now, NULL), iif(f.singleton, 'singleton', NULL),
     CASE WHEN EXISTS (SELECT 1 FROM ol_entries e WHERE e.row = f.row) THEN coalesce(r.started_at, l.started_at) END
 FROM ol_runs f CROSS JOIN ol_runs r LEFT JOIN ol_live l ON l.row = r.row
 WHERE f.row = :row AND r.row = :origin

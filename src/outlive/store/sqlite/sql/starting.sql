@@ -45,6 +45,16 @@ SELECT l.row, r.id, r.workflow FROM ol_live l CROSS JOIN ol_runs r ON r.row = l.
 WHERE r.workflow = :workflow AND l.key = :key AND l.once = 'singleton'
 ORDER BY l.started_at IS NULL, l.started_at, l.row
 
+-- name: mark_singleton
+-- The same for when it has ended.
+UPDATE ol_runs SET singleton = 1 WHERE row = ?
+
+-- name: find_singleton
+-- Who stands in the way of a singleton, or a fork of it, that is about to be unfinished.
+SELECT s.id FROM ol_runs r CROSS JOIN ol_live l ON l.key = r.key AND l.once = 'singleton' CROSS JOIN ol_runs s ON s.row = l.row
+WHERE r.row = ? AND r.singleton AND s.workflow = r.workflow
+ORDER BY l.started_at IS NULL, l.started_at, l.row LIMIT 1
+
 -- name: count_backlog
 -- Who waits for a queue, no further than it matters.
 SELECT count(*) FROM (SELECT 1 FROM ol_live WHERE queue = ? AND line IN ('delayed', 'waiting') LIMIT ?)
