@@ -127,7 +127,7 @@ async def shielded() -> AsyncIterator[None]:
     """Hold back cancellation: `async with outlive.shielded():` a request or the deadline is delivered after the block.
 
     *Again*: replay holds it back as well. The block holds back what comes for the whole run, in whichever branch it
-    is open; timeouts of the body's own still count.
+    is open; timeouts of the body's own still count. Children started meanwhile do not inherit the deadline.
     """
     cancellation = in_workflow("shielded").cancellation
     cancellation.shields += 1

@@ -192,6 +192,35 @@ async def test_no_deadline(url: str, wrong: Any) -> None:
             await app.get("no")
 
 
+@workflow
+async def shields_children() -> str:
+    async with outlive.shielded():
+        await outlive.start(patient, 1000, id="started")
+        await outlive.start(patient, 1000, id="own", deadline=1000)
+        return await sleeps_on(0.6)
+
+
+@workflow
+async def sleeps_on(seconds: float) -> str:
+    await mark("a child sleeps")
+    await outlive.sleep(seconds)
+    return "slept"
+
+
+async def test_children_of_a_shielded_block_are_not_torn_from_it(url: str) -> None:
+    async with Outlive(url) as app:
+        app._engine().roster.idle_limit = 0  # so that the parent is replayed when the child has ended
+        run = await app.start(shields_children, id="p", deadline=0.3)
+        await reached("a child sleeps")
+        for child in ("started", "p/sleeps_on#1"):
+            assert (await (await app.get(child)).info()).deadline is None
+        assert (await (await app.get("own")).info()).deadline is not None
+        assert await run.result(timeout=LIMIT_S) == "slept"
+        for child in ("started", "own"):
+            with pytest.raises(RunCancelled):
+                await (await app.get(child)).result(timeout=LIMIT_S)
+
+
 # -- shielded -------------------------------------------------------------------
 @workflow
 async def shields() -> str:

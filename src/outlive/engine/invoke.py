@@ -161,7 +161,7 @@ def _new_child(run: LiveRun, spec: WorkflowSpec, args: Args, kwargs: Kwargs, **o
     where = f"arguments of workflow {spec.name}"
     text = encode_arguments(run.codec, spec.shape, args, kwargs, where=where)
     facts: dict[str, Any] = {"id": child_id(run.id, key, run.generation), "parent_close": "cancel"} | options
-    if facts["parent_close"] == "cancel":
+    if facts["parent_close"] == "cancel" and not run.cancellation.shields:  # else the deadline would tear the block
         facts["deadline_at"] = run.claimed.deadline_at
     child = NewRun(
         row=engine.new_row(),
