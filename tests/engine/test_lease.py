@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from outlive import Outlive, StoreUnavailable, step, workflow
+import outlive
+from outlive import Outlive, StoreUnavailable, step, transaction, workflow
+from outlive.engine.transactions import Transactions
 from outlive.store.postgres import PostgresStore
 from outlive.store.sqlite import SqliteStore
 
@@ -91,3 +93,73 @@ async def test_registering_again_and_again_leaves_no_lock_behind(url: str, monke
             while engine.lease.fence is None:
                 await asyncio.sleep(0.01)
         assert list(map(os.path.exists, [lock.path for lock in held])) == [False, False, False, True]
+
+
+@transaction
+async def book(tx: Any, number: int) -> int:
+    await tx.execute("select 1")
+    return number
+
+
+@workflow
+async def two_branches() -> list[Any]:
+    async def first() -> float:
+        await book(1)
+        await outlive.emit("log", "booked")
+        return outlive.random()
+
+    return await outlive.gather(first(), book(2))
+
+
+async def test_what_was_lost_before_a_transaction_that_was_committed_is_made_again(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One branch has recorded something in memory; the transaction of another one, which began before, is on disk."""
+    async with Outlive(url, lease=1) as app:
+        engine = app._engine()
+        commit, lost = engine.store.commit, asyncio.Event()
+
+        async def commit_late(batch: Any, fence: Any) -> Any:
+            if not lost.is_set() and any(entry.kind == "emit" for entry in batch.entries):
+                await lost.wait()
+            return await commit(batch, fence)
+
+        monkeypatch.setattr(engine.store, "commit", commit_late)
+        run = await app.start(two_branches)
+        async with asyncio.timeout(10):
+            while len(await engine.store.list_entries(run.id)) < 2:
+                await asyncio.sleep(0.01)
+        worker = engine.fence().worker
+        engine.lease_lost(engine.fence())
+        async with asyncio.timeout(10):
+            while (await engine.store.find_run(run.id)).worker == worker:  # type: ignore[union-attr]
+                await asyncio.sleep(0.01)
+        lost.set()
+        _, second = await (await app.get(run.id)).result(timeout=10, stop_on_hold=True)
+        assert second == 2
+        assert [item.value async for item in run.stream("log")] == ["booked"]
+
+
+async def test_a_transaction_does_not_hold_the_database_while_another_one_has_the_turn(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply to the first commit is lost; whoever asks whether it took effect waits for the second transaction."""
+    began: list[str] = []
+    again = asyncio.Event()
+    commit, begin = Transactions._commit, Transactions._begin
+
+    async def begin_and_tell(self: Any, *facts: Any) -> Any:
+        began.append("transaction")
+        if len(began) == 3:
+            again.set()
+        return await begin(self, *facts)
+
+    async def commit_and_wait(self: Any, *facts: Any) -> None:
+        await commit(self, *facts)
+        await again.wait()
+
+    monkeypatch.setattr(Transactions, "_begin", begin_and_tell)
+    monkeypatch.setattr(Transactions, "_commit", commit_and_wait)
+    async with Outlive(url, lease=1) as app:
+        _, second = await (await app.start(two_branches)).result(timeout=10)
+    assert second == 2

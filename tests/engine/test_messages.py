@@ -270,6 +270,26 @@ async def test_a_promise_expires(url):
             await app.settle(await run.value("token"), 1)
 
 
+async def test_a_promise_expires_while_its_run_leaves_memory(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is settled is asked twice before the database has heard that it has expired."""
+    async with Outlive(url) as app:
+        engine = app._engine()
+        engine.roster.idle_limit = 0
+        settle = engine.store.settle
+
+        async def settle_late(*args: Any, **options: Any) -> Any:
+            turns = engine.watcher.turns
+            while engine.watcher.turns < turns + 2:
+                engine.watcher.nudge()
+                await asyncio.sleep(0)
+            return await settle(*args, **options)
+
+        monkeypatch.setattr(engine.store, "settle", settle_late)
+        run = await app.start(promising, 0.1)
+        with pytest.raises(PromiseExpired):
+            await run.result(LIMIT_S)
+
+
 async def test_an_idle_promise_is_found_after_a_restart(url):
     async with Outlive(url) as app:
         app._engine().roster.idle_limit = 0

@@ -7,10 +7,21 @@ from importlib import import_module
 
 import pytest
 
+from outlive.store.sqlite.batch import SQL
 from outlive.testing import Simulation, SimulationFailed
 from tests.support.evidence import Evidence
 
 Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def edit(block: str, old: str, new: str) -> Plant:
+    """Plant a bug into a block of SQL."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        assert old in SQL[block]
+        patch.setitem(SQL, block, SQL[block].replace(old, new))  # type: ignore[arg-type]
+
+    return plant
 
 
 def expect_found(bug: str, plant: Plant, play: Callable[[int], Simulation], seeds: int, evidence: Evidence) -> None:

@@ -10,10 +10,9 @@ import pytest
 
 from outlive.engine import roster
 from outlive.store.sqlite import queues
-from outlive.store.sqlite.batch import SQL
 from outlive.testing import Simulation, simulate
 from tests.sim import lines
-from tests.sim.planted import expect_found
+from tests.sim.planted import edit, expect_found
 from tests.support.evidence import Evidence
 from tests.support.size import pick
 
@@ -55,14 +54,6 @@ def _counts_before_the_lock(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(queues._Admission, "_room", stale)
 
 
-def _edit(block: str, old: str, new: str) -> Patch:
-    def edit(patch: pytest.MonkeyPatch) -> None:
-        assert old in SQL[block]
-        patch.setitem(SQL, block, SQL[block].replace(old, new))  # type: ignore[arg-type]
-
-    return edit
-
-
 def _waiting_run_executed(patch: pytest.MonkeyPatch) -> None:
     enter = roster.Roster.enter
     patch.setattr(roster.Roster, "enter", lambda self, run, entries, ending=False: enter(self, run, entries))
@@ -70,21 +61,21 @@ def _waiting_run_executed(patch: pytest.MonkeyPatch) -> None:
 
 BUGS: dict[str, Patch] = {
     "counted before the lock": _counts_before_the_lock,
-    "slot given back on release": _edit("release_run", "SET owner = NULL", "SET line = NULL, owner = NULL"),
-    "slot lost by a takeover": _edit("take_owned", "SET owner = NULL", "SET line = NULL, owner = NULL"),
-    "window of a rate too short": _edit("count_admitted", ":now - :rate_s", ":now - :rate_s * 0.5"),
-    "window of a key's rate too short": _edit("room_for_key", ":now - :key_s", ":now - :key_s * 0.5"),
-    "turn not noted": _edit("serve_key", "SET served_key = excluded.served_key", "SET queue = excluded.queue"),
-    "room of a worker forgotten": _edit("list_rooms", "q.per_worker IS NOT NULL", "0"),
-    "limit of a key forgotten": _edit("room_for_key", "WHEN :per_key", "WHEN NULL"),
-    "priority upside down": _edit("next_priority", "ORDER BY priority", "ORDER BY -priority"),
-    "last come, first served": _edit("list_first", "ORDER BY n.line_at, n.row", "ORDER BY n.line_at DESC, n.row"),
-    "delay ends early": _edit("end_delays", "line_at <= :now", "line_at <= :now + 10"),
-    "delay never ends": _edit("end_delays", "line_at <= :now", "line_at <= :now - 10000"),
-    "another start for who has begun": _edit(
+    "slot given back on release": edit("release_run", "SET owner = NULL", "SET line = NULL, owner = NULL"),
+    "slot lost by a takeover": edit("take_owned", "SET owner = NULL", "SET line = NULL, owner = NULL"),
+    "window of a rate too short": edit("count_admitted", ":now - :rate_s", ":now - :rate_s * 0.5"),
+    "window of a key's rate too short": edit("room_for_key", ":now - :key_s", ":now - :key_s * 0.5"),
+    "turn not noted": edit("serve_key", "SET served_key = excluded.served_key", "SET queue = excluded.queue"),
+    "room of a worker forgotten": edit("list_rooms", "q.per_worker IS NOT NULL", "0"),
+    "limit of a key forgotten": edit("room_for_key", "WHEN :per_key", "WHEN NULL"),
+    "priority upside down": edit("next_priority", "ORDER BY priority", "ORDER BY -priority"),
+    "last come, first served": edit("list_first", "ORDER BY n.line_at, n.row", "ORDER BY n.line_at DESC, n.row"),
+    "delay ends early": edit("end_delays", "line_at <= :now", "line_at <= :now + 10"),
+    "delay never ends": edit("end_delays", "line_at <= :now", "line_at <= :now - 10000"),
+    "another start for who has begun": edit(
         "reschedule_run", "(line IN ('delayed', 'waiting') OR (line IS NULL AND started_at IS NULL))", "1"
     ),
-    "another start leaves nobody out of line": _edit("reschedule_run", "ELSE 'delayed' END", "ELSE 'waiting' END"),
+    "another start leaves nobody out of line": edit("reschedule_run", "ELSE 'delayed' END", "ELSE 'waiting' END"),
     "waiting run executed to be cancelled": _waiting_run_executed,
 }
 

@@ -36,6 +36,7 @@ class Journal:
         self.unread: dict[str, EntryRow] = {}  # recorded outcomes not delivered yet, by key, in order of seq
         self.started: dict[str, EntryRow] = {}  # those of calls that had begun but have no outcome
         self._before: dict[str, str] = {}  # the entry before each cancellation
+        self._after_gap: set[str] = set()  # entries before which something is missing
         self.patches: dict[str, EntryRow] = {}
         self._read_up_to: dict[str | None, tuple[int, float]] = {}  # by maker: the last that was read, and its time
         last = ""
@@ -43,7 +44,9 @@ class Journal:
             if entry.seq is None:
                 self.started[entry.key] = entry
                 continue
-            self.last_seq = max(self.last_seq, entry.seq)
+            if entry.seq > self.last_seq + 1:
+                self._after_gap.add(entry.key)
+            self.last_seq = entry.seq
             if entry.kind == "patch":
                 self.patches[entry.key] = entry
                 continue
@@ -86,11 +89,13 @@ class Journal:
         )
 
     def misplaced(self, key: str, kind: str) -> Divergence | None:
-        """Judge a call that answers at once: its entry is the very next one, or there is none left."""
+        """Judge a call that answers at once: its entry is the very next one, or was lost here, or there is none."""
         if not self.unread or not self.same_version:
             return None
         entry = next(iter(self.unread.values()))
-        return Divergence(describe(entry), f"{kind} ({key})", entry.key) if entry.key != key else None
+        if entry.key == key or entry.key in self._after_gap:
+            return None
+        return Divergence(describe(entry), f"{kind} ({key})", entry.key)
 
     def ask(self, key: str) -> EntryRow | None:
         """Give the entry of a call that had begun but has no outcome, and note that the code makes this call."""

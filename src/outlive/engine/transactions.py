@@ -89,7 +89,11 @@ class Transactions:
             finally:
                 current_transaction.reset(inside)
             text, decoded = round_trip(execution.codec, value, spec.shape.result, where=spec.result)
-            entry = await execution.take_turn(call, text)
+            try:
+                async with asyncio.timeout(limit_s):
+                    entry = await execution.take_turn(call, text)
+            except TimeoutError:  # who has it may wait for the database, which on SQLite this transaction holds
+                raise StoreUnavailable("another transaction of the run has the turn") from None
         except BaseException:
             await _undisturbed(tx.rollback())
             execution.end_turn(call, None)

@@ -160,9 +160,9 @@ class ExpireCall(PromiseCall):
     def listen(self) -> None:
         self.execution.looking += 1
         self.work = self.execution.engine.main.create_task(self._expire())
-        super().listen()
 
     async def _expire(self) -> None:
+        """Let it expire, then look: who looks before, and rests, is woken by nobody, since nothing else is to come."""
         error = record_error(PromiseExpired(self.name), self.execution.codec)
         settlement = Settlement(None, None, self._token, "error", None, error, self.execution.engine.codec.id)
         try:
@@ -172,7 +172,7 @@ class ExpireCall(PromiseCall):
                 except StoreUnavailable:
                     await asyncio.sleep(_AGAIN_S)
                 else:
-                    self.execution.engine.watcher.nudge()
+                    super().listen()
                     return
         finally:
             self.execution.looked()
