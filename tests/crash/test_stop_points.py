@@ -22,7 +22,7 @@ from tests.crash.records import Moment, Place, Record, check_ledger, read_ledger
 from tests.support.evidence import Evidence
 from tests.support.faults import PointFault
 
-LEASE_S = 0.9
+LEASE_S = 0.6
 
 Undisturbed = Callable[[str], tuple[Record, Counter[Place]]]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from typing import Any
 
 import click
@@ -16,7 +15,7 @@ import click
 from outlive import Outlive, Run, Status
 from outlive.cli.output import as_json, cut, print_json, print_table, when
 from outlive.cli.runs import runs
-from outlive.cli.settings import CONFLICT, OK, Settings, audited, common_options, read_duration, with_client
+from outlive.cli.settings import CONFLICT, OK, Settings, audited, common_options, read_duration, read_time, with_client
 from outlive.errors import UsageError
 
 Facts = dict[str, Any]
@@ -81,7 +80,7 @@ def resume(settings: Settings, run_id: str, reason: str | None, by: str | None) 
 @runs.command()
 @acting
 @click.option("--delay", metavar="DURATION", help="From now: 90s, 1h30m, 2d; 0s means now.")
-@click.option("--at", metavar="TIME", help="At an instant with its zone: 2027-01-15T08:00:00Z.")
+@click.option("--at", metavar="TIME", help="At an instant: 2027-01-15T08:00; UTC unless it has an offset.")
 @click.option("--priority", type=int, metavar="N", help="Smaller ones first.")
 def reschedule(
     settings: Settings,
@@ -94,10 +93,7 @@ def reschedule(
 ) -> int:
     """Change when a run that has not begun starts, or its priority. Exit code 4 if it has begun."""
     when_s = read_duration(delay, "--delay")
-    try:
-        instant = None if at is None else datetime.fromisoformat(at)
-    except ValueError:
-        raise UsageError(f"--at {at!r} is no time: say for example 2027-01-15T08:00:00Z") from None
+    instant = None if at is None else read_time(at, "--at")
     said = "is rescheduled", "cannot be rescheduled: it no longer waits for its start"
     return _ask(
         settings,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any, get_args
 
 import click
 
 from outlive import Outlive, Run, ScheduleInfo
 from outlive.cli.output import print_json, print_table, when
-from outlive.cli.settings import Settings, audited, common_options, read_duration, read_json, with_client
-from outlive.errors import UsageError
+from outlive.cli.settings import Settings, audited, common_options, read_duration, read_json, read_time, with_client
 from outlive.model.schedule import Overlap
 from outlive.model.ticks import Timing, tell
 
@@ -163,15 +161,6 @@ def put(settings: Settings, name: str, workflow: str, args: tuple[str, ...], **o
     settings.say(
         f"schedule {name!r} starts {workflow} {rule(found)}; next {when(found.next_at) or 'never'}", {"schedule": found}
     )
-
-
-def read_time(text: str, what: str) -> datetime:
-    """Read a day or an instant, in UTC unless it has an offset."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"{what} is a day or a time, 2026-05-01 or 2026-05-01T12:00+02:00, not {text!r}") from None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 @schedules.command()

@@ -7,6 +7,7 @@ import getpass
 import json
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,6 +81,15 @@ def _name_user(_: click.Context, __: click.Parameter, given: str | None) -> str 
 def read_duration(text: str | None, what: str) -> float | None:
     """Read a duration in seconds as it is written on the command line, if it was."""
     return None if text is None else parse_duration(text, what)
+
+
+def read_time(text: str, what: str) -> datetime:
+    """Read a day or an instant as it is written on the command line, in UTC unless it has an offset."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{what} is a day or a time, 2026-05-01 or 2026-05-01T12:00+02:00, not {text!r}") from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def read_json(text: str, what: str) -> Any:
