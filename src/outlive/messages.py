@@ -54,6 +54,7 @@ from outlive.opened import Opened
 __all__ = ["Item", "Promise", "emit", "on_call", "promise", "publish", "receive", "send"]
 
 _NOTHING: Any = object()
+_LOOK_S = 1e-6  # the shortest wait that is a timer, which lets a message that is there come first
 T = TypeVar("T")
 
 
@@ -62,7 +63,8 @@ async def receive(topic: str, timeout: Duration | None = None, *, default: Any =
     """Wait durably for the next message of a topic and give its value.
 
     Messages of one sender come in the order in which he sent them; one that was
-    sent before is there. After `timeout` the `default` is given, TimeoutError raised without one.
+    sent before is there. After `timeout` the `default` is given, TimeoutError raised without one; but a message
+    that is in the mailbox by then comes first, also one that came while no worker was alive. 0 waits for none.
     *Durable*: the receipt and the message's value as one entry. *Again*: replay gives the same message;
     a message whose receipt was not on disk when the process died is received again. `as_type` says how to decode it.
     """
@@ -71,7 +73,7 @@ async def receive(topic: str, timeout: Duration | None = None, *, default: Any =
     call = ReceiveCall(run, run.loop.branch().key(f"receive:{topic}"), topic, as_type)
     if timeout is None:
         return await wait_for(run, call)
-    limit = asyncio.timeout(check_wait(timeout, "timeout=…"))
+    limit = asyncio.timeout(max(check_wait(timeout, "timeout=…"), _LOOK_S))
     try:
         async with limit:
             return await wait_for(run, call)

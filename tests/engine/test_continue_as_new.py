@@ -190,6 +190,55 @@ async def test_it_can_be_paused_and_cancelled_whenever_it_goes_on(url: str) -> N
             await run.result(timeout=LIMIT_S)
 
 
+@pytest.mark.parametrize("asked", ["pause", "cancel"])
+async def test_what_is_heard_while_a_generation_is_written_is_for_the_next(
+    url: str, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Outlive(url, include=[for_ever]) as app:
+        store, executions = app._engine().store, app._engine().roster.executions
+        list_requests = store.list_requests
+
+        async def list_late(fence: Any) -> list[Any]:
+            return [one for one in await list_requests(fence) if one.row in executions and executions[one.row].closed]
+
+        monkeypatch.setattr(store, "list_requests", list_late)
+        run = await app.start(for_ever, id="run")
+        await (run.pause("enough") if asked == "pause" else run.cancel("enough"))
+        async with asyncio.timeout(LIMIT_S):
+            while await run.status() not in (Status.PAUSED, Status.CANCELLED):
+                await asyncio.sleep(0.01)
+
+
+@step
+async def stubborn() -> str:
+    executed.append("stubborn")
+    try:
+        await asyncio.sleep(LIMIT_S)
+    except asyncio.CancelledError:
+        return "done all the same"
+    return "never cancelled"
+
+
+@workflow
+async def goes_on_stubbornly() -> None:
+    await stubborn()
+    await outlive.continue_as_new()
+
+
+@pytest.mark.parametrize("ending", ["cancel", "deadline"])
+async def test_a_cancellation_that_the_body_never_felt_ends_the_run(url: str, ending: str) -> None:
+    """The step has a value after all, and behind it nothing is awaited any more."""
+    async with Outlive(url) as app:
+        run = await app.start(goes_on_stubbornly, deadline=0.3 if ending == "deadline" else None)
+        while not executed:
+            await asyncio.sleep(0.01)
+        if ending == "cancel":
+            await run.cancel("enough")
+        with pytest.raises(RunCancelled if ending == "cancel" else outlive.DeadlineExceeded):
+            await run.result(timeout=LIMIT_S)
+        assert (await run.info()).generation == 0
+
+
 async def test_a_deadline_counts_from_the_first_start(url: str) -> None:
     async with Outlive(url, include=[for_ever]) as app:
         run = await app.start(for_ever, deadline=0.5)

@@ -122,6 +122,72 @@ async def test_a_receipt_that_takes_too_long(url):
         assert await run.result(LIMIT_S) == "in time"
 
 
+@workflow
+async def races_for_letters(count: int) -> list[Any]:
+    return [(await outlive.race(outlive.receive("a"), outlive.receive("b")))[1] for _ in range(count)]
+
+
+@workflow
+async def reads_what_is_there() -> list[Any]:
+    await outlive.receive("go")
+    found = []
+    while (letter := await outlive.receive("review", timeout=0, default=None)) is not None:
+        found.append(letter)
+    return found
+
+
+@workflow
+async def asks_for_promise(timeout_s: float) -> Any:
+    promised = await outlive.promise(expires=timeout_s)
+    await outlive.publish("token", promised.token)
+    try:
+        return await promised
+    except PromiseExpired:
+        return "nothing"
+
+
+async def test_what_loses_a_race_leaves_its_message(url):
+    async with Outlive(url) as app:
+        there = await app.start(races_for_letters, 4, send=[("a", 1), ("b", 2), ("a", 3), ("b", 4)])
+        assert sorted(await there.result(LIMIT_S)) == [1, 2, 3, 4]
+        coming = await app.start(races_for_letters, 4)
+        while len([entry for entry in await coming.entries() if entry.outcome == "started"]) < 2:
+            await asyncio.sleep(0.01)
+        await app.send_many([(coming.id, topic, number) for number, topic in enumerate("abab")])
+        assert sorted(await coming.result(LIMIT_S)) == [0, 1, 2, 3]
+
+
+async def test_a_receipt_without_waiting_takes_what_is_there(url):
+    async with Outlive(url) as app:
+        run = await app.start(reads_what_is_there, send=[("review", 1), ("review", 2), ("go", None)])
+        assert await run.result(LIMIT_S) == [1, 2]
+
+
+async def test_what_came_in_time_comes_before_the_timeout_though_nobody_was_there_to_hear_it(url):
+    async with Outlive(url) as app:
+        asking, promised = await app.start(asks_review, 1.0), await app.start(asks_for_promise, 1.0)
+        token = await promised.value("token", wait=LIMIT_S)
+        while not any(entry.outcome == "started" for entry in await asking.entries()):
+            await asyncio.sleep(0.01)
+    async with Outlive(url, worker=False) as client:
+        await client.send(asking.id, "review", "good")
+        await client.settle(token, "good")
+        await asyncio.sleep(1.1)  # beyond both timeouts
+    async with Outlive(url) as app:
+        assert await (await app.get(asking.id)).result(LIMIT_S) == "good"
+        assert await (await app.get(promised.id)).result(LIMIT_S) == "good"
+
+
+async def test_what_came_in_time_comes_before_the_timeout_though_no_hint_was_heard(url, monkeypatch):
+    async with Outlive(url) as app, Outlive(url, worker=False) as client:
+        monkeypatch.setattr(app._engine().store, "wait_hint", _deaf)
+        for _ in range(5):
+            run = await app.start(asks_review, 0.4)
+            await asyncio.sleep(0.35)  # asked ever less often since
+            await client.send(run.id, "review", "good")
+            assert await run.result(LIMIT_S) == "good"
+
+
 async def test_workflows_send_to_each_other(url):
     async with Outlive(url) as app:
         run = await app.start(takes_letters, 6, "review", id="r")

@@ -87,7 +87,11 @@ class Call(RunFuture):
     def _cancel_next(self) -> None:
         """Cancel the task where it waits next: its cancellation came here, but the work had an outcome all the same."""
         task = self._task
-        if task is not None and not task.done() and task.cancelling() > (self._cancels_before or 0):
+        if task is None or task.cancelling() <= (self._cancels_before or 0):
+            return
+        if task.done():
+            self.execution.cancellation.was_felt = task is not self.execution.task
+        else:
             task.uncancel()
             task.cancel()
 

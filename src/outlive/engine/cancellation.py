@@ -43,6 +43,7 @@ class Cancellation:
         self.shields = 0  # open blocks that hold all of it back
         self.reason: str | None = None  # of the last one that was delivered
         self.deadline_passed = False  # whether that was the deadline
+        self.was_felt = True  # False where the body ended before it came to the next await
 
     @property
     def pending(self) -> bool:

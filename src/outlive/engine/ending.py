@@ -13,6 +13,7 @@ from typing import Any
 
 from outlive.codec.failure import error_facts, record_error
 from outlive.codec.payload import encode
+from outlive.engine.continuing import Continued
 from outlive.engine.invoke import Args, Kwargs, call_definition
 from outlive.engine.roles import LiveRun
 from outlive.errors import StepFailed, UsageError, name_class
@@ -39,7 +40,7 @@ class Ending:
             result, hint = body.result(), run.spec.shape.result
             self._output = encode(run.codec, result, hint, where=f"result of workflow {run.spec.name}")
             self.status = Status.SUCCEEDED
-        except asyncio.CancelledError as cancelled:
+        except (asyncio.CancelledError, Continued) as cancelled:
             self._failure = run.cancellation.as_error(str(cancelled))
             late = not isinstance(self._failure, asyncio.CancelledError)
             self.status = Status.FAILED if late else Status.CANCELLED

@@ -36,7 +36,7 @@ from outlive.engine.timers import Timers
 from outlive.errors import JournalMismatch
 from outlive.model.control import ROLLBACK_SCOPE
 from outlive.model.definition import WorkflowSpec
-from outlive.model.reads import Claimed, EntryRow
+from outlive.model.reads import Claimed, EntryRow, RequestRow
 from outlive.model.status import Status
 from outlive.model.writes import EntryWrite, Finish, Outcome, Release
 
@@ -78,7 +78,8 @@ class Execution:
         self.disowned = False  # not ours any more: what was not written yet is dropped
         self.write_failed = False
         self.resolutions: dict[str, dict[str, Any]] = {}  # what a person decided about unknown outcomes, by key
-        self.heard: set[int] = set()  # requests already in the inbox
+        self.heard: set[int] = set()  # requests
+        self.heard_late: list[RequestRow] = []  # those of them that are for the next generation, if there is one
         self.cancellation = Cancellation(claimed.id, claimed.deadline_at, entries)
         self.alone = claimed.alone  # a suspect: no other user code begins until it has made progress
         self.marked_in_user_code = True  # what takeover would count, as last written
@@ -95,7 +96,7 @@ class Execution:
         self._in_flight = 0
         self._committing: Call | None = None  # a transaction's outcome is being committed: nothing else is delivered
         self._after_turn: list[Callable[[], None]] = []
-        self._timers = Timers()
+        self.timers = Timers(self)
         self._armed: asyncio.TimerHandle | None = None
         self._doom: JournalMismatch | None = None
         self._pumping = False
@@ -131,14 +132,14 @@ class Execution:
     # -- timers, for the run loop -------------------------------------------
     def add_timer(self, timer: RunTimer) -> None:
         self._waiting[timer.key] = timer
-        self._timers.add(timer)
+        self.timers.add(timer)
 
     def drop_timer(self, timer: RunTimer) -> None:
         self._waiting.pop(timer.key, None)
 
     def _next_due(self) -> float | None:
         """Give when something is to be delivered that only time brings."""
-        timer, stop_at = self._timers.first(self._waiting), self.cancellation.due_at()
+        timer, stop_at = self.timers.first(self._waiting), self.cancellation.due_at()
         if timer is None:
             return stop_at
         return timer.when() if stop_at is None else min(timer.when(), stop_at)
@@ -197,8 +198,8 @@ class Execution:
             if stop is not None:
                 self._stop(stop)
                 return True
-        timer = self._timers.first(self._waiting) if self._timers.heap else None
-        if timer is not None and timer.when() <= self.engine.clock.now():
+        timer = self.timers.ripe(self._waiting)
+        if timer is not None:
             self._fire(timer)
             return True
         return False
@@ -237,17 +238,22 @@ class Execution:
     # -- outcomes, from the work --------------------------------------------
     def settle(self, call: Call, outcome: Outcome, text: str | None, value: Any, error: str | None) -> None:
         """Take the outcome of a call's work, `text` and what it decodes to: it is delivered in its turn."""
-        self._inbox.append(functools.partial(self._deliver_settled, call, outcome, text, value, error))
+        self.in_turn(functools.partial(self.deliver_now, call, outcome, text, value, error))
+
+    def in_turn(self, deliver: Callable[[], bool]) -> None:
+        """Let something deliver an outcome, or none (False), when all branches are blocked."""
+        self._inbox.append(deliver)
         self._busy_again()
         if not self._pumping:
             self.wake()
 
     def settle_now(self, call: Call, outcome: Outcome, text: str | None, value: Any, error: str | None) -> None:
         """The same, from a plain callback of the main loop."""
-        self._inbox.append(functools.partial(self._deliver_settled, call, outcome, text, value, error))
+        self._inbox.append(functools.partial(self.deliver_now, call, outcome, text, value, error))
         self._pump()
 
-    def _deliver_settled(self, call: Call, outcome: Outcome, text: str | None, value: Any, error: str | None) -> bool:
+    def deliver_now(self, call: Call, outcome: Outcome, text: str | None, value: Any, error: str | None) -> bool:
+        """Deliver an outcome, unless the call has one; from what has its turn."""
         if call.done() or self._waiting.get(call.key) is not call:
             return False
         if call.begun and isinstance(call, StepCall):
@@ -381,13 +387,13 @@ class Execution:
     def _rest(self) -> None:
         """Nothing can be delivered now: arm the next timer, and tell the engine if the run is idle."""
         pending = self.cancellation.pending
-        if self._in_flight and not self._timers.heap and self._armed is None and not self.idle and not pending:
+        if self._in_flight and not self.timers.heap and self._armed is None and not self.idle and not pending:
             return  # the usual case: a step is executing
         due_at = self._next_due()
         if self._armed is not None:
             self._armed.cancel()
             self._armed = None
-        if due_at is not None and self._committing is None:  # the end of a turn looks again
+        if due_at is not None and self._committing is None and not self.timers.held:  # else somebody looks again
             delay = max(0.0, due_at - self.engine.clock.now())
             self._armed = self.engine.main.call_later(delay, self._pump)
         waiting = not (self._in_flight or self._unbegun or self._inbox or self._committing or self.looking)
@@ -441,7 +447,7 @@ class Execution:
                 raise Unwound
             if left:
                 return False
-        continued = find_continued(self.task)
+        continued = find_continued(self.task) if self.cancellation.was_felt else None  # else it would go on for ever
         if continued is None and self.ending.status is None and self.ending.judge(self.task) and not self._roll_back():
             return False
         difference = self.journal.left()

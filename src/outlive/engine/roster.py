@@ -130,9 +130,12 @@ class Roster:
         """Hand requests to the runs they are for; True if there was one."""
         for request in requests:
             execution = self.executions.get(request.row)
-            if execution is None or execution.closed or request.request in execution.heard:
+            if execution is None or request.request in execution.heard:
                 continue
             execution.heard.add(request.request)
+            if execution.closed:
+                execution.heard_late.append(request)
+                continue
             reason: Any = json.loads(request.payload) if request.payload else None
             if request.kind == "resolve":
                 execution.resolutions[reason["key"]] = reason
@@ -264,6 +267,7 @@ class Roster:
         for request, reason in execution.cancellation.requests.items():  # at once: each generation may be a short one
             entered.heard.add(request)
             entered.request_cancel(request, reason)
+        self.hear(execution.heard_late)
 
     def left(self, execution: Execution) -> None:
         """Take note that a run's end or release is on disk; it may have been claimed here again meanwhile."""

@@ -114,6 +114,8 @@ class ThreadBody:
             if is_cancelled and task is not None and reply is not None:
                 task.uncancel()
                 task.cancel()
+            elif is_cancelled:
+                self.execution.cancellation.was_felt = False
             return make, reply
 
     def _answer(self, settle: Callable[[Any], None], value: Any) -> None:

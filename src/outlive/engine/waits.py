@@ -20,7 +20,7 @@ from outlive.engine.calls import CANCELLED, Call
 from outlive.engine.roles import LiveRun
 from outlive.errors import DecodeFailed, PromiseExpired, RunEnded, RunNotFound, StoreUnavailable
 from outlive.model.mail import Message, NewMessage, Receipt, Settled, Settlement
-from outlive.model.writes import Committed
+from outlive.model.writes import Committed, Outcome
 
 _AGAIN_S = 0.2  # to a store that does not answer
 
@@ -63,9 +63,19 @@ class WaitCall(Call):
 
     has_effect = False
 
+    def __init__(self, run: LiveRun, key: str, name: str) -> None:
+        super().__init__(run, key, name, None)
+        run.timers.waits += 1
+
     def begin(self) -> None:
         self.execution.waits_begun.append(self)
+        self.execution.timers.began_wait()
         self.listen()
+
+    def deliver(self, outcome: Outcome, value: Any, error: str | None) -> None:
+        self.execution.timers.waits -= 1
+        self.execution.timers.waits_begun -= self.begun
+        super().deliver(outcome, value, error)
 
     def listen(self) -> None:
         """Hear of it when it is there."""
@@ -92,14 +102,14 @@ class ReceiveCall(WaitCall):
     kind = "receive"
 
     def __init__(self, run: LiveRun, key: str, topic: str, hint: Any) -> None:
-        super().__init__(run, key, topic, None)
+        super().__init__(run, key, topic)
         self._hint = hint
 
     def listen(self) -> None:
         self.execution.mailbox.wait(self.name, self)
 
     def take(self, message: Message) -> bool:
-        """Take a message as the outcome: it is received when that is written."""
+        """Take a message as the outcome, in its turn: it is received when that is written."""
         run = self.execution
         try:
             value = self.read(message.value, message.codec, f"message {self.name!r} to run {run.id!r}")
@@ -107,8 +117,7 @@ class ReceiveCall(WaitCall):
             return True
         self.sides = (Receipt(run.row, self.key, message.message),)
         self.on_durable = functools.partial(run.mailbox.received, self.name, message.message)
-        run.settle(self, "ok", message.value, value, None)
-        return True
+        return run.deliver_now(self, "ok", message.value, value, None)
 
     def forget(self) -> None:
         self.execution.mailbox.forget(self.name, self)
@@ -123,7 +132,7 @@ class PromiseCall(WaitCall):
     kind = "wait"
 
     def __init__(self, run: LiveRun, key: str, promise: str, token: str, hint: Any) -> None:
-        super().__init__(run, key, promise, None)
+        super().__init__(run, key, promise)
         self._token = token
         self._hint = hint
 

@@ -67,6 +67,11 @@ class Watcher:
         """Whether anybody here waits for this."""
         return key in self._waits.get(kind, ())
 
+    def look(self, on_looked: Callable[[], None]) -> None:
+        """Ask at once, and call back when the store has answered for all that is watched now."""
+        self._looks.append(on_looked)
+        self.nudge()
+
     def nudge(self) -> None:
         """Ask at once: something may have come."""
         self._backoff.after(True)
