@@ -51,7 +51,10 @@ class Bulk(Opened):
     async def resume(
         self, query: str, *, dry_run: bool = False, reason: str | None = None, by: str | None = None
     ) -> int:
-        """Let every paused or quarantined run that the query means go on; give how many."""
+        """Let every paused or quarantined run that the query means go on; give how many.
+
+        A query that names no status means those too that were asked to pause and are not held yet: they go on.
+        """
         return await self._each("resume", query, lambda run: run.resume(reason=reason, by=by), dry_run=dry_run)
 
     async def retry(
@@ -72,12 +75,15 @@ class Bulk(Opened):
         conditions, engine = parse(query), self._engine()
         if not query.strip():
             raise UsageError(f'{action}(…) in bulk needs a query that says which runs; "all" means every run')
-        found = narrow_statuses(compile_query(conditions, engine.clock.now()), _ABLE[action])
+        meant = compile_query(conditions, engine.clock.now())
+        found = narrow_statuses(meant, _ABLE[action])
         if not found.statuses:
             able = ", ".join(status for status in Status if status in _ABLE[action])
             raise UsageError(
                 f"{action}(…) in bulk is for runs that are {able}; the query {query!r} leaves none of them"
             )
+        if action == "resume" and meant.statuses is None:
+            found = replace(found, pausing=True)
         if dry_run:
             return await engine.store.count_runs(replace(found, limit=sys.maxsize))
         found = replace(found, limit=BULK_BATCH_RUNS, oldest_first=action == "retry")

@@ -78,7 +78,11 @@ class Controlled:
         return await self._request("pause", note.reason, note)
 
     async def resume(self, *, reason: str | None = None, by: str | None = None) -> bool:
-        """Let a paused or quarantined run go on; False if it is not held."""
+        """Let a paused or quarantined run go on, or withdraw a pause that its owner has not carried out yet.
+
+        *Durable*: that it goes on, before this returns. *Again*: of a pause and a resume at the same time the last one
+        counts. False, with nothing changed, if the run is neither held nor to be paused.
+        """
         engine, note = self._engine(), self._note("resume", reason, by)
         resumed = await self._found(engine.store.resume(self.id, note))
         if resumed:

@@ -16,6 +16,7 @@ from outlive.model.writes import Batch, Fence
 from outlive.store.interface import FenceLost, RolledBack, Store
 from outlive.store.postgres import PostgresStore
 from outlive.store.postgres.commit import compose
+from outlive.store.postgres.statements import statement
 from tests.conformance.records import (
     EXPIRED_S,
     claim_all,
@@ -72,6 +73,47 @@ async def held_back(work: asyncio.Task[Any]) -> bool:
 
 async def take_over_all(store: Store) -> list[int]:
     return (await store.take_over([])).workers
+
+
+async def test_a_hold_that_is_being_written_is_resumed_when_it_stands(url):
+    async with opened(url) as store, raw(url) as owner:
+        fence = await register(store)
+        (run,) = await start_owned(store, fence, "one")
+        hold = await _paused(store, fence, run.row)
+        transaction = owner.transaction()
+        await transaction.start()
+        await send_batch(owner, hold, fence)
+        resuming = asyncio.create_task(store.resume("one"))
+        assert await held_back(resuming)
+        await transaction.commit()
+        assert await resuming
+        assert await status(store, "one") == "suspended"
+        assert await claim_all(store, fence) == ["one"]
+        assert await store.list_requests(fence) == []
+
+
+async def test_a_pause_that_is_being_withdrawn_holds_nothing(url):
+    async with opened(url) as store, raw(url) as operator:
+        fence = await register(store)
+        (run,) = await start_owned(store, fence, "one")
+        hold = await _paused(store, fence, run.row)
+        transaction = operator.transaction()
+        await transaction.start()
+        await operator.execute(statement("withdraw_pause").text, "one")
+        holding = asyncio.create_task(store.commit(hold, fence))
+        assert await held_back(holding)
+        await transaction.commit()
+        await holding
+        assert await status(store, "one") == "suspended"
+        assert await claim_all(store, fence) == ["one"]
+
+
+async def _paused(store: Store, fence: Fence, row: int) -> Batch:
+    """Ask for a pause, and give the batch of the owner that has heard it."""
+    await store.add_request("one", "pause", None)
+    (request,) = await store.list_requests(fence)
+    held = release(row, wake_at=await store.now(), hold="paused", hold_reason="{}", request=request.request)
+    return Batch(releases=[held])
 
 
 async def test_takeover_waits_for_a_batch_under_way_and_releases_what_it_wrote(url):

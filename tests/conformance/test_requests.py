@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outlive.model.writes import Batch
+from outlive.model.writes import Batch, Note
 from tests.conformance.records import claim_all, finish, register, release, start, start_owned, status
 
 
@@ -89,6 +89,53 @@ async def test_a_paused_run_is_resumed_once(database):
         assert (found.status, found.hold_reason) == ("suspended", None)
         assert await claim_all(store, fence) == ["one"]
         assert await store.list_requests(fence) == [], "the pause before the resume is over"
+
+
+async def test_resuming_withdraws_a_pause_that_was_not_carried_out_yet(database):
+    async with database.open() as store:
+        fence = await register(store)
+        one, two = await start_owned(store, fence, "one", "two")
+        await store.commit(Batch(releases=[release(two.row)]), fence)
+        for run in (one, two):
+            assert await store.add_request(run.id, "pause", None)
+            assert await store.add_request(run.id, "cancel", None)
+            assert await store.resume(run.id, Note(run.row, "ann", "resume", "run", run.id))
+            assert not await store.resume(run.id, Note(run.row + 1, "ann", "resume", "run", run.id))
+            assert [entry.action for entry in await store.list_audit(run.id, 10, None)] == ["resume"]
+        assert await claim_all(store, fence) == ["two"]
+        assert [request.kind for request in await store.list_requests(fence)] == ["cancel", "cancel"]
+
+
+async def test_who_has_heard_a_pause_holds_the_run_only_while_it_stands(database):
+    async with database.open() as store:
+        fence = await register(store)
+        withdrawn, stands, again = await start_owned(store, fence, "withdrawn", "stands", "again")
+        await store.commit(Batch(releases=[release(again.row)]), fence)
+        for run_id in ("withdrawn", "stands", "again"):
+            assert await store.add_request(run_id, "pause", None)
+        assert await claim_all(store, fence) == ["again"]
+        requests = {request.row: request.request for request in await store.list_requests(fence)}
+        assert await store.resume("withdrawn")
+        assert await store.resume("again")
+        assert await store.add_request("again", "pause", None)
+        now = await store.now()
+        holds = [
+            release(run.row, claim, wake_at=now, hold="paused", hold_reason="{}", request=requests[run.row])
+            for run, claim in ((withdrawn, 1), (stands, 1), (again, 2))
+        ]
+        await store.commit(Batch(releases=holds), fence)
+        found = {run_id: await store.find_run(run_id) for run_id in ("withdrawn", "stands", "again")}
+        assert {run_id: (run.status, run.hold_reason, run.wake_at) for run_id, run in found.items()} == {
+            "withdrawn": ("suspended", None, now),
+            "stands": ("paused", "{}", None),
+            "again": ("suspended", None, now),
+        }
+        assert sorted(await claim_all(store, fence)) == ["again", "withdrawn"]
+        (asked,) = await store.list_requests(fence)
+        assert (asked.row, asked.kind) == (again.row, "pause"), "the second pause is still to be heard"
+        assert await store.resume("stands")
+        await store.commit(Batch(releases=holds), fence)  # sent again, late: another claim has the run by now
+        assert await status(store, "stands") == "suspended"
 
 
 async def test_a_waiting_run_is_not_resumed(database):

@@ -78,6 +78,18 @@ async def test_pause_and_resume(url: str) -> None:
         assert await statuses(app, "id:r2,r4") == {Status.PAUSED}
 
 
+async def test_resume_withdraws_pauses_that_nobody_has_carried_out(url: str) -> None:
+    async with Outlive(url, worker=False) as client:
+        for number in range(4):
+            await client.start("held_up", number, id=f"r{number}")
+        assert await client.pause("id:r1,r2,r3") == 3
+        assert await client.resume("id:r0,r1", dry_run=True) == 1
+        assert await client.resume("id:r2 status:paused") == 0, "it is not held yet"
+        assert await client.resume("id:r0,r1") == 1
+        assert await client.resume("workflow:held_up") == 2
+        assert await client.resume("all") == 0
+
+
 async def test_retry_takes_families_along(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Outlive(url, include=[breaks_for_a_while, has_broken_child]) as app:
         for number in range(4):

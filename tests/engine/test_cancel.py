@@ -225,6 +225,37 @@ async def test_pause_and_resume(url: str) -> None:
         assert done == ["began", "ended"]  # what was recorded was not repeated
 
 
+@pytest.mark.parametrize("asked", ["suspended", "in memory", "in line", "unclaimed"])
+async def test_the_last_word_counts(url: str, asked: str) -> None:
+    async with Outlive(url, worker=False) as client, Outlive(url, include=[sleeper], name="worker") as app:
+        queue = "held" if asked == "in line" else None
+        await app.pause_queue("held")
+        run = await client.start("sleeper", 100_000 if asked == "suspended" else 100, queue=queue)
+        if asked == "suspended":
+            await until(run, Status.SUSPENDED)
+        elif asked == "in memory":
+            async with asyncio.timeout(LIMIT_S):
+                while not done:
+                    await asyncio.sleep(0)
+        for turn in range(20):
+            assert await run.pause()
+            for _ in range(turn):
+                await asyncio.sleep(0)
+            assert await run.resume(), turn
+            assert not await run.resume()
+        assert {"pause", "resume"} == {entry.action for entry in await app.audit(run.id, limit=1000)}
+        assert len(await app.audit(run.id, limit=1000)) == 40
+        await asyncio.wait_for(run.pause(), LIMIT_S)
+        await until(run, Status.PAUSED)
+        assert await run.resume()
+        assert await run.status() != Status.PAUSED
+        await app.resume_queue("held")
+        await until(run, Status.SUSPENDED if asked == "suspended" else Status.RUNNING)
+        await run.cancel()
+        with pytest.raises(RunCancelled):
+            await run.result(timeout=LIMIT_S)
+
+
 async def test_pause_of_a_run_out_of_memory_survives_a_restart(url: str) -> None:
     async with Outlive(url) as app:
         run = await app.start(sleeper, 100_000, id="s")

@@ -52,7 +52,7 @@ ONE_SIDED = {
         lock_once lock_queue lock_singleton
     """,
     "server-side units of PostgreSQL that need two snapshots, or work in bulk": """
-        claim_line settle_promise sweep_runs take_over wake_mailed
+        claim_line settle_promise sweep_runs take_over wake_mailed withdraw_pause
     """,
     "only PostgreSQL has a clock, a lock and a channel of its own": "lock_schema read_now send_hint",
     "a session of PostgreSQL has a connection of its own, that of SQLite the writer's": "find_place mark_session",

@@ -63,7 +63,7 @@ class Control:
     async def rewind(self, run_id: str, key: str, note: Note) -> None:
         """Execute a run again from an entry on; it is held meanwhile, and goes on if it was not held before."""
         run = await self.find(run_id)
-        was_held, asked, wait_s = Status(run.status).held, False, POLL_BUSY_S
+        was_held, wait_s = Status(run.status).held, POLL_BUSY_S
         while True:
             entries = await self._store.list_entries(run_id)
             children = await self._store.list_children(run.row, unfinished=False)
@@ -75,8 +75,8 @@ class Control:
                 reopening.resume = not was_held
                 if await self._reopen(run_id, [reopening], note):
                     return
-            elif not asked:
-                asked = await self._engine.request(run_id, "pause", f"to be rewound to {key} by {note.who}")
+            else:  # each time: somebody may have resumed it meanwhile
+                await self._engine.request(run_id, "pause", f"to be rewound to {key} by {note.who}")
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, POLL_IDLE_S)
             run = await self.find(run_id)

@@ -241,9 +241,9 @@ class Roster:
 
     def _hold(self, execution: Execution, reason: str, request: int | None = None) -> None:
         execution.unwind()
-        if request is not None:
-            self._engine.committer.add_handled(execution, request)
-        release = Release(execution.row, execution.claim, wake_at=None, hold="paused", hold_reason=reason)
+        claimed = execution.claimed
+        wake_at = claimed.deadline_at if claimed.ending else self._engine.clock.now()  # if the request was withdrawn
+        release = Release(execution.row, execution.claim, wake_at, "paused", reason, request)
         self._engine.committer.add_end(execution, release)
 
     def write_failed(self, execution: Execution, error: BaseException) -> None:

@@ -246,9 +246,11 @@ class RunQuery:
     """A filter over runs, newest first unless `oldest_first`; `after` is the row of the last run seen.
 
     Without `statuses` every status will do. Instants: from `…_after` on, before `…_before`.
+    `pausing`: beside those of the statuses, all of unfinished ones, those that are asked to pause.
     """
 
     statuses: tuple[str, ...] | None = None
+    pausing: bool = False
     where: tuple[Match, ...] = ()
     created_after: float | None = None
     created_before: float | None = None

@@ -144,13 +144,18 @@ class Continue:
 
 @dataclass(slots=True)
 class Release:
-    """The owner lets go of a run: to wait, to be claimed by a peer, or to be held."""
+    """The owner lets go of a run: to wait, to be claimed by a peer, or to be held.
+
+    With a `request` it is held only if that was not withdrawn, and claimable from `wake_at` on if it was; the
+    same transaction deletes the request.
+    """
 
     row: int
     claim: int
-    wake_at: float | None  # claimable from then on; None: only when something wakes it
+    wake_at: float | None  # claimable from then on unless it is held; None: only when something wakes it
     hold: Literal["paused", "quarantined"] | None = None
     hold_reason: str | None = None  # an error record as JSON text
+    request: int | None = None  # to hold it
 
 
 @dataclass(slots=True)

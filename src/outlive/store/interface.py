@@ -286,7 +286,10 @@ class Store(Protocol):
         """Read the open requests for runs that this worker owns."""
 
     async def resume(self, run_id: str, note: Note | None = None) -> bool:
-        """Make a held run claimable, with no crashes; False if it is not held. KeyError if unknown."""
+        """Make a held run claimable, with no crashes, and withdraw a pause that its owner has not written yet.
+
+        False if there is neither. KeyError if unknown.
+        """
 
     async def wake(self, rows: Sequence[int]) -> None:
         """Make these runs due now where nobody owns them and they wait: a second statement after a commit."""

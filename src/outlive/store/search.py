@@ -115,7 +115,8 @@ class Composer:
             yield self._block("has_ended", status=walk.ended)
         elif query.statuses is not None:
             final = set(query.statuses) <= FINAL
-            yield self._block("has_final_status" if final else "has_status", {"statuses": self.pack(query.statuses)})
+            named = self._block("has_final_status" if final else "has_status", {"statuses": self.pack(query.statuses)})
+            yield f"({named} or {self._block('is_asked_to_pause')})" if query.pausing else named
         yield from self._bounds(walk)
         for match in query.where:
             if match is not walk.match:

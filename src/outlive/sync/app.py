@@ -147,7 +147,10 @@ class Outlive(Life):
         return self._wait(self._real.pause(query, dry_run=dry_run, reason=reason, by=by))
 
     def resume(self, query: str, *, dry_run: bool = False, reason: str | None = None, by: str | None = None) -> int:
-        """Let every paused or quarantined run that the query means go on; give how many."""
+        """Let every paused or quarantined run that the query means go on; give how many.
+
+        A query that names no status means those too that were asked to pause and are not held yet: they go on.
+        """
         return self._wait(self._real.resume(query, dry_run=dry_run, reason=reason, by=by))
 
     def retry(self, query: str, *, dry_run: bool = False, reason: str | None = None, by: str | None = None) -> int:

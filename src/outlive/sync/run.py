@@ -100,7 +100,11 @@ class Run(Face):
         return self._wait(self._real.pause(reason, by=by))
 
     def resume(self, *, reason: str | None = None, by: str | None = None) -> bool:
-        """Let a paused or quarantined run go on; False if it is not held."""
+        """Let a paused or quarantined run go on, or withdraw a pause that its owner has not carried out yet.
+
+        *Durable*: that it goes on, before this returns. *Again*: of a pause and a resume at the same time the last one
+        counts. False, with nothing changed, if the run is neither held nor to be paused.
+        """
         return self._wait(self._real.resume(reason=reason, by=by))
 
     def reschedule(

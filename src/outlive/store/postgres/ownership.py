@@ -92,12 +92,14 @@ class Ownership(Database):
     @hooks.commit_site("resume")
     async def resume(self, run_id: str, note: Note | None = None) -> bool:
         async with self._transaction() as send:
+            withdrawn = await send("withdraw_pause", id=run_id)
             found = await send("resume_run", id=run_id)
-            if note is not None and found and found[0]["resumed"]:
+            resumed = bool(withdrawn) or any(run["resumed"] for run in found)
+            if note is not None and resumed:
                 await write_audit(send, note)
         if not found:
             raise KeyError(run_id)
-        return bool(found[0]["resumed"])
+        return resumed
 
     @hooks.commit_site("wake")
     async def wake(self, rows: Sequence[int]) -> None:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from outlive.model.attributes import index_attributes
-from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, NewRun
+from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, NewRun, Release
 from outlive.store.blobs import Blob
 from outlive.store.interface import FenceLost, RowTaken, check_unfenced
 from outlive.store.sqlfile import load_sql
@@ -214,10 +214,17 @@ def _write_ends(db: Connection, batch: Batch, fence: Fence, refused: set[int], n
         if end.row not in refused:
             continue_run(db, end, worker, now)
     releases = [release for release in batch.releases if release.row not in refused]
-    each("release_run", [(r.wake_at, r.hold, r.hold_reason, r.row, worker, r.claim) for r in releases])
+    each("release_run", [(*_release_values(db, r), r.row, worker, r.claim) for r in releases])
     marks = [(m.in_user_code, m.clear_crashes, m.clear_crashes, m.row, worker, m.claim) for m in batch.marks]
     each("mark_run", marks)
     each("delete_request", [(request,) for request in batch.handled_requests])
+
+
+def _release_values(db: Connection, release: Release) -> tuple[float | None, str | None, str | None]:
+    """Give until when a run waits, or that it is held: if the request for that was not withdrawn."""
+    if release.hold is None or (release.request and not db.run(SQL["delete_request"], (release.request,))):
+        return release.wake_at, None, None
+    return None, release.hold, release.hold_reason
 
 
 def _look_up(db: Connection, block: str, wanted: Sequence[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:

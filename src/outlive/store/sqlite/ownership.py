@@ -163,9 +163,11 @@ class Ownership(Database):
     @writing
     def resume(self, db: Connection, run_id: str, note: Note | None = None) -> bool:
         row, now = find_unfinished(db, run_id), self._wall()
-        if row is None or not db.run(SQL["resume_run"], (now, row)):
+        if row is None:
             return False
-        db.run(SQL["delete_pauses"], (row,))
+        withdrawn, resumed = db.run(SQL["delete_pauses"], (row,)), db.run(SQL["resume_run"], (now, row))
+        if not (withdrawn or resumed):
+            return False
         if note is not None:
             write_audit(db, note, now)
         return True

@@ -187,15 +187,26 @@ asked as (
 )
 
 -- name: release_run
--- Lets go of runs that the worker still owns under this claim; a held one is not claimable.
+-- Lets go of runs that the worker still owns under this claim; a held one is not claimable. One that was to be held for a
+-- request is if the request can be deleted: whoever withdraws that at the same time is waited for.
 releases as materialized (
   select g.* from json_to_recordset(cast(:release as json)) as g (
-    row bigint, claim integer, wake_at float8, hold text, hold_reason text)
+    row bigint, claim integer, wake_at float8, hold text, hold_reason text, request bigint)
+),
+carried_out as (
+  delete from outlive.requests q
+  where q.request = any (array(select g.request from releases g)) and exists (select from fence)
+  returning q.request
+),
+decided as materialized (
+  select g.*, g.hold is not null and (g.request is null or g.request = any (array(select c.request from carried_out c))) as held
+  from releases g
 ),
 released as (
-  update outlive.live l set owner = null, hold = g.hold, hold_reason = g.hold_reason,
-    wake_at = case when g.hold is null then to_timestamp(g.wake_at) end, in_user_code = false, alone = false
-  from releases g
+  update outlive.live l set owner = null,
+    hold = case when g.held then g.hold end, hold_reason = case when g.held then g.hold_reason end,
+    wake_at = case when not g.held then to_timestamp(g.wake_at) end, in_user_code = false, alone = false
+  from decided g
   where l.row = any (array(select x.row from releases x)) and l.owner = cast(:worker as bigint)
     and l.row = g.row and l.claim = g.claim
     and exists (select from fence) and l.row <> all (array(select r.row from refused r))

@@ -173,8 +173,13 @@ from outlive.workers w left join (
 where w.worker = cast(:worker as bigint) and w.epoch = :epoch
 order by q.request
 
+-- name: withdraw_pause
+-- Drops the request to pause a run; waits for the owner who is just writing that, and its hold, and then drops nothing.
+delete from outlive.requests q
+where q.row = (select r.row from outlive.runs r where r.id = :id) and q.kind = 'pause' returning q.row
+
 -- name: resume_run
--- Makes a held run claimable, or puts it back in line, without crashes, and drops the request that may have paused it; empty if unknown.
+-- Makes a held run claimable, or puts it back in line, without crashes; empty if unknown. Its snapshot is after withdraw_pause.
 with run as (select r.row from outlive.runs r where r.id = :id),
 resumed as (
   update outlive.live l set hold = null, hold_reason = null, crashes = 0,
@@ -182,9 +187,6 @@ resumed as (
       then (select r.deadline_at from outlive.runs r where r.row = l.row) else now() end
   where l.row = (select run.row from run) and l.hold is not null and l.owner is null
   returning l.row
-),
-dropped as (
-  delete from outlive.requests q where q.row = (select resumed.row from resumed) and q.kind = 'pause'
 )
 select exists (select from resumed) as resumed from run
 

@@ -95,6 +95,10 @@ r.status = any (cast(:statuses as text[]))
 outlive.run_status(r.status, l.hold, l.owner,
   case when l.line in ('delayed', 'waiting') then null else l.started_at end, coalesce(l.line_at, l.wake_at)) = any (cast(:statuses as text[]))
 
+-- name: is_asked_to_pause
+-- Runs whose owner has not carried out a pause yet.
+exists (select from outlive.requests q where q.row = r.row and q.kind = 'pause')
+
 -- name: since_time
 -- From an instant on.
 {column} >= to_timestamp(:at)

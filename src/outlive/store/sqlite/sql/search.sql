@@ -95,6 +95,10 @@ EXISTS (SELECT 1 FROM ol_run_attributes a WHERE a.row = r.row AND a.name = :name
 -- Runs of these statuses, ended or not.
 {status} IN (SELECT value FROM json_each(:statuses))
 
+-- name: is_asked_to_pause
+-- Runs whose owner has not carried out a pause yet.
+EXISTS (SELECT 1 FROM ol_requests q WHERE q.row = r.row AND q.kind = 'pause')
+
 -- name: since_time
 -- From an instant on.
 +{column} >= :at
