@@ -22,6 +22,7 @@ from outlive.model.options import (
     check_dedupe,
     check_key,
     check_mapping,
+    check_messages,
     check_name,
     check_priority,
     check_queue,
@@ -109,7 +110,7 @@ class Outlive(Audited, Bulk, Messages, Queues, Retention, Schedules, Search, Ver
             run.attributes = _PLAIN.encode(check_attributes(attributes), where=f"attributes of run {run.id}")
         if spec is not None:
             engine.definitions.use(spec)
-        messages = [make_message(engine, run.id, *message) for message in send]
+        messages = [make_message(engine, run.id, *message) for message in check_messages(send, "topic, value")]
         if messages and tx is not None:
             raise UsageError("send=… does not go with tx=…: send the messages when the transaction has committed")
         if messages and (terms is not None or dedupe is not None):

@@ -119,8 +119,9 @@ class RunCancelled(RunError):
 class RunTimedOut(RunError, TimeoutError):
     """Waiting for the run took too long; the run itself goes on."""
 
-    def __init__(self, run_id: str, timeout_s: float) -> None:
-        super().__init__(run_id, f"run {run_id!r} gave nothing within {timeout_s:g} s; it goes on")
+    def __init__(self, run_id: str, timeout_s: float, why: str = "") -> None:
+        because = f": {why}" if why else ""
+        super().__init__(run_id, f"run {run_id!r} gave nothing within {timeout_s:g} s{because}; it goes on")
 
 
 class RunOnHold(RunError):

@@ -46,7 +46,7 @@ from outlive.model.mail import (
     Shown,
     StreamPart,
 )
-from outlive.model.options import check_name, check_wait
+from outlive.model.options import check_messages, check_name, check_wait
 from outlive.model.reads import EndedRun
 from outlive.model.status import Status
 from outlive.opened import Opened
@@ -78,8 +78,11 @@ async def receive(topic: str, timeout: Duration | None = None, *, default: Any =
         async with limit:
             return await wait_for(run, call)
     except TimeoutError:
-        if default is _NOTHING or not limit.expired():
+        if not limit.expired():
             raise
+        if default is _NOTHING:
+            text = f"no message {topic!r} came to run {run.id!r} within {seconds(timeout):g} s"
+            raise TimeoutError(text) from None
         return default
 
 
@@ -234,7 +237,7 @@ class Messages(Opened):
         delivered; the others are delivered all the same.
         """
         engine = self._engine()
-        sides = [make_message(engine, *message) for message in messages]
+        sides = [make_message(engine, *message) for message in check_messages(messages, "run id, topic, value")]
         deliveries = await asyncio.gather(*(post(engine, side) for side in sides), return_exceptions=True)
         for failed in deliveries:
             if isinstance(failed, BaseException):
@@ -246,6 +249,12 @@ class Messages(Opened):
         *Durable*: before this returns. *Raises* AlreadySettled, PromiseExpired, PromiseNotFound.
         """
         engine = self._engine()
+        if not isinstance(token, str):
+            raise UsageError(f"settle(token, …) takes the token of a promise, which is text, not {token!r}")
+        if not isinstance(error, BaseException | str | None):
+            raise UsageError(f"error=… is an exception, or a text that says why, not {error!r}")
+        if error is not None and value is not None:
+            raise UsageError("settle(…) takes a value or error=…, not both")
         codec = engine.codec
         settlement = Settlement(None, None, token, "ok", None, None, codec.id)
         if error is None:
@@ -321,7 +330,12 @@ async def call_run(
     )
     message = NewMessage(None, None, run_id, call_topic(name), token, text, engine.codec.id)
     await post(engine, message, NewPromise(row, None, token))
-    settled: Settled = await _first(engine, run_id, row, limit_s, ("promise", token))
+    try:
+        settled: Settled = await _first(engine, run_id, row, limit_s, ("promise", token))
+    except RunTimedOut:
+        if any(entry.name == call_topic(name) for entry in await engine.store.list_entries(run_id)):
+            raise
+        raise RunTimedOut(run_id, limit_s or 0.0, f"nothing there has answered {name!r} yet (on_call)") from None
     if settled.outcome == "error":
         raise rebuild_error(settled.error or "{}")
     return _decode(engine.codec, Shown(0, settled.value or "null", settled.codec), as_type, f"answer of run {run_id!r}")

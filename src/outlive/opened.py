@@ -17,7 +17,7 @@ from outlive.engine.transactions import current_transaction
 from outlive.errors import UsageError
 from outlive.limits import LEASE_MIN_S
 from outlive.model.options import check_queue_name
-from outlive.registry import Registry
+from outlive.registry import Registry, check_include
 from outlive.store.factory import make_store
 from outlive.store.interface import Store
 
@@ -74,7 +74,7 @@ class Opened:
         if max_running < 1 or pool_size < 2:
             raise UsageError("max_running=… is at least 1 and pool_size=… at least 2")
         self._options = Options(
-            codec=codec if codec is not None else JsonCodec(),
+            codec=_check_codec(codec) if codec is not None else JsonCodec(),
             worker=worker,
             name=self.name,
             lease_s=lease_s,
@@ -85,7 +85,7 @@ class Opened:
         self._url = url
         self._pool_size = pool_size
         self._migrate = migrate
-        self._include = [include] if isinstance(include, str) else list(include) if include is not None else None
+        self._include = check_include(include)
         self._declarations: dict[tuple[str, str], Declare] = {}  # by kind and name: what is put into the store on entry
         self._entered: Engine | None = None
         self._pid = 0
@@ -143,6 +143,12 @@ class Opened:
                 "app.start(…, tx=tx), and do everything else in a step or in the workflow"
             )
         return engine
+
+
+def _check_codec(codec: Any) -> Codec:
+    if isinstance(codec, type) or not all(hasattr(codec, name) for name in ("id", "encode", "decode")):
+        raise UsageError(f"codec=… is an object with an id, encode(…) and decode(…), not {codec!r}")
+    return codec  # type: ignore[no-any-return]
 
 
 def _check_queues(queues: Iterable[str] | None) -> list[str] | None:

@@ -141,6 +141,8 @@ class Queues(Opened):
             "rate_per_key": rate_per_key, "backlog": backlog, "on_full": on_full,
         }  # fmt: skip
         named = {limit: value for limit, value in limits.items() if value is not KEPT}
+        if not named:
+            raise UsageError(f"put_queue({name!r}, …) needs a limit to change: {', '.join(limits)}")
         await self._put("limit", name, reason, by, named, changed=encode_limits(check_limits(named)))
 
     async def reset_queue(self, name: str, *, reason: str | None = None, by: str | None = None) -> None:
@@ -176,9 +178,21 @@ class Queues(Opened):
         engine = self._engine()
         check_queue_name(name)
         backoff = Backoff(engine.chance)
-        async with asyncio.timeout(None if timeout is None else seconds(timeout)):
-            while any(row.running or (row.waiting and not row.paused) for row in await engine.store.list_queues(name)):
-                await asyncio.sleep(backoff.after(False))
+        limit = asyncio.timeout(None if timeout is None else seconds(timeout))
+        rows: list[QueueRow] = []
+        try:
+            async with limit:
+                while rows := [row for row in await engine.store.list_queues(name) if _is_busy(row)]:
+                    await asyncio.sleep(backoff.after(False))
+        except TimeoutError:
+            if not limit.expired() or timeout is None:
+                raise
+            left = "".join(f": {row.running} running, {row.waiting} waiting" for row in rows)
+            raise TimeoutError(f"queue {name!r} is not empty after {seconds(timeout):g} s{left}") from None
+
+
+def _is_busy(row: QueueRow) -> bool:
+    return bool(row.running or (row.waiting and not row.paused))
 
 
 def _make_info(row: QueueRow) -> QueueInfo:

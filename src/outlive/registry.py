@@ -64,6 +64,17 @@ def _clash(first: WorkflowSpec | StepSpec, second: WorkflowSpec | StepSpec) -> s
     return f"two {second.kind}s are called {first.name!r}: {places}; give one of them another name=…"
 
 
+def check_include(include: Any) -> list[Any] | None:
+    """Give what an app is to serve as a list, None for all; it is looked into when the app is opened."""
+    if include is None:
+        return None
+    given = list(include) if isinstance(include, Iterable) and not isinstance(include, str) else [include]
+    for item in given:
+        if not isinstance(item, str | ModuleType | Definition):
+            raise UsageError(f"include=… takes modules, package names and definitions, not {item!r}")
+    return given
+
+
 def _definitions_in(include: Iterable[Any]) -> Iterator[Definition[..., Any]]:
     for item in include:
         if isinstance(item, Definition):

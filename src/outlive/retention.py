@@ -43,12 +43,19 @@ class Retention(Opened):
         some runs twice.
         """
         engine = self._engine()
-        query = _select(engine, seconds(older_than), status)
+        query = _select(engine, _check_age(older_than), status)
         room = sys.maxsize if limit is None else check_limit(limit)
         pruning = _Pruning(engine, query, None if archive is None else Archive(archive))
         if dry_run:
             return min(await pruning.count(), room)
         return await pruning.prune(room)
+
+
+def _check_age(older_than: Duration) -> float:
+    try:
+        return seconds(older_than)
+    except UsageError as error:
+        raise UsageError(f"older_than=…: {error}") from None
 
 
 def _select(engine: Engine, age_s: float, status: str | Iterable[str] | None) -> RunQuery:

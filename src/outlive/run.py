@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -145,7 +145,7 @@ class Run(Controlled):
             if Status(ended.status).final:
                 done.set_result(ended)
             elif stop_on_hold:
-                done.set_exception(RunOnHold(self.id, ended.status, error_facts(ended.error or "{}")["text"]))
+                done.set_exception(RunOnHold(self.id, ended.status, _reason_of(error_facts(ended.error or "{}"))))
 
         engine.watcher.watch("end", self._row, on_ended)
         engine.roster.wait_here(self._row, done)
@@ -189,6 +189,12 @@ class Run(Controlled):
         if row is None:
             raise RunNotFound(self.id)
         return row
+
+
+def _reason_of(held: Mapping[str, Any]) -> str:
+    """Say why a run is held, and what has to be there before it can be resumed."""
+    needs = "; first the code, codec or key that reads it is needed" if held["type"].endswith(".DecodeFailed") else ""
+    return f"{held['text']}{needs}"
 
 
 def make_info(row: RunRow) -> RunInfo:

@@ -68,4 +68,8 @@ def test_wrong_usage(run_cli, tmp_path):
     assert "line 1 is no frozen journal" in run_cli("replay", "--journals", "no.jsonl", "shop", code=2).stderr
     assert "--query" in run_cli("replay", "--journals", "shop.py", "--query", "all", "shop", code=2).stderr
     assert "no module 'nothing'" in run_cli("replay", "nothing", code=2).stderr
+    (tmp_path / "empty.jsonl").write_text("")
+    assert run_cli("replay", "--journals", "empty.jsonl", "shop").stdout == "no runs to replay\n"
+    said = run_cli("replay", "--check", "--journals", "empty.jsonl", "shop", code=2)
+    assert said.stderr == "outlive: empty.jsonl holds no journal: nothing was checked\n"
     assert "nothing.jsonl" in run_cli("replay", "--journals", "nothing.jsonl", "shop", code=2).stderr

@@ -594,6 +594,28 @@ async def test_what_include_takes(url: str) -> None:
                 pass
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"include": [7]}, "include=… takes modules"),
+        ({"include": 7}, "include=… takes modules"),
+        ({"include": [plain]}, "include=… takes modules"),
+        ({"codec": 5}, "codec=… is an object"),
+        ({"codec": jsontext.JsonCodec}, "codec=… is an object"),
+    ],
+)
+def test_settings_that_cannot_be(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        Outlive("sqlite://", **options)
+
+
+@pytest.mark.parametrize("wrong", ["30 days", None, -1, math.nan], ids=repr)
+async def test_no_age_to_prune_by(url: str, wrong: Any) -> None:
+    async with Outlive(url, worker=False) as app:
+        with pytest.raises(UsageError, match="older_than=…: a duration"):
+            await app.prune(wrong)
+
+
 # -- calls at the wrong place -----------------------------------------------------------------------
 
 

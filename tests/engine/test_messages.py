@@ -115,8 +115,8 @@ async def test_topics_are_apart(url):
 async def test_a_receipt_that_takes_too_long(url):
     async with Outlive(url) as app:
         assert await app.run(asks_review, 0.05) == "nothing"
-        with pytest.raises(TimeoutError):
-            await app.run(demands_review, 0.05)
+        with pytest.raises(TimeoutError, match=r"no message 'review' came to run 'late' within 0.05 s"):
+            await app.run(demands_review, 0.05, id="late")
         run = await app.start(demands_review, 500)
         await run.send("review", "in time")
         assert await run.result(LIMIT_S) == "in time"
@@ -221,7 +221,7 @@ async def test_a_message_that_does_not_fit_holds_the_run(url):
     async with Outlive(url) as app:
         run = await app.start(takes_order)
         await run.send("order", {"name": "tea"})
-        with pytest.raises(outlive.RunOnHold, match="cents"):
+        with pytest.raises(outlive.RunOnHold, match=r"cents.*; first the code, codec or key that reads it"):
             await run.result(LIMIT_S, stop_on_hold=True)
 
 
@@ -415,7 +415,7 @@ async def test_calls_are_answered(url):
 async def test_a_call_that_nobody_answers(url):
     async with Outlive(url) as app:
         run = await app.start(takes_letters, 1, "end")
-        with pytest.raises(RunTimedOut):
+        with pytest.raises(RunTimedOut, match=r"within 0.05 s: nothing there has answered 'unknown' yet \(on_call\)"):
             await run.call("unknown", timeout=0.05)
         asking = asyncio.create_task(run.call("unknown", timeout=LIMIT_S))
         await asyncio.sleep(0)
@@ -457,6 +457,28 @@ async def test_wrong_names_and_values_write_nothing(url):
             await app.get("other")
         await run.send("review", "right")
         assert await run.result(LIMIT_S) == ["right"]
+
+
+@pytest.mark.parametrize("wrong", ["t", 5, None, {"r": 1}, [("r",)], [("r", "t", 1, "k", 2)], ["rt"]], ids=repr)
+async def test_what_no_messages_are(url, wrong):
+    async with Outlive(url) as app:
+        with pytest.raises(UsageError, match=r"each of them \(run id, topic, value\) or \(run id, topic, value, key\)"):
+            await app.send_many(wrong)
+        with pytest.raises(UsageError, match=r"each of them \(topic, value\) or \(topic, value, key\)"):
+            await app.start(takes_letters, 1, "review", id="r", send=wrong)
+        assert await app.count() == 0
+
+
+async def test_what_settles_no_promise(url):
+    async with Outlive(url) as app:
+        for wrong in (None, 5, b"token"):
+            with pytest.raises(UsageError, match="token of a promise"):
+                await app.settle(wrong)
+        for error in (5, ValueError, ["no"]):
+            with pytest.raises(UsageError, match="error=… is an exception, or a text"):
+                await app.settle("token", error=error)
+        with pytest.raises(UsageError, match="not both"):
+            await app.settle("token", 5, "no")
 
 
 @workflow

@@ -239,7 +239,8 @@ async def test_draining_waits_for_all_of_a_queue(url: str) -> None:
     async with app:
         for name in ("a", "b"):
             await app.start(queued_gate, name, queue="q")
-        with pytest.raises(TimeoutError):
+        await until(lambda: _has_begun(1))
+        with pytest.raises(TimeoutError, match=r"queue 'q' is not empty after 0.1 s: 1 running, 1 waiting"):
             await app.drain_queue("q", timeout=0.1)
         await until(lambda: _has_begun(1))
         await app.pause_queue("q")
@@ -269,6 +270,13 @@ async def test_limits_that_are_none_are_refused(url: str, limits: dict[str, obje
         with pytest.raises(UsageError, match=name):
             await app.put_queue("q", **limits)  # type: ignore[arg-type]
         assert await app.queues() == []
+
+
+async def test_no_limit_to_change(url: str) -> None:
+    async with Outlive(url, include=[queued_job]) as app:
+        with pytest.raises(UsageError, match="needs a limit to change: concurrency, per_worker"):
+            await app.put_queue("q", reason="a slip")
+        assert (await app.queues(), await app.audit()) == ([], [])
 
 
 async def test_a_queue_is_declared_before_and_changed_after_entry(url: str) -> None:

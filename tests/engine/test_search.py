@@ -67,6 +67,24 @@ async def test_queries_and_filters_together(url: str) -> None:
         assert await app.count("all", limit=5) == 5
 
 
+async def test_runs_are_found_by_their_priority(url: str) -> None:
+    async with Outlive(url, worker=False) as app:
+        for priority in (0, 5, -5, 10):
+            await app.start("findable", 1, id=f"p{priority}", priority=priority)
+        assert await found(app, "priority:5") == ["p5"]
+        assert await found(app, "priority:-5,0") == ["p-5", "p0"]
+        assert await found(app, "-priority:0 workflow:findable") == ["p10", "p-5", "p5"]
+        await (await app.get("p5")).reschedule(priority=7)
+        assert await found(app, "priority:7 status:queued") == ["p5"]
+
+
+async def test_text_and_number_are_found_alike(url: str) -> None:
+    async with Outlive(url, worker=False) as app:
+        for name, value in (("number", 42), ("text", "42"), ("other", "42x")):
+            await app.start("findable", 1, id=name, attributes={"tenant": value})
+        assert await found(app, "tenant:42") == await found(app, 'tenant:"42"') == ["text", "number"]
+
+
 async def test_children_are_found_by_their_parent(url: str) -> None:
     async with Outlive(url) as app:
         await app.run(findable_family, id="f")

@@ -88,6 +88,32 @@ assert exists("five")
     )
 
 
+def test_errors_speak_of_the_project(url: str, tmp_path: Path) -> None:
+    said = _run(
+        url,
+        tmp_path,
+        """
+from outlive import SchemaMismatch, UsageError
+for options in ({"singleton": "skip"}, {"send": [("go", 1)]}):
+    try:
+        with transaction.atomic():
+            start(fulfil, "1", 5, id="one", **options)
+    except UsageError as error:
+        print(error)
+get_app().close()
+broken = {"postgresql": "DROP SCHEMA outlive CASCADE", "sqlite": "DELETE FROM ol_meta"}
+with connection.cursor() as cursor:
+    cursor.execute(broken[connection.vendor])
+try:
+    start(fulfil, "1", 5)
+except SchemaMismatch as error:
+    print(error)
+""",
+    )
+    assert said.count("on_commit), or apart from it with get_app().start(…)") == 2
+    assert said.endswith("in this project that is `python manage.py outlive_migrate`\n")
+
+
 def test_a_worker_is_told_by_the_commit_and_its_steps_use_the_orm(url: str, tmp_path: Path) -> None:
     """Connections of steps are closed as those of requests are, so a broken one is replaced."""
     _run(

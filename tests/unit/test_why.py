@@ -246,6 +246,10 @@ CASES: list[tuple[Facts, str]] = [
         "is paused, because it diverged; deploy",
     ),
     (
+        Facts(run("paused"), NOW, problem=("outlive.errors.DecodeFailed", "written by codec aes/1")),
+        "is paused, because: written by codec aes/1 → resume() it when the code, codec or key that reads it runs",
+    ),
+    (
         Facts(run("quarantined"), NOW, problem=("Quarantined", "died")),
         "is quarantined, because: died → resume() it when",
     ),

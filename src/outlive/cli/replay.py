@@ -59,6 +59,8 @@ def replay(
             ]
 
     reports = asyncio.run(replay_all())
+    if check and journals is not None and not reports:
+        raise UsageError(f"{journals.name} holds no journal: nothing was checked")
     broken = [report for report in reports if not report.ok or (strict and report.verdict == "edited")]
     if settings.json:
         print_json({"ok": not broken, "runs": [_facts(report) for report in reports]})

@@ -38,8 +38,10 @@ def check_key(key: Any) -> str | None:
 
 
 def check_queue(queue: Any) -> str:
-    """Give the name of a queue; empty means none."""
-    return "" if queue is None or queue == "" else check_id(queue, "queue=…")
+    """Give the name of a queue as it is stored: empty without one."""
+    if queue == "":
+        raise UsageError("queue=… is the name of a queue, not ''; without one leave it out, or say None")
+    return "" if queue is None else check_id(queue, "queue=…")
 
 
 def check_queue_name(queue: Any) -> str:
@@ -51,6 +53,8 @@ def check_dedupe(dedupe: Any, on_duplicate: Any) -> str | None:
     """Give what a run shall be the only unfinished one of, None if nothing."""
     if on_duplicate not in ("reject", "attach"):
         raise UsageError(f"on_duplicate=… is 'reject' or 'attach', not {on_duplicate!r}")
+    if dedupe is None and on_duplicate != "reject":
+        raise UsageError("on_duplicate=… needs dedupe=…, which says what a duplicate is")
     return None if dedupe is None else check_id(dedupe, "dedupe=…")
 
 
@@ -78,6 +82,16 @@ def check_mapping(value: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
     if not isinstance(value, Mapping | None):
         raise UsageError(f"{what} is a mapping, not {value!r}")
     return dict(value or {})
+
+
+def check_messages(messages: Any, fields: str) -> list[tuple[Any, ...]]:
+    """Give messages as tuples of these fields, separated by commas, with or without a key behind them."""
+    given = [messages] if isinstance(messages, str | Mapping) or not isinstance(messages, Iterable) else list(messages)
+    width = fields.count(",") + 1
+    for message in given:
+        if not isinstance(message, tuple | list) or len(message) not in (width, width + 1):
+            raise UsageError(f"messages are a list, each of them ({fields}) or ({fields}, key), not {message!r}")
+    return [tuple(message) for message in given]
 
 
 def check_statuses(status: str | Iterable[str] | None) -> tuple[str, ...]:

@@ -23,9 +23,10 @@ from outlive.model.attributes import spellings
 from outlive.model.reads import Match, RunQuery
 from outlive.model.status import Status
 
-TEXTS = ("status", "workflow", "queue", "id", "key", "version", "parent")
+TEXTS = ("status", "workflow", "queue", "id", "key", "version", "parent", "priority")
 TIMES = ("age", "created", "finished")
 FIELDS = (*TEXTS, *TIMES)
+NO_FIELDS = ("deadline",)  # what people look for and an index does not find
 _BEGINNINGS = ("workflow", "queue", "id", "key", "version")  # fields whose values may end with *
 _PRESENT = ("key", "version", "parent")  # fields that a run may lack: * alone means that it has one
 
@@ -93,6 +94,11 @@ class _Reader:
         minus, quoted, plain = found.groups()
         self._at = found.end()
         name, is_attribute = (_unquote(quoted), True) if quoted is not None else (plain, plain not in FIELDS)
+        if is_attribute and plain in NO_FIELDS:
+            self._fail(
+                f"runs are not found by their {name}; for an attribute of that name write {_quote(name)}:…",
+                begin + len(minus),
+            )
         if is_attribute and quoted is None and (field := _near(name)):
             self._fail(
                 f"unknown field {name!r}: did you mean {field}? For an attribute of that name write {_quote(name)}:…",
@@ -114,6 +120,10 @@ class _Reader:
                 continue
             if name == "status" and not is_attribute and word not in list(Status):
                 self._fail(f"{word!r} is no status; there are {', '.join(Status)}", at)
+            if name == "priority" and not is_attribute:
+                if not re.fullmatch(r"-?\d{1,10}", word, re.ASCII):
+                    self._fail(f"{word!r} is no priority: a whole number", at)
+                word = str(int(word))
             values.append(word)
         return Match(name, tuple(values), tuple(prefixes), negated, is_attribute)
 
@@ -243,7 +253,9 @@ def _show(condition: Condition) -> str:
 def _is_plain(attribute: str) -> bool:
     """Say whether the name of an attribute needs no quotes."""
     found = _NAME.fullmatch(attribute + ":")
-    return found is not None and found[3] == attribute and attribute not in FIELDS and not _near(attribute)
+    return (
+        found is not None and found[3] == attribute and attribute not in (*FIELDS, *NO_FIELDS) and not _near(attribute)
+    )
 
 
 def _show_value(value: str) -> str:

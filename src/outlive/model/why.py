@@ -264,6 +264,10 @@ def _paused(facts: Facts) -> _Said:
     if kind.rpartition(".")[2] in ("OutcomeUnknown", "JournalMismatch"):  # whose texts say what helps
         return _Said(f"is paused, because {text}")
     by = f" by {facts.by}" if facts.by else ""
+    if kind.rpartition(".")[2] == "DecodeFailed":
+        return _Said(
+            f"is paused{_because(facts.problem)}", ("resume() it when the code, codec or key that reads it runs",)
+        )
     return _Said(f"is paused{by}{_because(facts.problem)}", ("resume() it",))
 
 

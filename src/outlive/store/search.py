@@ -22,6 +22,7 @@ from outlive.model.status import FINAL, Status
 _UNSUCCESSFUL = frozenset({Status.FAILED, Status.CANCELLED})
 _PARAMETER = re.compile(r"(?<!:):([a-z]+)")
 _COLUMNS = {name: f"r.{name}" for name in ("id", "workflow", "queue", "key", "version", "parent")}
+_COLUMNS["priority"] = "cast(r.priority as text)"
 _WALKS = {"runs": "walk_runs", "live": "walk_live", "attributes": "walk_attributes"}
 _LEADS = {"id": "has_value", "parent": "has_parent", "key": "has_value", "queue": "has_queue", "workflow": "has_value"}
 

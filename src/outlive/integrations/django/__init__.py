@@ -14,7 +14,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.db import connections, transaction
 
-from outlive import sync
+from outlive import SchemaMismatch, UsageError, sync
 from outlive.integrations.django import configuration
 from outlive.integrations.process import PerProcess
 
@@ -25,7 +25,10 @@ _per_process = PerProcess(configuration.make_app, configuration.fresh_connection
 
 def get_app() -> sync.Outlive:
     """Give the app of this process; it is opened when it is first asked for."""
-    return _per_process.get()
+    try:
+        return _per_process.get()
+    except SchemaMismatch as error:
+        raise SchemaMismatch(f"{error}; in this project that is `python manage.py outlive_migrate`") from None
 
 
 def start(workflow: Any, *args: Any, **options: Any) -> sync.Run:
@@ -38,7 +41,15 @@ def start(workflow: Any, *args: Any, **options: Any) -> sync.Run:
         return app.start(workflow, *args, **options)
     connection = connections[using]
     connection.validate_no_broken_transaction()
-    run = app.start(workflow, *args, tx=connection.connection, **options)
+    try:
+        run = app.start(workflow, *args, tx=connection.connection, **options)
+    except UsageError as error:
+        if "tx=" not in str(error):
+            raise
+        raise UsageError(
+            f"{error}. Inside transaction.atomic start(…) passes tx=: start it when that has committed "
+            "(transaction.on_commit), or apart from it with get_app().start(…)"
+        ) from None
     transaction.on_commit(app._hint, using=using, robust=True)  # it is committed, whether they hear of it or not
     return run
 
