@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from outlive.clock import Duration, to_datetime, to_instant
 from outlive.clock import seconds as to_seconds
-from outlive.definitions import current_execution, in_workflow, spec_of
+from outlive.definitions import current_execution, for_async_bodies, in_workflow, spec_of
 from outlive.engine.bodies import current_step, describe
 from outlive.engine.engine import Engine
 from outlive.engine.invoke import answer, compensate, start_child, wait_durable
@@ -34,6 +34,7 @@ __all__ += ["on_rollback", "shielded"]  # stopping
 T = TypeVar("T")
 
 
+@for_async_bodies
 async def sleep(
     delay: Duration | None = None, /, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
 ) -> None:
@@ -47,6 +48,7 @@ async def sleep(
     await asyncio.sleep(total_s)
 
 
+@for_async_bodies
 async def sleep_until(at: datetime) -> None:
     """Wait durably until an aware datetime on the database's clock; at once if that is past."""
     execution = current_execution()
@@ -54,6 +56,7 @@ async def sleep_until(at: datetime) -> None:
     await asyncio.sleep(to_instant(at) - now)  # of two near floats: exact, so a run's timer is due at `at` itself
 
 
+@for_async_bodies
 def now() -> datetime:
     """Give the time as an aware UTC datetime; recorded, so replay sees the same."""
     execution = current_execution()
@@ -63,18 +66,21 @@ def now() -> datetime:
     return answer(execution, "now", lambda: to_datetime(max(clock.now(), execution.loop.time())), datetime)  # type: ignore[no-any-return]
 
 
+@for_async_bodies
 def random() -> float:
     """Give a random number in [0, 1); recorded, so replay sees the same."""
     execution = current_execution()
     return _random.random() if execution is None else answer(execution, "random", execution.engine.chance.random, float)
 
 
+@for_async_bodies
 def uuid() -> _uuid.UUID:
     """Give a random UUID; recorded, so replay sees the same."""
     execution = current_execution()
     return _uuid.uuid4() if execution is None else answer(execution, "uuid", execution.engine.ids.uuid, _uuid.UUID)
 
 
+@for_async_bodies
 def info() -> StepInfo | WorkflowInfo:
     """Say which run is executing here: WorkflowInfo in a workflow body, StepInfo in a step."""
     execution = current_execution()
@@ -86,6 +92,7 @@ def info() -> StepInfo | WorkflowInfo:
     return describe(step)
 
 
+@for_async_bodies
 async def gather(*aws: Awaitable[Any], return_exceptions: bool = False) -> list[Any]:
     """Wait for all. The first error cancels the others, awaits their end and is raised."""
     in_workflow("gather")
@@ -97,6 +104,7 @@ async def gather(*aws: Awaitable[Any], return_exceptions: bool = False) -> list[
         raise
 
 
+@for_async_bodies
 async def race(*aws: Awaitable[Any]) -> tuple[int, Any]:
     """Wait for the first to end and give its index and value; the others are cancelled and awaited."""
     in_workflow("race")
@@ -117,6 +125,7 @@ async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@for_async_bodies
 async def durable() -> None:
     """Wait until everything recorded so far is on disk: before this body's code talks to the outside by other means."""
     await wait_durable(in_workflow("durable"))
@@ -137,6 +146,7 @@ async def shielded() -> AsyncIterator[None]:
         cancellation.shields -= 1
 
 
+@for_async_bodies
 async def on_rollback(step: Any, /, *args: Any, **kwargs: Any) -> None:
     """Register a compensation: a step that is executed if this run fails or is cancelled, the last registered first.
 
@@ -150,12 +160,14 @@ async def on_rollback(step: Any, /, *args: Any, **kwargs: Any) -> None:
     compensate(execution, spec, args, kwargs)
 
 
+@for_async_bodies
 def group() -> asyncio.TaskGroup:
     """Open a group of branches: `async with outlive.group() as g: g.create_task(…)`."""
     in_workflow("group")
     return asyncio.TaskGroup()
 
 
+@for_async_bodies
 async def map(function: Callable[[T], Awaitable[Any]], items: Iterable[T], limit: int | None = None) -> list[Any]:
     """Call a function for every item, at most `limit` at a time; results in the order of the items."""
     in_workflow("map")
@@ -172,6 +184,7 @@ async def map(function: Callable[[T], Awaitable[Any]], items: Iterable[T], limit
     return await gather(*(one(item) for item in items))
 
 
+@for_async_bodies
 async def start(
     workflow: Any,
     *args: Any,

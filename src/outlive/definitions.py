@@ -33,6 +33,8 @@ from outlive.version import version_of
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_BRANCHES = frozenset({"gather", "group", "map", "race"})
+
 
 def current_execution() -> Execution | None:
     """Give the run whose body is executing here, on a run loop."""
@@ -46,6 +48,20 @@ def in_workflow(name: str) -> Execution:
     if execution is None:
         raise UsageError(f"outlive.{name} is for workflow bodies; here no run is executing")
     return execution
+
+
+def for_async_bodies(function: Callable[P, R]) -> Callable[P, R]:
+    """Refuse the call in a plain workflow function: nobody would await it there, or replay could not repeat it."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if current_body.get() is not None and current_execution() is None:
+            name = function.__name__
+            says = "is a single branch and has no such thing" if name in _BRANCHES else f"calls outlive.sync.{name}"
+            raise UsageError(f"outlive.{name} is for async workflow functions; a plain one {says}")
+        return function(*args, **kwargs)
+
+    return call
 
 
 class Definition(Generic[P, R]):

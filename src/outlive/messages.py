@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from outlive.clock import Duration, seconds
 from outlive.codec.failure import rebuild_error, record_error
 from outlive.codec.payload import CallShape, Codec, codec_for, decode_arguments, digest, encode
-from outlive.definitions import in_workflow
+from outlive.definitions import for_async_bodies, in_workflow
 from outlive.engine.engine import Engine
 from outlive.engine.invoke import record, wait_for
 from outlive.engine.roles import LiveRun
@@ -59,6 +59,7 @@ T = TypeVar("T")
 
 
 # -- in workflow bodies ---------------------------------------------------------
+@for_async_bodies
 async def receive(topic: str, timeout: Duration | None = None, *, default: Any = _NOTHING, as_type: Any = Any) -> Any:
     """Wait durably for the next message of a topic and give its value.
 
@@ -86,6 +87,7 @@ async def receive(topic: str, timeout: Duration | None = None, *, default: Any =
         return default
 
 
+@for_async_bodies
 async def send(run: Any, topic: str, value: Any) -> None:
     """Send a message to a run, given as a handle or by its id; return when it is in its mailbox.
 
@@ -98,6 +100,7 @@ async def send(run: Any, topic: str, value: Any) -> None:
     await wait_for(execution, SendCall(execution, key, topic, digest(f"{to}\n{text}"), to, text))
 
 
+@for_async_bodies
 async def publish(name: str, value: Any) -> None:
     """Show a value under a name: `run.value(name)` gives the latest one, from any process, also after the end.
 
@@ -106,6 +109,7 @@ async def publish(name: str, value: Any) -> None:
     _show("publish", NewValue, name, value)
 
 
+@for_async_bodies
 async def emit(name: str, value: Any) -> None:
     """Append an item to a stream of this run: `run.stream(name)` gives all items in order, from any process.
 
@@ -121,6 +125,7 @@ def _show(kind: str, side: type[NewValue | NewItem], name: str, value: Any) -> N
     record(run, kind, name, digest(text), lambda key: ("null", (side(run.row, key, name, text, codec.id),)))
 
 
+@for_async_bodies
 async def promise(expires: Duration | None = None, *, as_type: Any = Any) -> Promise:
     """Make a promise: a placeholder that anyone who has its `token` may settle once, with `app.settle`.
 
@@ -166,6 +171,7 @@ class Promise:
         return kind(run, run.loop.branch().key(kind.kind), self.key, self.token, self.as_type)
 
 
+@for_async_bodies
 def on_call(name: str, function: Callable[..., Any], validate: Callable[..., Any] | None = None) -> None:
     """Answer `run.call(name, …)` from now on, with what `function` gives; it may await durable calls, as the body may.
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from outlive.definitions import in_workflow
+from outlive.definitions import for_async_bodies, in_workflow
 from outlive.engine.continuing import continue_as_new as go_on_as_new
 from outlive.engine.invoke import patched as is_patched
 from outlive.errors import RunNotFound, UsageError
@@ -112,6 +112,7 @@ def _freeze(row: RunRow, entries: Sequence[EntryRow]) -> FrozenJournal:
     )
 
 
+@for_async_bodies
 def patched(name: str, /) -> bool:
     """Say whether this run takes the new path: `if outlive.patched("fee"): … else: …`. A plain call.
 
@@ -127,6 +128,7 @@ def patched(name: str, /) -> bool:
     return is_patched(in_workflow("patched"), check_name(name))
 
 
+@for_async_bodies
 async def continue_as_new(*args: Any, kwargs: Mapping[str, Any] | None = None) -> NoReturn:
     """End this body and let the run go on with these arguments, from the top and with an empty journal.
 

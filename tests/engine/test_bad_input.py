@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import types
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -802,3 +805,63 @@ async def test_ambient_functions_outside_a_run(call: Any) -> None:
         outlive.info()
     with pytest.raises(UsageError):
         outlive.group()
+
+
+ASYNC_CALLS: dict[str, Callable[[], Any]] = {
+    "sleep": lambda: outlive.sleep(5),
+    "sleep_until": lambda: outlive.sleep_until(datetime.now(UTC)),
+    "now": lambda: outlive.now(),
+    "random": lambda: outlive.random(),
+    "uuid": lambda: outlive.uuid(),
+    "info": lambda: outlive.info(),
+    "gather": lambda: outlive.gather(),
+    "race": lambda: outlive.race(),
+    "group": lambda: outlive.group(),
+    "map": lambda: outlive.map(take, [1]),
+    "durable": lambda: outlive.durable(),
+    "on_rollback": lambda: outlive.on_rollback(bad_step, "nan"),
+    "start": lambda: outlive.start(take, 1),
+    "receive": lambda: outlive.receive("x"),
+    "send": lambda: outlive.send("r", "x", 1),
+    "publish": lambda: outlive.publish("x", 1),
+    "emit": lambda: outlive.emit("x", 1),
+    "promise": lambda: outlive.promise(),
+    "on_call": lambda: outlive.on_call("x", plain),
+    "patched": lambda: outlive.patched("x"),
+    "continue_as_new": lambda: outlive.continue_as_new(),
+}
+
+
+@workflow
+def plain_calls_async() -> dict[str, str]:
+    said = {}
+    for name, call in ASYNC_CALLS.items():
+        try:
+            call()
+        except UsageError as error:
+            said[name] = str(error)
+    try:
+        asyncio.run(half_async())  # not durable, so refused there as well
+    except UsageError as error:
+        said["in a loop of its own"] = str(error)
+    outlive.sync.sleep(0.001)
+    return said
+
+
+async def half_async() -> None:
+    await outlive.sleep(0)
+
+
+async def test_async_functions_in_a_plain_workflow_are_refused_where_they_are_called(url: str) -> None:
+    async with Outlive(url) as app:
+        run = await app.start(plain_calls_async)
+        said = await run.result(timeout=LIMIT_S)
+        assert [entry.kind for entry in await run.entries()] == ["timer"]
+    branches = {"gather", "race", "group", "map"}
+    for name, text in said.items():
+        twin = "has no such thing" if name in branches else f"calls outlive.sync.{name.partition(' ')[0]}"
+        assert "for async workflow functions; a plain one " in text
+        assert text.endswith(twin) or name == "in a loop of its own", text
+    assert set(said) == {*ASYNC_CALLS, "in a loop of its own"}
+    offered = {name for name in outlive.__all__ if inspect.isfunction(getattr(outlive, name))}
+    assert offered - set(ASYNC_CALLS) == {"shielded", "step", "transaction", "workflow"}
