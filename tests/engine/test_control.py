@@ -451,6 +451,43 @@ async def test_a_message_that_was_received_after_the_point_is_received_again(url
 
 
 @workflow
+async def hears_in_time() -> str:
+    await do("before")
+    try:
+        return str(await outlive.receive("news", timeout=0.05))
+    except TimeoutError:
+        return f"{await outlive.receive('news')}, too late"
+
+
+async def test_a_wait_that_timed_out_takes_what_has_come_since(url: str) -> None:
+    async with Outlive(url) as app:
+        run = await app.start(hears_in_time)
+        await recorded(run, "receive:news#1")
+        await run.send("news", "the news")
+        assert await run.result(timeout=LIMIT_S) == "the news, too late"
+        await run.rewind("receive:news#1")
+        assert await run.result(timeout=LIMIT_S) == "the news"
+        assert done.count("before") == 1
+
+
+async def test_a_wait_that_was_cancelled_waits_again(url: str) -> None:
+    async with Outlive(url) as app:
+        run = await app.start(hears)
+        async with asyncio.timeout(LIMIT_S):
+            while not await run.entries():
+                await asyncio.sleep(0.001)
+        await run.cancel()
+        with pytest.raises(RunCancelled):
+            await run.result(timeout=LIMIT_S)
+        fork = await run.fork("receive:news#1")
+        await run.rewind("receive:news#1")
+        for again in (run, fork):
+            for word in ("one", "two"):
+                await again.send("news", word)
+            assert await again.result(timeout=LIMIT_S) == ["one", "between done", "two"]
+
+
+@workflow
 async def asks() -> str:
     promise = await outlive.promise(as_type=str)
     done.append(promise.token)

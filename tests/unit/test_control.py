@@ -63,6 +63,29 @@ def test_unknown_keys() -> None:
     assert plan_fork("b#1", [entry("a#1", 1, 0, 1)]) is None
 
 
+CANCELLED = json.dumps({"type": "asyncio.exceptions.CancelledError", "text": "cancelled"})
+
+
+def test_a_call_that_was_cancelled_goes_with_what_has_cancelled_it() -> None:
+    gone = {"outcome": "error", "error": CANCELLED}
+    for cause in ("timer", "cancel"):
+        entries = [
+            entry("a#1", 1, 0, 1),
+            entry("cause#1", 2, 1, 2, kind=cause),
+            entry("a#2", 3, 1, 3, **gone),
+            entry("pay#1", 4, 1, 4, kind="child", **gone),
+            entry("receive:go#1", 5, 1, 5, kind="receive", **gone),
+            entry("a#3", 6, 5, 6),
+            entry("a#4", 7, 5, 7, **gone),  # nobody can say what has cancelled it
+        ]
+        for key, first in (("receive:go#1", "cause#1"), ("a#2", "cause#1"), ("pay#1", "pay#1"), ("a#4", "a#4")):
+            cut = plan_rewind(run("succeeded"), key, entries, [])
+            keys = [one.key for one in entries]
+            assert cut is not None and cut.dropped == keys[keys.index(first) :]
+            kept = plan_fork(key, entries)
+            assert kept is not None and [one.key for one in kept] == keys[: keys.index(first)]
+
+
 def failed(seq: int, text: str, **facts: Any) -> EntryRow:
     return entry(f"a#{seq}", seq, seq - 1, seq, outcome="error", error=json.dumps(error(text)), **facts)
 

@@ -45,17 +45,36 @@ def plan_retry(run: RunRow, error: Mapping[str, Any], entries: Sequence[EntryRow
 
 
 def plan_rewind(run: RunRow, key: str, entries: Sequence[EntryRow], children: Iterable[RunRow]) -> Cut | None:
-    """Cut before the entry at a key; None if there is none."""
-    point = next((entry for entry in entries if entry.key == key), None)
+    """Cut before the entry at a key, or before what cancelled it; None if there is none."""
+    point = _find(key, entries)
     return None if point is None else _cut(run, point, entries, children, retrying=False)
 
 
 def plan_fork(key: str, entries: Sequence[EntryRow]) -> list[EntryRow] | None:
-    """Give the recorded outcomes before the one at a key; None if there is none."""
-    point = next((entry for entry in entries if entry.key == key), None)
+    """Give the recorded outcomes before the one at a key, or before what cancelled it; None if there is none."""
+    point = _find(key, entries)
     if point is None:
         return None
     return [entry for entry in entries if entry.seq is not None and (point.seq is None or entry.seq < point.seq)]
+
+
+def _find(key: str, entries: Sequence[EntryRow]) -> EntryRow | None:
+    """Give the entry at a key; for a call that was cancelled the timer or request by which it was, lest it is again."""
+    point = next((entry for entry in entries if entry.key == key), None)
+    if point is None or point.seq is None or point.kind == "child" or not _was_cancelled(point):
+        return point
+    before = {entry.seq: entry for entry in entries if entry.seq is not None and entry.seq < point.seq}
+    for seq in sorted(before, reverse=True):
+        entry = before[seq]
+        if entry.kind in ("timer", "cancel"):
+            return entry
+        if not _was_cancelled(entry):
+            break
+    return point
+
+
+def _was_cancelled(entry: EntryRow) -> bool:
+    return entry.error is not None and json.loads(entry.error)["type"] == _CANCELLED
 
 
 def failing_point(status: str, error: Mapping[str, Any], entries: Sequence[EntryRow]) -> EntryRow | None:

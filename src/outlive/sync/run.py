@@ -156,7 +156,7 @@ class Run(Face):
     def rewind(self, to: str, *, reason: str | None = None, by: str | None = None) -> None:
         """Execute the run again from the entry at the key `to` on, under the same id.
 
-        *Durable*: entries before it are reused; it and later ones move to the past, and
+        *Durable*: entries before it are reused; it and later ones move to the past, with what has cancelled it, and
         children that those had started are cancelled. *Again*: a death on the way leaves
         the run paused. *Raises* RunRefused for an unknown key, and as `retry` for a singleton that has ended.
         """
