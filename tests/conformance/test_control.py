@@ -320,8 +320,8 @@ async def test_a_note_is_written_with_its_action_and_once(database):
         asked = note("cancel", reason="enough", facts='{"a": 1}')
         for _ in range(2):
             assert await store.add_request("one", "cancel", None, asked)
-        await store.add_request("one", "pause", None)  # not a person's
         assert not await store.resume("one", note("resume"))
+        await store.add_request("one", "pause", None)  # not a person's
         (row,) = await store.list_audit(None, 10, None)
         assert (row.audit, row.who, row.action, row.noun, row.target, row.reason, row.facts) == (
             asked.audit, "ada", "cancel", "run", "one", "enough", '{"a": 1}',
