@@ -103,6 +103,7 @@ class SimWorld:
         self.trace: list[str] = []
         self.processes: list[SimProcess] = []
         self.held: dict[str, SimProcess] = {}
+        self.served: dict[str, list[str]] = {}  # the queues of a place's processes, where those are not all
         self.locks_work = self.chance.random() < 0.5
         self.resident_runs = self.chance.choice((0, 1, 3, 1000))
         self.lock_owner: SimTransaction | None = None
@@ -140,7 +141,9 @@ class SimWorld:
         self.log(f"start {process.name}")
 
         async def life() -> None:
-            app = Outlive("sqlite://", include=include, lease=self.lease_s, grace=1.0, name=process.name)
+            app = Outlive(
+                "sqlite://", include=include, lease=self.lease_s, grace=1.0, name=own_name, queues=self.served.get(name)
+            )
             app._world = process  # type: ignore[assignment]
             process.app = app
             while True:
