@@ -656,3 +656,29 @@ async def test_children_stay_if_nobody_asks_for_them(url: str) -> None:
         await run.result(timeout=LIMIT_S)
         await run.delete()
         assert sorted([info.id async for info in app.runs()]) == ["f/child#1", "f/child#1/grandchild#1"]
+
+
+async def test_children_started_while_a_family_is_read_go_along(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The family is read when it has no child yet, and has ended when it is to be deleted."""
+
+    @workflow(name="starts_late")
+    async def starts_late() -> str:
+        await wait_at("middle")
+        return await child("own")
+
+    async with Outlive(url, include=[starts_late, child, grandchild]) as app:
+        run = await app.start(starts_late, id="p")
+        await reached("at middle")
+        store = app._engine().store
+        list_descendants = store.list_descendants
+
+        async def list_before_it_goes_on(row: int) -> list[int]:
+            found = await list_descendants(row)
+            if not gates["middle"].is_set():
+                gates["middle"].set()
+                await run.result(timeout=LIMIT_S)
+            return found
+
+        monkeypatch.setattr(store, "list_descendants", list_before_it_goes_on)
+        await run.delete(children=True)
+        assert await app.count() == 0

@@ -127,14 +127,27 @@ class Control:
     async def delete(self, run_id: str, note: Note, *, children: bool) -> None:
         """Delete a run that has ended, with its descendants if asked."""
         run = await self.find(run_id)
-        rows = [run.row]
-        if children:
-            rows += await self._store.list_descendants(run.row)
+        rows = await self._list_family(run) if children else [run.row]
         unfinished, awaited = await self._store.delete_runs(rows, note)
         if unfinished:
             raise RunRefused(run_id, f"only what has ended can be deleted; not ended yet: {', '.join(unfinished)}")
         if awaited:
             raise RunRefused(run_id, f"a parent waits for the result of {', '.join(awaited)}")
+
+    async def _list_family(self, run: RunRow) -> list[int]:
+        """Give the rows of a run and its descendants, seen again after all had ended: who has ended starts nobody."""
+        rows: list[int] = []
+        while True:
+            found = [run.row, *await self._store.list_descendants(run.row)]
+            if sorted(found) == sorted(rows):
+                return rows
+            rows = found
+            ended = {one.row for one in await self._store.list_ended(rows) if Status(one.status).final}
+            unfinished = [] if run.row in ended else [run.id]
+            for row in () if len(ended) == len(rows) else rows:
+                unfinished += [child.id for child in await self._store.list_children(row, unfinished=True)]
+            if unfinished:
+                raise RunRefused(run.id, f"not ended yet: {', '.join(unfinished)}")
 
 
 def _unknown(key: str) -> str:
