@@ -76,7 +76,7 @@ class Outlive(Audited, Bulk, Messages, Queues, Retention, Schedules, Search, Ver
         *Again*: a used `id` gives the existing run (`run.created` is False, the
         arguments are not compared), RunExists if it is of another workflow.
         With `tx` (a connection inside a transaction of the same database) the
-        run is written by that transaction: it exists if that commits.
+        run is written by that transaction: it exists if that commits, and may be waited for from then on.
         With `dedupe`, `debounce` or `singleton` the handle may be that of another
         unfinished run (`run.created` is False).
         `send`: messages, each (topic, value) or (topic, value, key), written in the same transaction as the run; to

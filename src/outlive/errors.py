@@ -62,7 +62,11 @@ class RunNotFound(RunError, LookupError):
     """No run has this id in this store."""
 
     def __init__(self, run_id: str) -> None:
-        super().__init__(run_id, f"no run {run_id!r} in this store (never started, or pruned)")
+        super().__init__(
+            run_id,
+            f"no run {run_id!r} in this store: it was never started, or has been deleted or pruned; check the id and "
+            "the URL, or start it again",
+        )
 
 
 class RunExists(RunError, ValueError):

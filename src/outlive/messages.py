@@ -47,7 +47,7 @@ from outlive.model.mail import (
     StreamPart,
 )
 from outlive.model.options import check_messages, check_name, check_wait
-from outlive.model.reads import EndedRun
+from outlive.model.reads import GONE, EndedRun
 from outlive.model.status import Status
 from outlive.opened import Opened
 
@@ -304,6 +304,8 @@ async def read_value(engine: Engine, row: int, run_id: str, name: str, wait: Dur
     """Give what a run shows under a name, None if it shows nothing and there is no wait."""
     check_name(name)
     found = (await engine.store.list_values([(row, name)])).get((row, name))
+    if found is None and any(run.status == GONE for run in await engine.store.list_ended([row])):
+        raise RunNotFound(run_id)
     if found is None and wait is not None:
         found = await _first(engine, run_id, row, seconds(wait), ("value", (row, name)))
     return None if found is None else _decode(engine.codec, found, as_type, f"value {name!r} of run {run_id!r}")
@@ -350,23 +352,24 @@ async def call_run(
 async def _first(engine: Engine, run_id: str, row: int, limit_s: float | None, question: tuple[Any, Any]) -> Any:
     """Wait for the first news of a question; RunEnded if the run ends without any, RunTimedOut after the limit."""
     done: asyncio.Future[Any] = engine.main.create_future()
-    over = asyncio.Event()
+    over: asyncio.Future[str] = engine.main.create_future()
 
     def on_news(news: Any) -> None:
         if not done.done():
             done.set_result(news)
 
     def on_ended(ended: EndedRun) -> None:
-        if Status(ended.status).final:
-            over.set()
+        if (ended.status == GONE or Status(ended.status).final) and not over.done():
+            over.set_result(ended.status)
 
     watcher = engine.watcher
     watcher.watch(*question, on_news)
     watcher.watch("end", row, on_ended)
-    ending = engine.main.create_task(over.wait())
     try:
         async with asyncio.timeout(limit_s):
-            await asyncio.wait([done, ending], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([done, over], return_when=asyncio.FIRST_COMPLETED)
+            if not done.done() and over.result() == GONE:
+                raise RunNotFound(run_id)
             if not done.done():  # what came with the end is asked for once more
                 looked: asyncio.Future[None] = engine.main.create_future()
                 watcher.watch(*question, on_news, functools.partial(_set, looked))
@@ -378,7 +381,6 @@ async def _first(engine: Engine, run_id: str, row: int, limit_s: float | None, q
     except TimeoutError:
         raise RunTimedOut(run_id, limit_s or 0.0) from None
     finally:
-        ending.cancel()
         watcher.forget(*question, on_news)
         watcher.forget("end", row, on_ended)
 

@@ -16,7 +16,7 @@ from outlive.engine.engine import Engine
 from outlive.errors import RunCancelled, RunFailed, RunNotFound, RunOnHold, RunTimedOut, StepFailed, UsageError
 from outlive.messages import Item, call_run, make_message, post, read_stream, read_value
 from outlive.model.attributes import read_attributes
-from outlive.model.reads import EndedRun, EntryRow, RunRow
+from outlive.model.reads import GONE, EndedRun, EntryRow, RunRow
 from outlive.model.status import Status
 from outlive.why import explain_run
 
@@ -114,7 +114,8 @@ class Run(Controlled):
         A failed run raises the original error where its class is imported here
         and rebuilds from its recorded arguments, else RunFailed; a cancelled one
         RunCancelled. RunTimedOut says that the wait took too long; the run goes
-        on. LeaseLost says that this process lost the run to a peer. A held run
+        on. RunNotFound: it is not there, or was deleted meanwhile. LeaseLost says
+        that this process lost the run to a peer. A held run
         keeps the caller waiting unless `stop_on_hold` (RunOnHold).
         """
         ended = await self._ended(seconds(timeout) if timeout is not None else None, stop_on_hold)
@@ -142,7 +143,9 @@ class Run(Controlled):
         def on_ended(ended: EndedRun) -> None:
             if done.done():
                 return
-            if Status(ended.status).final:
+            if ended.status == GONE:
+                done.set_exception(RunNotFound(self.id))
+            elif Status(ended.status).final:
                 done.set_result(ended)
             elif stop_on_hold:
                 done.set_exception(RunOnHold(self.id, ended.status, _reason_of(error_facts(ended.error or "{}"))))
@@ -165,12 +168,12 @@ class Run(Controlled):
     async def value(self, name: str, wait: Duration | None = None, *, as_type: Any = Any) -> Any:
         """Give the latest value that the run has published under a name.
 
-        Without one: None at once, or after `wait` RunTimedOut; RunEnded if the run ends before.
+        Without one: None at once, or after `wait` RunTimedOut; RunEnded if the run ends before, RunNotFound if it goes.
         """
         return await read_value(self._engine(), self._row, self.id, name, wait, as_type)
 
     def stream(self, name: str, after: int = 0, *, as_type: Any = Any) -> AsyncIterator[Item]:
-        """Iterate over the items that the run emits to a stream, past and future, until the run has ended.
+        """Iterate over the items that the run emits to a stream, past and future, until the run has ended or is gone.
 
         To go on later or elsewhere, give the `seq` of the last item seen as `after`.
         """

@@ -12,7 +12,8 @@ pytestmark = pytest.mark.usefixtures("played")
 
 def test_pause_and_resume_of_a_run(run_cli):
     assert "will be held" in run_cli("runs", "pause", "patient-1", "--reason", "a look").stdout
-    assert "is not held" in run_cli("runs", "resume", "patient-1", code=4).stderr  # nobody has executed the request
+    assert "goes on" in run_cli("runs", "resume", "patient-1").stdout  # nobody has executed the request
+    assert "is not held" in run_cli("runs", "resume", "patient-1", code=4).stderr
     assert "has ended" in run_cli("runs", "pause", "order-1", code=4).stderr
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from outlive.model.writes import Batch
+from outlive.model.reads import GONE
+from outlive.model.writes import Batch, Note
 from tests.conformance.records import (
     claim_all,
     finish,
@@ -103,9 +104,25 @@ async def test_ends_and_holds_are_told_to_those_who_wait(database):
             (done.row, "done", "succeeded", '"v"', None),
             (failed.row, "failed", "failed", None, "{}"),
             (held.row, "held", "paused", None, '{"type": "X"}'),
+            (99, "", GONE, None, None),
         }
-        assert {(run.workflow, run.codec) for run in ended} == {("ship", "json/1")}
+        assert {(run.workflow, run.codec) for run in ended if run.status != GONE} == {("ship", "json/1")}
         assert await store.list_ended([]) == []
+
+
+async def test_who_waits_for_runs_is_told_which_are_not_there(database):
+    async with database.open() as store:
+        fence = await register(store)
+        done, live = await start_owned(store, fence, "done", "live")
+        await store.commit(Batch(finishes=[finish(done.row)]), fence)
+        assert await store.delete_runs([done.row], Note(1, "ann", "delete", "run", "done")) == ([], [])
+        ended = await store.list_ended([live.row, done.row, 99])
+        assert {(run.row, run.status, run.output, run.error) for run in ended} == {
+            (done.row, GONE, None, None),
+            (99, GONE, None, None),
+        }
+        wanted = [(live.row, "log", 0), (done.row, "log", 0), (99, "log", 0)]
+        assert await store.list_items(wanted, 10) == {}
 
 
 async def test_many_ends_in_one_batch(database):

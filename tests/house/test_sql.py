@@ -29,7 +29,7 @@ ONE_SIDED = {
         any_generation any_request bump_epoch check_fence delete_beat delete_ended_requests delete_live find_entries
         find_generations find_recipient find_row find_worker forget_workers insert_live list_awaited list_dead
         list_due list_held_cancels list_lanes list_mailed list_newly_awaited list_requested list_suspects
-        list_unfinished pin_live quarantine_owned read_claimable release_owned take_owned
+        list_finished pin_live quarantine_owned read_claimable release_owned take_owned
     """,
     "what the next generation of a run takes is one statement of PostgreSQL's, several of SQLite's": """
         clear_entries end_generation find_standing forget_blobs forget_entries forget_generations forget_messages

@@ -14,14 +14,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from outlive.codec.failure import rebuild_error
+from outlive.codec.failure import rebuild_error, record_error
 from outlive.codec.payload import codec_for
 from outlive.engine.roles import LiveRun
 from outlive.engine.runloop import RunFuture
-from outlive.errors import DecodeFailed, OutcomeUnknown, RunExists
+from outlive.errors import DecodeFailed, OutcomeUnknown, RunExists, RunNotFound
 from outlive.model.definition import StepSpec
 from outlive.model.mail import SideRow
-from outlive.model.reads import EndedRun
+from outlive.model.reads import GONE, EndedRun
 from outlive.model.status import Status
 from outlive.model.writes import Committed, ExistingRun, NewRun, Outcome
 
@@ -223,6 +223,10 @@ class ChildCall(RunCall):
         self.execution.engine.watcher.forget("end", self.run.row, self._on_ended)
 
     def _on_ended(self, ended: EndedRun) -> None:
+        if ended.status == GONE:  # deleted between an operator's plan for this run and its execution
+            self.forget()
+            self.fail(record_error(RunNotFound(self.run.id), self.execution.codec))
+            return
         if Status(ended.status).final:
             self.forget()
         if ended.status == Status.SUCCEEDED:

@@ -157,9 +157,12 @@ class RunRow:
         return self.wake_at if self.line is None else self.line_at
 
 
+GONE = "gone"  # of a run that has been deleted
+
+
 @dataclass(slots=True)
 class EndedRun:
-    """What a waiter needs of a run that has ended or is held."""
+    """What a waiter needs of a run that has ended or is held, or is not there: then its status is GONE."""
 
     row: int
     id: str

@@ -331,7 +331,7 @@ class Store(Protocol):
     async def find_run(self, run_id: str) -> RunRow | None: ...
     async def list_entries(self, run_id: str) -> list[EntryRow]: ...
     async def list_ended(self, rows: Sequence[int]) -> list[EndedRun]:
-        """Read those of these runs that have ended or are held."""
+        """Read those of these runs that have ended, are held, or are GONE: they are not there."""
 
     async def list_children(self, row: int, *, unfinished: bool) -> list[RunRow]: ...
 
@@ -406,7 +406,10 @@ class Store(Protocol):
     async def list_items(
         self, wanted: Sequence[tuple[int, str, int]], limit: int
     ) -> Mapping[tuple[int, str, int], StreamPart]:
-        """Read the next items of streams, by row, name and the last number seen; nothing of one without news."""
+        """Read the next items of streams, by row, name and the last number seen; nothing of one without news.
+
+        A stream whose run is not there has none.
+        """
 
     # -- hints --------------------------------------------------------------
     async def notify(self) -> None:

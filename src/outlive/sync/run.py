@@ -56,7 +56,8 @@ class Run(Face):
         A failed run raises the original error where its class is imported here
         and rebuilds from its recorded arguments, else RunFailed; a cancelled one
         RunCancelled. RunTimedOut says that the wait took too long; the run goes
-        on. LeaseLost says that this process lost the run to a peer. A held run
+        on. RunNotFound: it is not there, or was deleted meanwhile. LeaseLost says
+        that this process lost the run to a peer. A held run
         keeps the caller waiting unless `stop_on_hold` (RunOnHold).
         """
         return self._wait(self._real.result(timeout, stop_on_hold=stop_on_hold, as_type=as_type))
@@ -68,12 +69,12 @@ class Run(Face):
     def value(self, name: str, wait: Duration | None = None, *, as_type: Any = Any) -> Any:
         """Give the latest value that the run has published under a name.
 
-        Without one: None at once, or after `wait` RunTimedOut; RunEnded if the run ends before.
+        Without one: None at once, or after `wait` RunTimedOut; RunEnded if the run ends before, RunNotFound if it goes.
         """
         return self._wait(self._real.value(name, wait, as_type=as_type))
 
     def stream(self, name: str, after: int = 0, *, as_type: Any = Any) -> Iterator[Item]:
-        """Iterate over the items that the run emits to a stream, past and future, until the run has ended.
+        """Iterate over the items that the run emits to a stream, past and future, until the run has ended or is gone.
 
         To go on later or elsewhere, give the `seq` of the last item seen as `after`.
         """

@@ -53,11 +53,11 @@ class Mail(Database):
         self, db: Connection, wanted: Sequence[tuple[int, str, int]], limit: int
     ) -> Mapping[tuple[int, str, int], StreamPart]:
         rows = json.dumps([place[0] for place in wanted])
-        unfinished = {row for (row,) in db.rows(SQL["list_unfinished"], (rows,))}
+        finished = {row for (row,) in db.rows(SQL["list_finished"], (rows,))}
         parts = {}
         for place in wanted:
             items = [Shown(*facts) for facts in db.rows(SQL["list_items"], (*place, limit))]
-            is_over = place[0] not in unfinished and len(items) < limit
+            is_over = place[0] in finished and len(items) < limit
             if items or is_over:
                 parts[place] = StreamPart(items, is_over)
         return parts

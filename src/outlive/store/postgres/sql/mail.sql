@@ -119,8 +119,7 @@ cross join lateral (
   (select i.seq, i.value, i.codec from outlive.stream_items i
    where i.row = w.row and i.name = w.name and i.seq > w.after order by i.seq limit cast(:limit as integer))
   union all
-  select null, null, null where (select r.status from outlive.runs r where r.row = w.row) is not null
-    or not exists (select from outlive.runs r where r.row = w.row)) i
+  select null, null, null where (select r.status from outlive.runs r where r.row = w.row) is not null) i
 order by w.place, i.seq
 
 -- name: settle_promise

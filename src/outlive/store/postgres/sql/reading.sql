@@ -43,7 +43,7 @@ where r.id = :id
 where r.parent = :parent and (not cast(:unfinished as boolean) or r.status is null)
 
 -- name: list_ended
--- Reads those of some runs that have ended or are held.
+-- Reads those of some runs that have ended, are held or are not there.
 select r.row, r.id, r.workflow, coalesce(r.status, l.hold) as status,
   outlive.read_payload(r.row, r.output) as output,
   coalesce(r.error, l.hold_reason) as error,
@@ -51,3 +51,7 @@ select r.row, r.id, r.workflow, coalesce(r.status, l.hold) as status,
 from outlive.runs r
 left join outlive.live l on l.row = r.row and l.row = any (cast(:rows as bigint[]))
 where r.row = any (cast(:rows as bigint[])) and (r.status is not null or l.hold is not null)
+union all
+select w.row, '', '', 'gone', null, null, ''
+from unnest(cast(:rows as bigint[])) as w (row)
+where (w.row in (select r.row from outlive.runs r where r.row = any (cast(:rows as bigint[])))) is not true

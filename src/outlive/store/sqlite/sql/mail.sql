@@ -55,9 +55,9 @@ SELECT value, codec FROM ol_run_values WHERE row = ? AND name = ?
 -- The next items of a stream.
 SELECT seq, value, codec FROM ol_stream_items WHERE row = ? AND name = ? AND seq > ? ORDER BY seq LIMIT ?
 
--- name: list_unfinished
--- Those of some runs that have not ended.
-SELECT r.row FROM json_each(?) want CROSS JOIN ol_runs r ON r.row = want.value WHERE r.status IS NULL
+-- name: list_finished
+-- Those of some runs that have ended.
+SELECT r.row FROM json_each(?) want CROSS JOIN ol_runs r ON r.row = want.value WHERE r.status IS NOT NULL
 
 -- name: list_mailed
 -- Waiting runs with a message or a promise, come since an instant, that an entry waits for. Only finds candidates.

@@ -66,10 +66,10 @@ WHERE r.id = ?
 ORDER BY e.seq IS NULL, e.seq, e.started_at, e.key
 
 -- name: list_ended
--- Those of some runs that have ended or are held; a held run gives the reason as its error. One snapshot.
-SELECT r.row, r.id, r.workflow, coalesce(r.status, l.hold),
+-- Those of some runs that have ended, are held or are not there; a held run gives the reason as its error. One snapshot.
+SELECT want.value, coalesce(r.id, ''), coalesce(r.workflow, ''), coalesce(r.status, l.hold, 'gone'),
     coalesce((SELECT b.text FROM ol_blobs b WHERE b.row = r.row AND b.name = r.output), r.output),
-    coalesce(r.error, l.hold_reason), r.codec
-FROM json_each(?) want CROSS JOIN ol_runs r ON r.row = want.value LEFT JOIN ol_live l ON l.row = r.row
-WHERE r.status IS NOT NULL OR l.hold IS NOT NULL
+    coalesce(r.error, l.hold_reason), coalesce(r.codec, '')
+FROM json_each(?) want LEFT JOIN ol_runs r ON r.row = want.value LEFT JOIN ol_live l ON l.row = r.row
+WHERE r.row IS NULL OR r.status IS NOT NULL OR l.hold IS NOT NULL
 ORDER BY want.id
