@@ -132,7 +132,7 @@ class Controlled:
         self,
         key: str,
         *,
-        value: Any = None,
+        value: Any = ...,
         error: str | None = None,
         retry: bool = False,
         reason: str | None = None,
@@ -140,21 +140,24 @@ class Controlled:
     ) -> bool:
         """Decide what became of a step whose outcome a crash left unknown, and let the run go on.
 
-        The step at `key` then has this `value`, fails with this `error`, or is
-        executed again (`retry`). False if the run has ended.
+        The step at `key` then has this `value`, fails with this `error`, or is executed again (`retry`): one of them.
+        *Durable*: the decision, and that the run may go on, before this returns. False if the run has ended or is not
+        held. *Raises* RunRefused, with nothing changed, if it is held for something else than the outcome at `key`.
         """
+        engine, chosen = (
+            self._engine(),
+            {"value": value is not ..., "error": error is not None, "retry": retry is not False},
+        )
+        if sum(chosen.values()) != 1 or retry not in (False, True) or not isinstance(error, str | None):
+            raise UsageError("say one of value=…, error='…' and retry=True: what became of the step")
         decision: dict[str, Any] = {"key": key}
         if error is not None:
             decision["error"] = error
         elif not retry:
-            decision["value"] = json.loads(self._engine().codec.encode(value, where=f"value for {key}"))
-        chosen = next((name for name in ("error", "value") if name in decision), "retry")
-        note = self._note("resolve", reason, by, {"key": key, "as": chosen})
-        engine = self._engine()
-        accepted = await self._request("resolve", decision, note)
-        if accepted and await self._found(engine.store.resume(self.id)):
-            engine.hint()
-        return accepted
+            decision["value"] = json.loads(engine.codec.encode(value, where=f"value for {key}"))
+        said = next(name for name, is_chosen in chosen.items() if is_chosen)
+        note = self._note("resolve", reason, by, {"key": key, "as": said})
+        return await engine.control.resolve(self.id, key, json.dumps(decision), note)
 
     async def retry(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Let a failed or cancelled run go on from where it failed, under the same id.

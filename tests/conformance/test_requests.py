@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from outlive.model.writes import Batch, Note
 from tests.conformance.records import claim_all, finish, register, release, start, start_owned, status
+
+_numbers = itertools.count(1)
+
+
+def note(action: str) -> Note:
+    return Note(next(_numbers), "ann", action, "run", "one")
 
 
 async def test_the_owner_reads_requests_for_its_runs(database):
@@ -136,6 +144,27 @@ async def test_who_has_heard_a_pause_holds_the_run_only_while_it_stands(database
         assert await store.resume("stands")
         await store.commit(Batch(releases=holds), fence)  # sent again, late: another claim has the run by now
         assert await status(store, "stands") == "suspended"
+
+
+async def test_a_run_is_resumed_with_a_decision_if_nobody_has_owned_it_since(database):
+    async with database.open() as store:
+        fence = await register(store)
+        (run,) = await start_owned(store, fence, "one")
+        decided = {"decision": '{"key": "pay#1"}', "claim": 1}
+        assert not await store.resume("one", note("resolve"), **decided), "it is owned"
+        await store.commit(Batch(releases=[release(run.row, hold="paused", hold_reason="{}")]), fence)
+        await store.add_request("one", "pause", None)
+        assert not await store.resume("one", note("resolve"), **{**decided, "claim": 2})
+        assert await status(store, "one") == "paused"
+        assert await store.list_audit("one", 10, None) == []
+        assert await store.resume("one", note("resolve"), **decided)
+        assert not await store.resume("one", note("resolve"), **decided)
+        assert len(await store.list_audit("one", 10, None)) == 1
+        assert await claim_all(store, fence) == ["one"]
+        requests = [(request.kind, request.payload) for request in await store.list_requests(fence)]
+        assert requests == [("pause", None), ("resolve", '{"key": "pay#1"}')], "a pause stays"
+        with pytest.raises(KeyError):
+            await store.resume("never", note("resolve"), **decided)
 
 
 async def test_a_waiting_run_is_not_resumed(database):

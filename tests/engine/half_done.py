@@ -44,6 +44,13 @@ async def parks() -> list[str]:
     return said
 
 
+@workflow
+async def rests() -> None:
+    await before()
+    await outlive.publish("at", "rest")
+    await outlive.sleep(days=1)
+
+
 async def ask_the_bank() -> str:
     if os.environ["OUTLIVE_TEST_BANK"] == "not found":
         raise LookupError("no such payment")

@@ -64,9 +64,10 @@ async def test_what_no_person_did_is_not_there(url: str) -> None:
 async def test_a_client_may_act_and_look(url: str) -> None:
     async with Outlive(url, worker=False, name="console") as client:
         run = await client.start("rests", id="r")
-        assert await run.resolve("no_such#1", value=1, reason="a try") is True
+        assert await run.pause("a try") is True
+        assert await run.resolve("no_such#1", value=1) is False
         (entry,) = await client.audit("r")
-        assert (entry.action, entry.by, entry.facts) == ("resolve", "console", {"key": "no_such#1", "as": "value"})
+        assert (entry.action, entry.by, entry.reason) == ("pause", "console", "a try")
 
 
 @pytest.mark.parametrize("wrong", ["a\0b", "\ud800", 7], ids=["nul", "surrogate", "number"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -75,6 +77,8 @@ async def test_a_parked_step_is_resolved_by_a_person(
             ("parked_step#1", "started"),
         ]
         assert await run.resolve("parked_step#1", **decision)  # type: ignore[arg-type]
+        (entry,) = await app.audit(run.id)
+        assert (entry.action, entry.facts) == ("resolve", {"key": "parked_step#1", "as": next(iter(decision))})
         said = await run.result(timeout=LIMIT_S)
         assert said[0] == "before"
         assert said[1] == result or ("error" in decision and result in said[1])
@@ -87,14 +91,64 @@ async def test_a_decision_about_another_step_changes_nothing(url: str) -> None:
     kill_within_step(url, "parks")
     async with make_app(url) as app:
         run = await parked(app)
-        await run.resolve("no_such_step#1", value="nothing")
-        await parked(app)
+        for key, why in (
+            ("no_such_step#1", "no entry 'no_such_step#1'"),
+            ("before#1", "something else.*parked_step#1"),
+        ):
+            with pytest.raises(outlive.RunRefused, match=why):
+                await run.resolve(key, value="nothing")
+        assert await run.status() == Status.PAUSED
+        assert await app.audit(run.id) == []
         assert await run.resume()  # a bare resume decides nothing either
         await parked(app)
         assert await run.cancel()
         with pytest.raises(outlive.RunCancelled):
             await run.result(timeout=LIMIT_S)
         assert half_done.effects == []
+
+
+async def test_what_is_not_held_for_an_unknown_outcome_cannot_be_resolved(url: str) -> None:
+    async with make_app(url) as app:
+        run = await app.start(half_done.rests)
+        assert await run.value("at", wait=LIMIT_S) == "rest"
+        assert await run.resolve("before#1", value=1) is False
+        assert await run.resolve("no_such_step#1", value=1) is False
+        await run.pause("have a look")
+        async with asyncio.timeout(LIMIT_S):
+            while await run.status() != Status.PAUSED:
+                await asyncio.sleep(0.01)
+        with pytest.raises(outlive.RunRefused, match=r"it is paused for something else.*'before#1': have a look"):
+            await run.resolve("before#1", value=1)
+        assert await run.status() == Status.PAUSED
+        assert [entry.action for entry in await app.audit(run.id)] == ["pause"]
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        {},
+        {"value": 1, "retry": True},
+        {"value": None, "error": "no"},
+        {"error": "no", "retry": True},
+        {"error": 5},
+        {"retry": "yes"},
+    ],
+    ids=str,
+)
+async def test_a_decision_is_one_thing(url: str, decision: Any) -> None:
+    async with make_app(url) as app:
+        run = await app.start(half_done.rests)
+        with pytest.raises(outlive.UsageError, match="say one of value=…, error='…' and retry=True"):
+            await run.resolve("before#1", **decision)
+
+
+async def test_only_one_of_several_decisions_counts(url: str) -> None:
+    kill_within_step(url, "parks")
+    async with make_app(url) as app:
+        run = await parked(app)
+        said = await asyncio.gather(*(run.resolve("parked_step#1", value=str(number)) for number in range(5)))
+        assert sorted(said) == [False] * 4 + [True]
+        assert await run.result(timeout=LIMIT_S) == ["before", str(said.index(True))]
 
 
 async def test_a_value_that_does_not_fit_is_no_decision(url: str) -> None:

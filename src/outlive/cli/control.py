@@ -177,13 +177,13 @@ def resolve(
     reason: str | None,
     by: str | None,
 ) -> int:
-    """Decide what became of a step whose outcome is unknown. Exit code 4 if the run has ended."""
+    """Decide what became of a step whose outcome is unknown. Exit code 4 if the run does not wait for that."""
     if (value is not None) + (error is not None) + retry != 1:
         raise UsageError("say one of --value, --error and --retry")
     decision: Facts = {"error": error, "retry": retry}
     if value is not None:
         decision["value"] = _patched(f"{key}={value}")[1]
-    said = f"goes on: {key} is decided", "cannot be resolved: it has ended"
+    said = f"goes on: {key} is decided", "cannot be resolved: it is not held"
     return _ask(settings, run_id, lambda run: run.resolve(key, **decision, reason=reason, by=by), "resolved", *said)
 
 

@@ -1,4 +1,4 @@
-"""What operators do to a whole run: retry, rewind, fork, delete. Reads, plans, and asks the store for one transaction.
+"""What operators do to a whole run: resolve, retry, rewind, fork, delete. Reads, plans, asks for one transaction.
 
 It works on runs that nobody owns: the owner is asked to let go first, and a
 death in between leaves the run paused. Invariant: what was planned is written
@@ -123,6 +123,24 @@ class Control:
                 raise RunRefused(run_id, f"the id {new_id!r} belongs to a run that is no fork of it")
             engine.hint()
             return found, existing is None
+
+    async def resolve(self, run_id: str, key: str, decision: str, note: Note) -> bool:
+        """Let a run that is held for the unknown outcome at a key go on with a decision; False if it is not held."""
+        run = await self.find(run_id)
+        if not Status(run.status).held:
+            return False
+        entries = await self._store.list_entries(run_id)
+        if not any(entry.key == key for entry in entries):
+            raise RunRefused(run_id, _unknown(key))
+        held = error_facts(run.hold_reason or "{}")
+        if not control.is_undecided(held, key, entries):
+            raise RunRefused(
+                run_id, f"it is {run.status} for something else than the outcome of {key!r}: {held['text']}"
+            )
+        resumed = await self._store.resume(run_id, note, decision=decision, claim=run.claim)
+        if resumed:
+            self._engine.hint()
+        return resumed
 
     async def delete(self, run_id: str, note: Note, *, children: bool) -> None:
         """Delete a run that has ended, with its descendants if asked."""

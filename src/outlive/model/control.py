@@ -108,6 +108,20 @@ def _matches(error: Mapping[str, Any], recorded: Mapping[tuple[str, str], EntryR
         yield from _matches(error["cause"], recorded)
 
 
+def is_undecided(held: Mapping[str, Any], key: str, entries: Iterable[EntryRow]) -> bool:
+    """Whether these facts say that a run is held until a person decides the outcome at a key, or decides it better."""
+    kind = str(held.get("type")).rpartition(".")[2]
+    if kind == "OutcomeUnknown":
+        return (held.get("attrs") or {}).get("key") == key
+    return kind == "DecodeFailed" and any(
+        entry.key == key
+        and entry.outcome == "started"
+        and entry.error is None
+        and entry.kind in ("step", "transaction")
+        for entry in entries
+    )
+
+
 def has_rolled_back(entries: Iterable[EntryRow]) -> bool:
     """Whether a compensation has taken effect."""
     return any(entry.key.startswith(ROLLBACK_SCOPE) and entry.outcome == "ok" for entry in entries)

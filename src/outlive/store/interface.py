@@ -285,10 +285,14 @@ class Store(Protocol):
     async def list_requests(self, fence: Fence) -> list[RequestRow]:
         """Read the open requests for runs that this worker owns."""
 
-    async def resume(self, run_id: str, note: Note | None = None) -> bool:
+    async def resume(
+        self, run_id: str, note: Note | None = None, *, decision: str | None = None, claim: int | None = None
+    ) -> bool:
         """Make a held run claimable, with no crashes, and withdraw a pause that its owner has not written yet.
 
-        False if there is neither. KeyError if unknown.
+        False if there is neither. With a `decision` (JSON text) that is a request to resolve in the same transaction,
+        no pause is withdrawn, and it is False if somebody has owned the run since it had this claim. KeyError
+        if unknown.
         """
 
     async def wake(self, rows: Sequence[int]) -> None:

@@ -130,7 +130,7 @@ class Run(Face):
         self,
         key: str,
         *,
-        value: Any = None,
+        value: Any = ...,
         error: str | None = None,
         retry: bool = False,
         reason: str | None = None,
@@ -138,8 +138,9 @@ class Run(Face):
     ) -> bool:
         """Decide what became of a step whose outcome a crash left unknown, and let the run go on.
 
-        The step at `key` then has this `value`, fails with this `error`, or is
-        executed again (`retry`). False if the run has ended.
+        The step at `key` then has this `value`, fails with this `error`, or is executed again (`retry`): one of them.
+        *Durable*: the decision, and that the run may go on, before this returns. False if the run has ended or is not
+        held. *Raises* RunRefused, with nothing changed, if it is held for something else than the outcome at `key`.
         """
         return self._wait(self._real.resolve(key, value=value, error=error, retry=retry, reason=reason, by=by))
 

@@ -90,11 +90,15 @@ class Ownership(Database):
         return True
 
     @hooks.commit_site("resume")
-    async def resume(self, run_id: str, note: Note | None = None) -> bool:
+    async def resume(
+        self, run_id: str, note: Note | None = None, *, decision: str | None = None, claim: int | None = None
+    ) -> bool:
         async with self._transaction() as send:
-            withdrawn = await send("withdraw_pause", id=run_id)
-            found = await send("resume_run", id=run_id)
+            withdrawn = await send("withdraw_pause", id=run_id) if decision is None else ()
+            found = await send("resume_run", id=run_id, claim=claim)
             resumed = bool(withdrawn) or any(run["resumed"] for run in found)
+            if decision is not None and resumed:
+                await send("insert_request", id=run_id, kind="resolve", payload=decision)
             if note is not None and resumed:
                 await write_audit(send, note)
         if not found:

@@ -161,13 +161,24 @@ class Ownership(Database):
 
     @commit_site("resume")
     @writing
-    def resume(self, db: Connection, run_id: str, note: Note | None = None) -> bool:
+    def resume(
+        self,
+        db: Connection,
+        run_id: str,
+        note: Note | None = None,
+        *,
+        decision: str | None = None,
+        claim: int | None = None,
+    ) -> bool:
         row, now = find_unfinished(db, run_id), self._wall()
         if row is None:
             return False
-        withdrawn, resumed = db.run(SQL["delete_pauses"], (row,)), db.run(SQL["resume_run"], (now, row))
+        withdrawn = decision is None and db.run(SQL["delete_pauses"], (row,))
+        resumed = db.run(SQL["resume_run"], {"row": row, "claim": claim, "now": now})
         if not (withdrawn or resumed):
             return False
+        if decision is not None:
+            db.run(SQL["insert_request"], (row, "resolve", decision, now))
         if note is not None:
             write_audit(db, note, now)
         return True

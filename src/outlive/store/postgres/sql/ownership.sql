@@ -179,13 +179,15 @@ delete from outlive.requests q
 where q.row = (select r.row from outlive.runs r where r.id = :id) and q.kind = 'pause' returning q.row
 
 -- name: resume_run
--- Makes a held run claimable, or puts it back in line, without crashes; empty if unknown. Its snapshot is after withdraw_pause.
+-- Makes a held run claimable, or puts it back in line, without crashes; with a claim, if nobody has owned it since. Empty
+-- if unknown. Its snapshot is after withdraw_pause.
 with run as (select r.row from outlive.runs r where r.id = :id),
 resumed as (
   update outlive.live l set hold = null, hold_reason = null, crashes = 0,
     wake_at = case when l.line in ('delayed', 'waiting')
       then (select r.deadline_at from outlive.runs r where r.row = l.row) else now() end
   where l.row = (select run.row from run) and l.hold is not null and l.owner is null
+    and (cast(:claim as integer) is null or l.claim = cast(:claim as integer))
   returning l.row
 )
 select exists (select from resumed) as resumed from run

@@ -169,12 +169,12 @@ WHERE row = :row AND owner IS NULL AND hold IS NULL AND started_at IS NOT NULL A
 UPDATE ol_live SET wake_at = :now WHERE row = :row AND owner IS NULL AND hold IS NULL AND (wake_at IS NULL OR wake_at > :now)
 
 -- name: resume_run
--- A person lets a held run go on, or wait in line again, with a clean slate.
+-- A person lets a held run go on, or wait in line again, with a clean slate; with a claim, if nobody has owned it since.
 UPDATE ol_live
 SET hold = NULL, hold_reason = NULL, crashes = 0, alone = 0,
-    wake_at = CASE WHEN line IS NULL OR line = 'admitted' THEN ?
+    wake_at = CASE WHEN line IS NULL OR line = 'admitted' THEN :now
         ELSE (SELECT r.deadline_at FROM ol_runs r WHERE r.row = ol_live.row) END
-WHERE row = ? AND owner IS NULL AND hold IS NOT NULL
+WHERE row = :row AND owner IS NULL AND hold IS NOT NULL AND (:claim IS NULL OR claim = :claim)
 
 -- name: delete_pauses
 -- A pause that was asked for before the run is resumed is over.
