@@ -36,4 +36,6 @@ def test_prune_used_wrongly(run_cli):
     run_cli("db", "migrate")
     assert "--older-than is a number with a unit" in run_cli("db", "prune", "--older-than", "month", code=2).stderr
     assert "--older-than" in run_cli("db", "prune", code=2).stderr
+    lost = run_cli("db", "prune", "--older-than", "0s", "--archive", "/nonexistent/x", code=2).stderr
+    assert lost.startswith("outlive: the archive '/nonexistent/x' cannot be written: No such file or directory")
     assert "running" in run_cli("db", "prune", "--older-than", "1d", "--status", "running", code=2).stderr

@@ -40,7 +40,7 @@ def test_a_kill_loses_no_run(store: str, passage: int, edge: str, tmp_path: Path
     assert left | set(archived) == ALL
     assert len(ALL - left) == min(2 * (passage - (edge == "before")), DOOMED)
     with (tmp_path / "archive").open("a") as file:
-        file.write('{"id": "half a li')  # as a death in the middle of a line leaves it
+        file.write('{"id":"half a li')  # as a death in the middle of a line leaves it
     with Child("prune", url, tmp_path, lease_s=LEASE_S) as child:
         child.wait_done()
     assert not databases.read(url, IDS)
