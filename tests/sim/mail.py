@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import outlive
 from outlive import Outlive, workflow
-from outlive.errors import AlreadySettled, StoreError
+from outlive.errors import AlreadySettled, RunEnded, StoreError
 from outlive.testing import Simulation, SimWorld
+from tests.sim.insist import insist
 
 LETTERS = 6
 SENDERS = 2
+IMPATIENT = 5
+PATIENCE_S = 1.0
 
 
 @workflow
@@ -59,7 +63,24 @@ async def keeper(token: str) -> None:
     await outlive.send("inbox", "letters", ["keeper", 0])
 
 
-KINDS = (sender, receiver, trusting, keeper)
+@workflow
+async def sorter(count: int) -> list[Any]:
+    sorted_out: list[Any] = []
+    while len(sorted_out) < count:
+        sorted_out.append((await outlive.race(outlive.receive("left"), outlive.receive("right")))[1])
+    return sorted_out
+
+
+@workflow
+async def impatient() -> str:
+    answer: str = await outlive.receive("answer", timeout=PATIENCE_S, default="nothing")
+    return answer
+
+
+KINDS = (sender, receiver, trusting, keeper, sorter, impatient)
+
+
+ANSWERED_AT: WeakKeyDictionary[SimWorld, dict[int, float]] = WeakKeyDictionary()
 
 
 async def drive(app: Outlive, world: SimWorld) -> None:
@@ -75,15 +96,24 @@ async def drive(app: Outlive, world: SimWorld) -> None:
         for number in range(LETTERS)
     ]
     wanted += [lambda: _settle(app)]
+    wanted += [lambda: app.start(sorter, 2 * LETTERS, id="sorter")]
+    wanted += [
+        lambda number=number: app.send_many(
+            [("sorter", topic, [topic, number], f"{topic}-{number}") for topic in ("left", "right")]
+        )
+        for number in range(LETTERS)
+    ]
     for wish in wanted:
-        while True:
-            try:
-                await wish()
-            except StoreError:
-                await asyncio.sleep(0.2)
-            else:
-                break
+        await insist(wish)
         await asyncio.sleep(world.chance.uniform(0, 0.3))
+    for number in range(IMPATIENT):
+        await insist(lambda run_id=f"impatient-{number}": app.start(impatient, id=run_id))
+        await asyncio.sleep(world.chance.uniform(0.8, 1.05) * PATIENCE_S)
+        try:
+            await insist(lambda run_id=f"impatient-{number}": app.send(run_id, "answer", "in time", key="answer"))
+            ANSWERED_AT.setdefault(world, {})[number] = world.database_now()
+        except RunEnded:
+            pass
 
 
 async def _settle(app: Outlive) -> None:
@@ -115,5 +145,26 @@ def check(world: SimWorld, simulation: Simulation) -> None:
         seqs = sorted(map(int, numbers.split(",")))
         count = LETTERS if name == "sent" else len(received)
         assert seqs == list(range(1, count + 1)), f"stream {name} of {run_id}: {seqs}"
-    unread = world.sql("select count(*) from ol_messages where received_by is null")
+    unread = world.sql("select count(*) from ol_messages where received_by is null and topic <> 'answer'")
     assert unread == [(0,)], unread
+    _check_sorted(simulation)
+    if not any(fault.kind == "clock_jump" for fault in simulation.faults):
+        _check_in_time(simulation, ANSWERED_AT.get(world, {}))
+
+
+def _check_sorted(simulation: Simulation) -> None:
+    """What lost a race had not taken its message."""
+    sorted_out = json.loads(simulation.runs["sorter"].output or "null")
+    for topic in ("left", "right"):
+        assert [one for one in sorted_out if one[0] == topic] == [[topic, number] for number in range(LETTERS)], (
+            sorted_out
+        )
+
+
+def _check_in_time(simulation: Simulation, answered_at: dict[int, float]) -> None:
+    """A message that was there before the timeout came before it."""
+    for number, at in answered_at.items():
+        run = simulation.runs[f"impatient-{number}"]
+        [receive] = [entry for entry in simulation.entries[run.id] if entry.kind == "receive"]
+        due_at = receive.started_at + PATIENCE_S
+        assert run.output == '"in time"' or at > due_at, f"{run.id}: answered at {at}, due at {due_at}: {run.output}"

@@ -19,6 +19,7 @@ from outlive.engine import (
     mailbox,
     roster,
     runloop,
+    timers,
     transactions,
     waits,
 )
@@ -142,6 +143,29 @@ def _messages_sent_anew(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(waits.SendCall, "begin", begin_anew)
 
 
+def _message_taken_before_its_turn(patch: pytest.MonkeyPatch) -> None:
+    def take(self: Any, message: Any) -> bool:
+        run, value = self.execution, self.decode(message.value)
+        self.sides = (Receipt(run.row, self.key, message.message),)
+        self.on_durable = partial(run.mailbox.received, self.name, message.message)
+        run.settle(self, "ok", message.value, value, None)
+        return True
+
+    patch.setattr(waits.ReceiveCall, "take", take)
+
+
+def _timeout_without_a_look(patch: pytest.MonkeyPatch) -> None:
+    ripe = timers.Timers.ripe
+
+    def hasty(self: Any, waiting: Any) -> Any:
+        waits, self.waits = self.waits, 0
+        timer = ripe(self, waiting)
+        self.waits = waits
+        return timer
+
+    patch.setattr(timers.Timers, "ripe", hasty)
+
+
 def _items_written_without_entry(patch: pytest.MonkeyPatch) -> None:
     write = sides.write_sides
 
@@ -204,6 +228,8 @@ MAIL_BUGS: dict[str, Patch] = {
     "mail wakes nobody": _mail_wakes_nobody,
     "messages sent anew": _messages_sent_anew,
     "items written without a new entry": _items_written_without_entry,
+    "message taken before its turn": _message_taken_before_its_turn,
+    "timeout without a look": _timeout_without_a_look,
 }
 
 
