@@ -24,14 +24,16 @@ def edit(block: str, old: str, new: str) -> Plant:
     return plant
 
 
-def expect_found(bug: str, plant: Plant, play: Callable[[int], Simulation], seeds: int, evidence: Evidence) -> None:
+def expect_found(
+    bug: str, plant: Plant, play: Callable[[int], Simulation], seeds: int, evidence: Evidence, *, first: int = 0
+) -> None:
     """Fail unless one of so many seeds finds the bug; without the bug the same seed has to be clean."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             import_module("outlive.testing.simulate"), "_shrink", lambda play, failed: failed
         )  # not asked for
         plant(patch)
-        seed = next((seed for seed in range(seeds) if _fails(play, seed)), None)
+        seed = next((seed for seed in range(first, first + seeds) if _fails(play, seed)), None)
     if seed is None:
         pytest.fail(f"{seeds} seeds did not find the planted bug: {bug}")
     play(seed)

@@ -31,6 +31,7 @@ from tests.sim.test_simulation import play, play_mail
 from tests.support.evidence import Evidence
 
 SEEDS = 300
+FIRST = {"hush ended by whoever enters": 140, "lost fence": 150}  # rare ones: the seeds before take half a minute
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -238,4 +239,4 @@ MAIL_BUGS: dict[str, Patch] = {
 def test_a_planted_bug_is_found(bug: str, evidence: Evidence) -> None:
     world = play if bug in BUGS else play_mail if bug in MAIL_BUGS else partial(play, kinds=(bank.relay,))
     plant = (BUGS | RELAY_BUGS | MAIL_BUGS)[bug]
-    expect_found(bug, plant, partial(world, limit_s=300.0, most_faults=12), SEEDS, evidence)
+    expect_found(bug, plant, partial(world, limit_s=300.0, most_faults=12), SEEDS, evidence, first=FIRST.get(bug, 0))
