@@ -35,7 +35,7 @@ __all__ = ["OutliveError", "UsageError", "StepFailed", "OutcomeUnknown", "Perman
 __all__ += ["LimitError", "QueueFull"]
 __all__ += ["DeadlineExceeded", "ScheduleNotFound"]
 __all__ += ["RunError", "RunFailed", "RunCancelled", "RunTimedOut", "RunOnHold"]
-__all__ += ["RunNotFound", "RunExists", "DuplicateRun", "RunRefused", "RunEnded", "LeaseLost"]
+__all__ += ["RunNotFound", "RunExists", "DuplicateRun", "RunRefused", "RunEnded", "CallUnanswered", "LeaseLost"]
 __all__ += ["PromiseError", "PromiseExpired", "PromiseNotFound", "AlreadySettled"]
 __all__ += ["ReplayError", "JournalMismatch", "VersionMissing", "JournalCorrupt"]
 __all__ += ["StoreError", "StoreUnavailable", "SchemaMismatch", "StoreReadOnly"]
@@ -100,6 +100,16 @@ class RunEnded(RunError):
 
     def __init__(self, run_id: str) -> None:
         super().__init__(run_id, f"run {run_id!r} has ended: it receives nothing and answers nothing any more")
+
+
+class CallUnanswered(RunEnded):
+    """The run ended, or went on as new, before it had answered a call that it had accepted."""
+
+    def __init__(self, run_id: str, name: str) -> None:
+        text = (
+            f"run {run_id!r} ended, or continued as new, before it had answered the call {name!r} that it had accepted"
+        )
+        RunError.__init__(self, run_id, f"{text}; its journal says how far it came")
 
 
 class RunFailed(RunError):

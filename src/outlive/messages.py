@@ -26,6 +26,7 @@ from outlive.engine.runloop import RunTask
 from outlive.engine.waits import ExpireCall, PromiseCall, ReceiveCall, SendCall, ServeCall, call_topic
 from outlive.errors import (
     AlreadySettled,
+    CallUnanswered,
     PromiseExpired,
     PromiseNotFound,
     RunEnded,
@@ -179,6 +180,7 @@ def on_call(name: str, function: Callable[..., Any], validate: Callable[..., Any
     caller gets the error, and nothing of the call is written to this run's journal. `validate` is a plain
     function of the same arguments that changes nothing.
     *Durable*: an accepted call and its answer as an entry each; the answer is given once, whatever dies meanwhile.
+    Where the run ends or continues as new before, it is CallUnanswered.
     """
     run = in_workflow("on_call")
     check_name(name)
@@ -208,20 +210,24 @@ async def _serve(
 
 
 async def _answer(run: LiveRun, name: str, token: str, shape: CallShape, function: Callable[[], Any]) -> None:
+    def make(key: str) -> tuple[str, tuple[Settlement, ...]]:
+        outcome: Any = "ok" if error is None else "error"
+        return "null", (Settlement(run.row, key, token, outcome, text, error, run.engine.codec.id),)
+
     text = error = None
     try:
         value = function()
         if inspect.isawaitable(value):
             value = await value
         text = encode(run.engine.codec, value, shape.result, where=f"answer to call {name}")
+    except asyncio.CancelledError:
+        error = record_error(CallUnanswered(run.id, name), run.codec)
+        raise
     except Exception as failure:  # noqa: BLE001 - the caller gets it
         error = record_error(failure, run.codec)
-
-    def make(key: str) -> tuple[str, tuple[Settlement, ...]]:
-        outcome: Any = "ok" if error is None else "error"
-        return "null", (Settlement(run.row, key, token, outcome, text, error, run.engine.codec.id),)
-
-    record(run, "answer", name, None, make)
+    finally:
+        if text is not None or error is not None:  # else the run leaves memory
+            record(run, "answer", name, None, make)
 
 
 # -- in programs ----------------------------------------------------------------

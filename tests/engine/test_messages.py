@@ -11,6 +11,7 @@ import pytest
 import outlive
 from outlive import (
     AlreadySettled,
+    CallUnanswered,
     Outlive,
     PromiseExpired,
     PromiseNotFound,
@@ -411,6 +412,33 @@ async def test_calls_are_answered(url):
         assert await run.result(LIMIT_S) == ["tea", "milk", "milk"]
         with pytest.raises(RunEnded):
             await run.call("list", timeout=LIMIT_S)
+
+
+@workflow
+async def serves_slowly(number: int = 0) -> str:
+    async def think() -> str:
+        await outlive.publish("thinks", number)
+        await outlive.sleep(3600)
+        return "thought"
+
+    outlive.on_call("think", think)
+    await outlive.receive("go")
+    if number == 0:
+        await outlive.continue_as_new(1)
+    return "ended"
+
+
+async def test_a_call_that_was_accepted_is_answered_also_by_the_end(url):
+    async with Outlive(url) as app:
+        run = await app.start(serves_slowly, id="slow")
+        for number in range(2):  # it goes on as new, then ends
+            call = asyncio.create_task(run.call("think", timeout=LIMIT_S))
+            while await run.value("thinks", wait=LIMIT_S) != number:
+                await asyncio.sleep(0.01)
+            await run.send("go", None)
+            with pytest.raises(CallUnanswered, match="run 'slow' ended, or continued as new"):
+                await call
+        assert await run.result(LIMIT_S) == "ended"
 
 
 async def test_a_call_that_nobody_answers(url):
