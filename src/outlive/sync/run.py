@@ -84,7 +84,7 @@ class Run(Face):
         """Call into the running workflow, which has said `on_call(name, …)`, and give its answer.
 
         *Raises* the error with which the run refuses or fails the call, RunEnded if it ends without an answer,
-        CallUnanswered where it had accepted the call; RunTimedOut after the timeout: the call may be answered all the same.
+        CallUnanswered where it had accepted the call; RunTimedOut after the timeout: it may be answered all the same.
         """
         return self._wait(self._real.call(name, *args, timeout=timeout, as_type=as_type))
 
