@@ -10,6 +10,7 @@ import outlive
 from outlive import Outlive, Retry, step, workflow
 
 DOOMED = "OUTLIVE_TEST_DOOMED"  # set in the process that is to die within the step
+begun: list[str] = []
 effects: list[int] = []  # attempts of the process that comes after
 
 
@@ -49,6 +50,21 @@ async def rests() -> None:
     await before()
     await outlive.publish("at", "rest")
     await outlive.sleep(days=1)
+
+
+@step(on_unknown="park")
+async def parked_of_two(name: str) -> str:
+    if DOOMED in os.environ:
+        begun.append(name)
+        if len(begun) == 2:
+            os.write(1, b"within the step\n")
+        await asyncio.Event().wait()
+    return name
+
+
+@workflow
+async def parks_twice() -> list[str]:
+    return await outlive.gather(parked_of_two("a"), parked_of_two("b"))
 
 
 async def ask_the_bank() -> str:

@@ -142,6 +142,17 @@ async def test_a_decision_is_one_thing(url: str, decision: Any) -> None:
             await run.resolve("before#1", **decision)
 
 
+async def test_two_unknown_outcomes_are_decided_one_after_the_other(url: str) -> None:
+    kill_within_step(url, "parks_twice")
+    async with make_app(url) as app:
+        run = await app.get("parks_twice")
+        for key in ("1/parked_of_two#1", "2/parked_of_two#1"):
+            with pytest.raises(outlive.RunOnHold, match=f"resolve.'{key}'"):
+                await run.result(timeout=LIMIT_S, stop_on_hold=True)
+            assert await run.resolve(key, value=f"decided {key[0]}")
+        assert await run.result(timeout=LIMIT_S) == ["decided 1", "decided 2"]
+
+
 async def test_only_one_of_several_decisions_counts(url: str) -> None:
     kill_within_step(url, "parks")
     async with make_app(url) as app:

@@ -380,7 +380,8 @@ class Execution:
                     call.attempts += started.attempts - (started.error is None and crashes > 0)
             outcomes = len(self._inbox)
             call.begin()
-            settled = settled or len(self._inbox) > outcomes
+            if len(self._inbox) > outcomes:  # recorded before the next one begins, which may hold the run
+                return True
         return settled
 
     # -- rest ---------------------------------------------------------------
