@@ -202,8 +202,16 @@ def _take_due(row: ScheduleRow, spec: ScheduleSpec, watched_since: float) -> tup
         return list(islice(takewhile(lambda tick: tick <= until, ticks), most))
 
     since = min(now - max(spec.catch_up_s, SCHEDULE_LATE_S), watched_since)
-    while len(due := list_from(since, now, SCHEDULE_CATCH_UP_MAX + 1)) > SCHEDULE_CATCH_UP_MAX:
-        since += (now - since) / 2
+    most, early, late = SCHEDULE_CATCH_UP_MAX, since, now
+    while len(due := list_from(since, now, 2 * most + 1)) > 2 * most or (len(due) < most and since > early):
+        if len(due) > 2 * most:  # halve until all of them are in the list, and enough
+            early = since
+        else:
+            late = since
+        since = (early + late) / 2
+    if len(due) > most:
+        due = due[-most:]
+        since = math.nextafter(due[0], -math.inf)
     skipped = len(list_from(first - 1.0, since, SCHEDULE_COUNT_MAX))
     if len(due) > SCHEDULE_RUNS_MAX:
         return due[:SCHEDULE_RUNS_MAX], skipped, due[SCHEDULE_RUNS_MAX]
