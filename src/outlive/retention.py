@@ -64,7 +64,7 @@ def _select(engine: Engine, age_s: float, status: str | Iterable[str] | None) ->
         raise UsageError(
             f"only runs that have ended can be pruned: status=… is one of {', '.join(sorted(FINAL))}, not {one!r}"
         )
-    before = engine.clock.now() - age_s
+    before = max(engine.clock.now() - age_s, 0.0)
     return RunQuery(statuses=tuple(sorted(statuses)), finished_before=before, oldest_first=True)
 
 

@@ -419,3 +419,20 @@ async def test_claims_wakes_sweeps_and_requests_at_once_lose_nothing(url):
         assert {await status(store, run.id) for run in runs} == {"succeeded"}
         await store.sweep()
         assert await store.list_requests(fences[0]) == []
+
+
+async def test_who_stood_in_the_way_of_a_start_and_is_deleted_holds_up_no_other_start(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(url) as store:
+        there, late, other = new_run("a"), new_run("a"), new_run("b")
+        await store.commit(Batch(starts=[there]), None)
+        find_taken = store._find_taken
+
+        async def deleted_before(starts: Any) -> Any:
+            return [row for row in await find_taken(starts) if row["row"] != there.row]
+
+        monkeypatch.setattr(store, "_find_taken", deleted_before)
+        committed = await store.commit(Batch(starts=[late, other]), None)
+        assert (committed.deferred, committed.existing) == ({late.row}, {})
+        assert await status(store, "b") == "queued"

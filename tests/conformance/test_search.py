@@ -126,6 +126,8 @@ async def test_by_time(database):
         now = await store.now()
         assert await ids(store, "age:<1h") == ["second", "first"]
         assert await ids(store, "age:>1h") == []
+        assert await ids(store, "age:<99999999d") == ["second", "first"]  # before any calendar
+        assert await ids(store, "age:>99999999d") == []
         assert await ids(store, "finished:<1h") == ["first"]
         assert await ids(store, "finished:>1h") == []
         for facts, found in (

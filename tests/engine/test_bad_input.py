@@ -7,7 +7,7 @@ import inspect
 import math
 import types
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -617,6 +617,11 @@ async def test_no_age_to_prune_by(url: str, wrong: Any) -> None:
     async with Outlive(url, worker=False) as app:
         with pytest.raises(UsageError, match="older_than=…: a duration"):
             await app.prune(wrong)
+
+
+async def test_older_than_any_calendar(url: str) -> None:
+    async with Outlive(url, worker=False) as app:
+        assert await app.prune(timedelta.max) == 0
 
 
 # -- calls at the wrong place -----------------------------------------------------------------------

@@ -193,8 +193,14 @@ CASES: list[tuple[Facts, str]] = [
         "and is at step 'pay' (pay#1), after 2 attempts with ConnectionError: no route",
     ),
     (Facts(run("suspended", wake_at=NOW + 259_200), NOW), "sleeps until 2027-01-18 08:00:00 UTC (in 3 d)"),
-    (Facts(run("suspended", wake_at=NOW - 9), NOW), "is due 9 s ago, and no worker is alive → start one"),
-    (Facts(run("suspended", wake_at=NOW - 9), NOW, workers=[ALIVE]), "is due, and about to be claimed"),
+    (
+        Facts(run("suspended", wake_at=NOW - 9), NOW),
+        "is due since 9 s ago: no worker is alive → start one that serves workflow 'checkout'",
+    ),
+    (
+        Facts(run("suspended", wake_at=NOW - 9, pinned=True), NOW, workers=[ALIVE]),
+        "does not serve workflow 'checkout' in version v1, or has no room → start another one",
+    ),
     (Facts(SUSPENDED, NOW), "waits to be woken"),
     (
         Facts(SUSPENDED, NOW, open_entries=[entry("receive", "review", "r#1")]),

@@ -321,7 +321,7 @@ def narrow_statuses(query: RunQuery, statuses: Iterable[str], *, negated: bool =
 def _narrow(query: RunQuery, span: Span, now: float) -> RunQuery:
     low, high = span.low, span.high
     if span.ago:
-        low, high = (None if high is None else now - high), (None if low is None else now - low)
+        low, high = (None if high is None else max(now - high, 0.0)), (None if low is None else max(now - low, 0.0))
     if span.field == "created":
         after, before = _latest(query.created_after, low), _earliest(query.created_before, high)
         return replace(query, created_after=after, created_before=before)

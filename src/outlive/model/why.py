@@ -112,23 +112,29 @@ def _scheduled(facts: Facts) -> _Said:
 
 
 def _queued(facts: Facts, depth: int) -> _Said:
-    run, line, count = facts.run, facts.line, len(_alive(facts))
+    run, line = facts.run, facts.line
     place = f"waits for its turn in queue {run.queue!r}" if run.queue else "waits to be claimed"
     since = f"{place} since {_ago(facts, run.start_at or run.created_at)}"
     if line is not None and line.ahead:
         since += f", behind {_count(line.ahead, 'run')}"
     if line is not None and line.beside:
         since += f"{' and' if line.ahead else ','} by turns with {line.beside} of other keys"
-    what = f"workflow {run.workflow!r}" + (f" in version {run.version}" if run.pinned else "")
     obstacles = _obstacles(facts, depth)
-    if not count:
-        obstacles.append(_Said("no worker is alive", (f"start one that serves {what}",)))
-    elif not obstacles:
-        workers = (
-            "the one worker that is alive does not serve" if count == 1 else f"none of the {count} workers alive serves"
-        )
-        obstacles.append(_Said(f"if that lasts, {workers} {what}, or has no room", ("start another one",)))
+    if not obstacles or not _alive(facts):
+        obstacles.append(_unserved(facts))
     return _join(f"{since}: ", obstacles)
+
+
+def _unserved(facts: Facts) -> _Said:
+    """Say why nobody takes a run that is due: nobody tells what he serves."""
+    run, count = facts.run, len(_alive(facts))
+    what = f"workflow {run.workflow!r}" + (f" in version {run.version}" if run.pinned else "")
+    if not count:
+        return _Said("no worker is alive", (f"start one that serves {what}",))
+    nobody = (
+        "the one worker that is alive does not serve" if count == 1 else f"none of the {count} workers alive serves"
+    )
+    return _Said(f"if that lasts, {nobody} {what}, or has no room", ("start another one",))
 
 
 def _obstacles(facts: Facts, depth: int) -> list[_Said]:
@@ -219,11 +225,8 @@ def _running(facts: Facts, depth: int) -> _Said:
 def _suspended(facts: Facts, depth: int) -> _Said:
     run = facts.run
     waits = _waits(facts, depth)
-    due = run.wake_at is not None and run.wake_at <= facts.now
-    if due and not _alive(facts):
-        return _Said(f"is due {_ago(facts, run.wake_at)}, and no worker is alive", ("start one",))
-    if due:
-        return _Said("is due, and about to be claimed")
+    if run.wake_at is not None and run.wake_at <= facts.now:
+        return _join(f"is due since {_ago(facts, run.wake_at)}: ", [_unserved(facts)])
     if run.wake_at is None or run.wake_at == run.deadline_at:
         return waits or _Said("waits to be woken")
     if waits is not None:

@@ -284,7 +284,7 @@ class Committed:
     of their finishes, releases and child starts in this batch was applied.
     `deliveries`: by recipient and key, what became of each message.
     `deferred`: rows of starts that were not written and are to be started alone:
-    their queue has a bounded backlog, or who stood in their way has just ended.
+    their queue has a bounded backlog, or who stood in their way has just ended or was deleted.
     """
 
     existing: dict[int, ExistingRun] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from outlive import hooks
-from outlive.errors import StoreUnavailable, UsageError
+from outlive.errors import UsageError
 from outlive.model.mail import Delivery
 from outlive.model.writes import Batch, Committed, ExistingRun, Fence, NewRun
 from outlive.store.interface import FenceLost, RowTaken, WriteRefused
@@ -93,10 +93,8 @@ class PostgresStore(Ownership, Control, Mail, Queues, Reading, Search, Retention
                 continue
             elif run.row in rows:
                 raise RowTaken({run.row})  # all else is written, and may be sent again
-            elif run.queue or run.dedupe is not None:
-                committed.deferred.add(run.row)
             else:
-                raise StoreUnavailable(f"run {run.id!r} was deleted while it was started", outcome_unknown=True)
+                committed.deferred.add(run.row)
 
     async def _find_duplicates(self, starts: Sequence[NewRun]) -> dict[tuple[str, str | None], ExistingRun]:
         if not starts:
