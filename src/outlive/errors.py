@@ -142,9 +142,12 @@ class RunOnHold(RunError):
     """The run is paused or quarantined and waits for a person."""
 
     def __init__(self, run_id: str, status: str, reason: str | None) -> None:
+        is_told = reason is not None and ("resume()" in reason or "resolve(" in reason)
         super().__init__(
             run_id,
-            f"run {run_id!r} is {status}" + (f": {reason}" if reason else "") + "; resume() or cancel() it",
+            f"run {run_id!r} is {status}"
+            + (f": {reason}" if reason else "")
+            + f"; {'' if is_told else 'resume() '}or cancel() it",
         )
         self.status = status
         self.reason = reason
@@ -258,8 +261,8 @@ class JournalMismatch(ReplayError):
     ) -> None:
         super().__init__(
             f"run {run_id!r} diverged at {where}: its journal has {expected}, the code asks for {got} "
-            f"(journal of version {recorded_version}, code of version {code_version}); the run is paused. "
-            "Deploy code that takes the recorded path, then resume() it"
+            f"(journal of version {recorded_version}, code of version {code_version}); a run that "
+            "diverges is paused: deploy code that takes the recorded path, then resume() it"
         )
         self.run_id = run_id
         self.expected = expected

@@ -92,6 +92,16 @@ class Opened:
         self._world = World()
         self._world.make_store(url, pool_size)  # a wrong URL fails here
 
+    def _adjust(self, url: str | None, queues: Iterable[str] | None) -> None:
+        """Take what a command line says in the place of what the program does; None leaves it. Only before `open`."""
+        if url is not None and url != self._url:
+            if self._entered is not None:
+                raise UsageError("this app is open already, and cannot be given another database")
+            self._world.make_store(url, self._pool_size)  # a wrong URL fails here
+            self._url = url
+        if queues is not None:
+            self._options.queues = _check_queues(queues)
+
     # -- life ---------------------------------------------------------------
     async def open(self) -> Self:
         """Connect, migrate if asked, and begin to work. The same as entering `async with`."""

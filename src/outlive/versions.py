@@ -29,7 +29,8 @@ __all__ = ["VersionCount", "continue_as_new", "patched"]
 class VersionCount:
     """How many unfinished runs of one version of a workflow there are, by status.
 
-    `version` is that of whoever started them, None if they were started by name.
+    `version` is that of whoever started them; of a run that was started by name, that of
+    the code that has executed it, None if none has.
     `is_current`: the code of this process is of that version.
     """
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import SHOP
+import outlive
+from tests.cli.conftest import SHOP, order
 
 pytestmark = pytest.mark.usefixtures("played")
 
@@ -61,6 +63,21 @@ def test_edits_fail_the_check_only_if_asked(run_cli, journals, tmp_path):
     said = run_cli("replay", "--check", "--journals", journals, "shop").stdout
     assert "order-1  order  edited\n  note      never asks for step 'price' (price#1)" in said
     assert run_cli("replay", "--check", "--strict", "--journals", journals, "shop", code=1).stdout == said
+
+
+def test_the_version_is_that_of_the_code_that_executed_it(run_cli, url, tmp_path):
+    async def play() -> None:
+        async with outlive.Outlive(url, include=[order]), outlive.Outlive(url, worker=False) as client:
+            run = await client.start("order", "tea", id="by-name")
+            await run.result(timeout=30)
+
+    asyncio.run(play())
+    (tmp_path / "shop.py").write_text(CHANGED)
+    shown = run_cli.json("replay", "--query", "id:by-name", "shop")
+    (report,) = shown["runs"]
+    assert report["recorded_version"] == order.spec.version != report["code_version"]
+    assert f"journal of version {order.spec.version}" in report["error"]["message"]
+    assert "the run is paused" not in report["error"]["message"]
 
 
 def test_wrong_usage(run_cli, tmp_path):

@@ -100,6 +100,18 @@ async def test_the_version_binds_the_run_whose_code_no_longer_pins(url: str) -> 
         assert await (await same.get("run")).result(timeout=LIMIT_S) == "ended by 1"
 
 
+async def test_a_run_started_by_name_counts_for_the_code_that_executes_it(url: str) -> None:
+    code = define("1", pin=False)
+    async with Outlive(url, worker=False, include=[]) as client:
+        await client.start("plan", 3600, id="run")
+        assert await counted(client) == {None: 1}
+        async with Outlive(url, include=[code]) as app:
+            await executing(app, "run")
+            (count,) = await app.versions("plan")
+            assert (count.version, count.is_current, count.pinned) == ("1", True, False)
+        assert await counted(client) == {"1": 1}
+
+
 async def test_a_run_started_by_name_is_pinned_by_whoever_executes_it_first(url: str) -> None:
     async with Outlive(url, worker=False, include=[]) as client:
         await client.start("plan", 0.3, id="run")

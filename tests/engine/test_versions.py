@@ -126,8 +126,9 @@ async def test_the_same_code_is_replayed_strictly(url: str, start: Start) -> Non
     await start(url, unsteady_code)
     await execute_until(url, unsteady_code, 1)
     asks_for = "two"
-    with pytest.raises(RunOnHold, match=r"diverged at note#1.*the code asks for.*other#1"):
+    with pytest.raises(RunOnHold, match=r"diverged at note#1.*the code asks for.*other#1") as held:
         await finish(url, unsteady_code)
+    assert str(held.value).count("resume()") == 1
     assert executed == ["one"]
     asks_for = "one"
     async with Outlive(url, include=[unsteady_code]) as app:

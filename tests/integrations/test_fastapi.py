@@ -100,6 +100,15 @@ def test_events_go_on_after_the_last_one_seen(url: str, seen: str | None, expect
         assert (end, nothing) == ("event: end\ndata:", "")
 
 
+@pytest.mark.parametrize("seen", ["9" * 19, "1" * 5000])
+def test_an_event_that_cannot_be_is_the_clients_fault(url: str, seen: str) -> None:
+    with TestClient(_web(Outlive(url))) as client:
+        client.post("/counts/1")
+        answer = client.get("/counts/1/numbers", headers={"Last-Event-ID": seen})
+        assert answer.status_code == 400
+        assert "Last-Event-ID" in answer.json()["detail"]
+
+
 async def test_silence_is_bridged_and_a_client_that_leaves_ends_the_wait(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

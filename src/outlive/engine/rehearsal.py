@@ -21,7 +21,7 @@ from outlive.codec.failure import error_facts
 from outlive.codec.payload import Codec, codec_for, decode_arguments
 from outlive.engine.calls import Call
 from outlive.engine.execution import Execution, Waiting
-from outlive.engine.journal import describe
+from outlive.engine.journal import describe, version_behind
 from outlive.engine.roles import Definitions
 from outlive.engine.threads import ThreadBody
 from outlive.errors import JournalMismatch, OutliveError, PayloadError, ReplayError, UsageError, VersionMissing
@@ -43,7 +43,8 @@ class Report:
     does, as an edit that another version tolerates: `notes` name what it would
     execute although outcomes are recorded beyond, or no longer asks for.
     `breaks`: `error` says how. `elsewhere`: it is pinned to another version,
-    and this code never gets it.
+    and this code never gets it. `recorded_version` is that of the code that made
+    the journal; None for a run that was started by name and has none yet.
     """
 
     run_id: str
@@ -75,10 +76,13 @@ class Report:
 async def rehearse(journal: FrozenJournal, definitions: Definitions, codec: Codec) -> Report:
     """Replay one journal."""
     spec = definitions.find(journal.workflow)
+    code_version = spec.version if spec is not None else None
+    recorded_version = journal.version
+    if journal.entries:
+        recorded_version = version_behind(journal.entries, journal.version, code_version or "")
 
     def report(verdict: Verdict, error: OutliveError | None = None, notes: Sequence[str] = ()) -> Report:
-        code_version = spec.version if spec is not None else None
-        return Report(journal.id, journal.workflow, journal.version, code_version, verdict, error, tuple(notes))
+        return Report(journal.id, journal.workflow, recorded_version, code_version, verdict, error, tuple(notes))
 
     if spec is None:
         return report("breaks", UsageError(f"this code has no workflow {journal.workflow!r}, or several of that name"))

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from typing import Any
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -22,6 +23,7 @@ from outlive.integrations.http import STATUSES, answer_to
 __all__ = ["event_stream", "exception_handlers", "handle", "lifespan"]
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
+_SEQ_DIGITS = 18  # of the largest item that a database can count, rounded down
 _KEEP_ALIVE_S = 15.0  # proxies close connections on which nothing comes for a minute or so
 
 
@@ -61,9 +63,12 @@ def event_stream(run: Run, name: str, connection: HTTPConnection) -> StreamingRe
     """Answer with the items of a stream as server-sent events, past and future, until the run has ended.
 
     A browser that was cut off goes on where it was (`Last-Event-ID`), whichever process answers. An event `end` says
-    that nothing will come any more: close the EventSource then, or it asks again.
+    that nothing will come any more: close the EventSource then, or it asks again. A number that is none of an item is
+    answered with 400.
     """
     seen = connection.headers.get("last-event-id", "")
+    if seen.isdecimal() and len(seen) > _SEQ_DIGITS:
+        raise HTTPException(400, "Last-Event-ID is the id of an event that was sent here")
     events = _events(run, name, int(seen) if seen.isdecimal() else 0)
     return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 

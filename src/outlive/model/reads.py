@@ -199,7 +199,7 @@ class AuditRow:
 
 @dataclass(slots=True)
 class VersionRow:
-    """How many unfinished runs of one version of a workflow have one status; `version` is None where nobody knew it."""
+    """How many unfinished runs of one version of a workflow have one status; `version`: None where nobody knows it."""
 
     workflow: str
     version: str | None

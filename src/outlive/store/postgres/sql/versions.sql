@@ -23,8 +23,10 @@ pinned as (
 select (select count(*) from fence) as fenced
 
 -- name: count_versions
--- Counts the unfinished runs of each version of a workflow, or of all, by status. One snapshot.
-select r.workflow, r.version, r.pinned,
+-- Counts the unfinished runs of each version of a workflow, or of all, by status; a run that was started by name has
+-- the version of the code that made its journal. One snapshot.
+select r.workflow,
+  coalesce(r.version, (select min(e.noted_version) from outlive.entries e where e.row = r.row)) as version, r.pinned,
   outlive.run_status(null, l.hold, l.owner,
     case when l.line in ('delayed', 'waiting') then null else l.started_at end, coalesce(l.line_at, l.wake_at)) as status, count(*) as runs
 from outlive.live l join outlive.runs r on r.row = l.row

@@ -11,8 +11,9 @@ UPDATE ol_live SET workflow = workflow || '#' || :version
 WHERE row = :row AND owner = :worker AND instr(workflow, '#') = 0
 
 -- name: count_versions
--- Counts the unfinished runs of each version of a workflow, or of all, by status. One snapshot.
-SELECT r.workflow, r.version, r.pinned,
+-- Counts the unfinished runs of each version of a workflow, or of all, by status; a run that was started by name has
+-- the version of the code that made its journal. One snapshot.
+SELECT r.workflow, coalesce(r.version, (SELECT min(e.noted_version) FROM ol_entries e WHERE e.row = r.row)), r.pinned,
     CASE
         WHEN l.hold IS NOT NULL THEN l.hold
         WHEN l.owner IS NOT NULL THEN 'running'
