@@ -88,7 +88,8 @@ class Schedules(Opened):
 
         Over all processes each tick starts one run, whose id is `name@tick` with the tick in UTC. `overlap` says
         what a tick does while a run of this schedule is unfinished. Ticks that came while no worker was alive are
-        started if they are at most `catch_up` old. Each run starts up to `jitter` after its tick.
+        started if they are at most `catch_up` old. Each run starts up to `jitter` after its tick. An `at` may pass
+        while code still declares it: no error, and nothing is started.
         *Again*: a declaration that differs from the last one replaces it, unless somebody has changed the schedule at
         run time: that holds until `reset_schedule`.
         """
@@ -133,16 +134,19 @@ class Schedules(Opened):
     ) -> None:
         """Make a schedule, or change it, at run time; takes what `schedule` takes, and wins over it until it is reset.
 
-        A paused schedule stays paused. An interval counts from when the schedule was first made.
+        A paused schedule stays paused. An interval counts from when the schedule was first made. An `at` that has
+        passed, and that `catch_up` does not reach back to, is a UsageError, unless the schedule has had it already.
         """
         engine = self._engine()
         _check_schedule_name(name)
         options = _Options(cron, every, at, zone, jitter, overlap, catch_up, queue, priority)
-        text = model.encode_spec(_make_spec(engine.codec, name, workflow, args, kwargs, options))
+        spec = _make_spec(engine.codec, name, workflow, args, kwargs, options)
+        text = model.encode_spec(spec)
         _check_served(engine, workflow)
         note = make_note(engine, "put", "schedule", name, reason, by)
         while True:
             row, now = await _find(engine, name), await engine.store.now()
+            model.check_at(row, spec, name, now)
             write = model.put(row, name, engine.new_row(), now, changed=text)
             if await _write(engine, write, note):
                 break

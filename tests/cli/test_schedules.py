@@ -115,3 +115,9 @@ def test_wrong_usage_ends_with_2(run_cli: CommandLine) -> None:
     assert (
         "no schedule 'weekly'" in run_cli("schedules", "backfill", "weekly", "2025-01-01", "2026-01-01", code=3).stderr
     )
+
+
+def test_put_refuses_a_time_that_has_passed(run_cli: CommandLine) -> None:
+    said = run_cli("schedules", "put", "once", "order", "--at", "2020-01-01T12:00", code=2)
+    assert said.stderr.startswith("outlive: schedule 'once' would never start anything: 2020-01-01 12:00:00+00:00 has")
+    assert "once" not in run_cli("schedules", "ls").stdout

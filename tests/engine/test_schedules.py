@@ -139,9 +139,10 @@ async def test_jitter_puts_the_start_off(url: str) -> None:
 # -- missed, paused, backfilled ---------------------------------------------------
 async def test_ticks_that_nobody_fired_are_caught_up(url: str) -> None:
     """What was missed before anybody was alive: a client declares, a worker comes much later."""
-    async with Outlive(url, worker=False) as client:
+    client = Outlive(url, worker=False)
+    client.schedule("too late", "greet", "ann", at=LONG_AGO, catch_up=60)
+    async with client:
         await client.put_schedule("once", "greet", "ann", at=LONG_AGO, catch_up=timedelta(days=36_500))
-        await client.put_schedule("too late", "greet", "ann", at=LONG_AGO, catch_up=60)
     async with Outlive(url, include=[greet]) as app:
         (info,) = await until_runs(app, "once", 1, Status.SUCCEEDED)
         assert info.id == "once@2020-01-01T00:00:00Z"
@@ -321,6 +322,25 @@ WRONG_RULES: list[tuple[dict[str, Any], str]] = [
 def test_wrong_declarations(rule: dict[str, Any], word: str) -> None:
     with pytest.raises(UsageError, match=word):
         Outlive("sqlite://").schedule("wrong", greet, "ann", **rule)
+
+
+async def test_a_time_that_has_passed_is_refused_where_it_is_put_anew(url: str) -> None:
+    """Code may declare it for ever, and what holds may be put again: after a lost answer, with another priority."""
+    client = Outlive(url, worker=False)
+    client.schedule("declared", "greet", "ann", at=LONG_AGO)
+    async with client:
+        for name in ("declared", "new"):
+            with pytest.raises(UsageError, match=rf"'{name}' would never start .*: 2020-01-02 .* 3600 s .*catch_up"):
+                await client.put_schedule(
+                    name, "greet", "ann", at=LONG_AGO + timedelta(days=1), catch_up=timedelta(hours=1)
+                )
+        with pytest.raises(UsageError, match="older than 60 s"):
+            await client.put_schedule("new", "greet", "ann", at=datetime.now(UTC) - timedelta(minutes=5))
+        assert [info.name for info in await client.schedules()] == ["declared"]
+        await client.put_schedule("declared", "greet", "bob", at=LONG_AGO, priority=3)
+        assert (await client.get_schedule("declared")).priority == 3
+        await client.put_schedule("new", "greet", "ann", at=datetime.now(UTC) - timedelta(seconds=5))
+        await client.put_schedule("new", "greet", "ann", at=LONG_AGO, catch_up=timedelta(days=36_500))
 
 
 async def test_wrong_rules_are_refused_and_nothing_is_written(url: str) -> None:

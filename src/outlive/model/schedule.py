@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from outlive.clock import to_datetime
-from outlive.errors import DecodeFailed
+from outlive.errors import DecodeFailed, UsageError
 from outlive.limits import (
     SCHEDULE_CATCH_UP_MAX,
     SCHEDULE_COUNT_MAX,
@@ -143,6 +143,17 @@ def put(
     return _retime(write, before, now)
 
 
+def check_at(row: ScheduleRow | None, spec: ScheduleSpec, name: str, now: float) -> None:
+    """Refuse a one-off time that nobody will catch up any more, unless the schedule has had it already."""
+    reach_s = _reach(spec)
+    if spec.at is None or spec.at > now - reach_s or (row is not None and read_spec(row).timing == spec.timing):
+        return
+    raise UsageError(
+        f"schedule {name!r} would never start anything: {to_datetime(spec.at).isoformat(' ')} has passed, and ticks "
+        f"older than {reach_s:g} s are not caught up; give a time to come, or a longer catch_up"
+    )
+
+
 def reset(row: ScheduleRow, revision: int) -> ScheduleWrite:
     """Go back to what code declares."""
     write = resume(row, revision) if row.paused else change(row, revision)
@@ -168,6 +179,11 @@ def _retime(write: ScheduleWrite, before: object, now: float) -> ScheduleWrite:
 
 def _next_after(spec: ScheduleSpec, anchor_at: float, after: float) -> float | None:
     return next(list_ticks(spec, anchor_at, after), None)
+
+
+def _reach(spec: ScheduleSpec) -> float:
+    """Give how old a tick may be that nobody fired."""
+    return max(spec.catch_up_s, SCHEDULE_LATE_S)
 
 
 def decide(row: ScheduleRow, spec: ScheduleSpec, watched_since: float = math.inf) -> Decision:
@@ -201,7 +217,7 @@ def _take_due(row: ScheduleRow, spec: ScheduleSpec, watched_since: float) -> tup
             ticks = chain([first], ticks)
         return list(islice(takewhile(lambda tick: tick <= until, ticks), most))
 
-    since = min(now - max(spec.catch_up_s, SCHEDULE_LATE_S), watched_since)
+    since = min(now - _reach(spec), watched_since)
     most, early, late = SCHEDULE_CATCH_UP_MAX, since, now
     while len(due := list_from(since, now, 2 * most + 1)) > 2 * most or (len(due) < most and since > early):
         if len(due) > 2 * most:  # halve until all of them are in the list, and enough

@@ -313,7 +313,8 @@ class Outlive(Life):
 
         Over all processes each tick starts one run, whose id is `name@tick` with the tick in UTC. `overlap` says
         what a tick does while a run of this schedule is unfinished. Ticks that came while no worker was alive are
-        started if they are at most `catch_up` old. Each run starts up to `jitter` after its tick.
+        started if they are at most `catch_up` old. Each run starts up to `jitter` after its tick. An `at` may pass
+        while code still declares it: no error, and nothing is started.
         *Again*: a declaration that differs from the last one replaces it, unless somebody has changed the schedule at
         run time: that holds until `reset_schedule`.
         """
@@ -353,7 +354,8 @@ class Outlive(Life):
     ) -> None:
         """Make a schedule, or change it, at run time; takes what `schedule` takes, and wins over it until it is reset.
 
-        A paused schedule stays paused. An interval counts from when the schedule was first made.
+        A paused schedule stays paused. An interval counts from when the schedule was first made. An `at` that has
+        passed, and that `catch_up` does not reach back to, is a UsageError, unless the schedule has had it already.
         """
         self._wait(
             self._real.put_schedule(
