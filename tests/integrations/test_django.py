@@ -161,6 +161,46 @@ except SystemExit as ended:
     assert "up to date" in _run(url, tmp_path, "", "outlive_migrate")
 
 
+def test_errors_become_answers_and_faults_stay_faults(url: str, tmp_path: Path) -> None:
+    """In views of both kinds; what the view had written in its own transaction is rolled back."""
+    _run(
+        url,
+        tmp_path,
+        """
+from django.db import connections
+from django.test import AsyncClient, Client
+from django.urls import path
+from outlive import QueueFull, UsageError
+from shop import urls
+
+errors = {"none": RunNotFound("none"), "full": QueueFull("letters", 1), "fault": UsageError("wrong")}
+
+def fails(_, name):
+    Order.objects.create(name=name, cents=5)
+    raise errors[name]
+
+async def fails_async(_, name):
+    raise errors[name]
+
+urls.urlpatterns += [path("fails/<name>", fails), path("later/<name>", fails_async)]
+connections["default"].settings_dict["ATOMIC_REQUESTS"] = True
+
+def ask(where, name):
+    if where == "later":
+        connections["default"].settings_dict["ATOMIC_REQUESTS"] = False  # which async views cannot have
+        return asyncio.run(AsyncClient(raise_request_exception=False).get(f"/{where}/{name}"))
+    return Client(raise_request_exception=False).get(f"/{where}/{name}")
+
+for where in ("fails", "later"):
+    missing, full, fault = (ask(where, name) for name in errors)
+    assert (missing.status_code, missing.json()) == (404, {"detail": str(errors["none"])}), missing.content
+    assert (full.status_code, full["Retry-After"]) == (429, "1")
+    assert fault.status_code == 500
+assert Order.objects.count() == 0
+""",
+    )
+
+
 def test_wrong_settings_are_named(tmp_path: Path) -> None:
     _run(
         "",

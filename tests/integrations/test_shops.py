@@ -8,6 +8,7 @@ from collections.abc import Callable
 import httpx2 as httpx
 import pytest
 
+from outlive import RunNotFound
 from tests.integrations.servers import EXAMPLES, Servers
 
 MANAGE = str(EXAMPLES / "django_shop" / "manage.py")
@@ -54,6 +55,8 @@ def test_a_shop_survives_kills(servers: Servers, start: Callable[[Servers], None
         answer = client.post(f"/orders/{name}", params={"cents": 1999})
         assert answer.status_code == 201, servers.log()
         assert f"order-{name}" in answer.text
+    missing = client.get("/orders/none")
+    assert (missing.status_code, missing.json()) == (404, {"detail": str(RunNotFound("order-none"))}), servers.log()
     if start is not _django_asgi:  # which gives a plain iterator when it has ended
         with client.stream("GET", "/orders/0/log") as response:
             assert "paid" in next(line for line in response.iter_lines() if "paid" in line)

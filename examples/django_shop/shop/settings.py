@@ -8,6 +8,7 @@ ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "shop.urls"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = ["outlive.integrations.django", "shop"]
+MIDDLEWARE = ["outlive.integrations.django.middleware.ErrorAnswers"]
 
 _url = urlsplit(os.environ.get("SHOP_DATABASE", ""))
 DATABASES = {

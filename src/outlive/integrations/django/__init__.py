@@ -3,7 +3,7 @@
 OUTLIVE in the settings may say: URL (by default the database of USING), USING
 (the alias whose transactions runs join; None: none), INCLUDE (by default every
 workflow of a module `workflows` in an installed app), WORKER (True: web
-processes execute runs, too) and OPTIONS (further arguments of `Outlive`).
+processes execute runs, too) and OPTIONS (further arguments of `Outlive`). `middleware.ErrorAnswers` answers for errors.
 Invariant: importing this opens nothing and reads no setting.
 """
 
