@@ -32,6 +32,7 @@ class _Line(msgspec.Struct):
     id: str
     workflow: str
     status: str
+    created_at: float
     entries: list[msgspec.Raw]
 
 
@@ -77,12 +78,15 @@ class Archive:
 
 
 def write_line(run: RunRow, entries: list[EntryRow]) -> bytes:
-    """Give the line of a run: payloads as JSON, or as text where a codec has made something else of them."""
+    """Give the line of a run: payloads as JSON, or as text where a codec has made something else of them.
+
+    It has all that `FrozenJournal.from_line` needs, which reads it.
+    """
     plain = run.codec == JsonCodec.id
     facts = asdict(run)
     for name in ("row", "hold_reason", "worker", "crashes", "wake_at", "parent_close"):
         del facts[name]
-    facts["parent"] = facts.pop("parent_id")
+    facts.update(parent=facts.pop("parent_id"), pinned=bool(run.pinned), row=run.row)
     for name in ("input", "output"):
         facts[name] = _payload(facts[name], plain=plain)
     for name in ("attributes", "error"):

@@ -44,6 +44,14 @@ def test_the_code_that_recorded_them_fits(run_cli, journals):
     assert run_cli("replay", "--check", "--query", "all", "shop").stdout == "3 runs: 3 fits\n"
 
 
+def test_an_archive_is_replayed_too(run_cli, tmp_path):
+    run_cli("db", "prune", "--older-than", "0s", "--archive", "runs.jsonl")
+    assert run_cli("replay", "--check", "--journals", "runs.jsonl", "shop").stdout == "2 runs: 2 fits\n"
+    (tmp_path / "shop.py").write_text(CHANGED)
+    said = run_cli("replay", "--check", "--journals", "runs.jsonl", "shop", code=1).stdout
+    assert said.startswith("order-1  order  breaks\n  recorded  step 'price' (price#1) with arguments of digest")
+
+
 def test_a_change_that_breaks_runs_fails_the_check(run_cli, journals, tmp_path):
     (tmp_path / "shop.py").write_text(CHANGED)
     said = run_cli("replay", "--check", "--journals", journals, "shop", code=1).stdout
@@ -82,7 +90,9 @@ def test_the_version_is_that_of_the_code_that_executed_it(run_cli, url, tmp_path
 
 def test_wrong_usage(run_cli, tmp_path):
     (tmp_path / "no.jsonl").write_text("{}")
-    assert "line 1 is no frozen journal" in run_cli("replay", "--journals", "no.jsonl", "shop", code=2).stderr
+    said = run_cli("replay", "--journals", "no.jsonl", "shop", code=2).stderr
+    assert said.startswith("outlive: no.jsonl, line 1: no journal of a run: Object missing required field")
+    assert "`outlive runs export` has written" in said
     assert "--query" in run_cli("replay", "--journals", "shop.py", "--query", "all", "shop", code=2).stderr
     assert "no module 'nothing'" in run_cli("replay", "nothing", code=2).stderr
     (tmp_path / "empty.jsonl").write_text("")

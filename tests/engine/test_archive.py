@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from outlive import Outlive, UsageError, workflow
+import outlive
+from outlive import Outlive, RunFailed, UsageError, step, workflow
+from outlive.codec import Codec, JsonCodec
+from outlive.testing import FrozenJournal, replay
+from tests.engine.test_codecs import Sealed
 
 
 @workflow
@@ -56,6 +61,10 @@ async def test_a_file_that_cannot_be_written(url: str, tmp_path: Path, place: st
         "[1, 2]\n",
         "\n",
         '{"name":"torn',
+        FrozenJournal(
+            id="a", row=1, workflow="greets", version="1", status="queued", codec="json/1", input="{}", started_at=0
+        ).to_line()
+        + "\n",
     ],
 )
 async def test_a_file_that_is_no_archive_is_left_as_it_is(url: str, tmp_path: Path, found: str) -> None:
@@ -95,3 +104,40 @@ async def test_an_archive_whose_only_line_is_torn(url: str, tmp_path: Path, begu
         await finish(app, "ada")
         assert await app.prune(0, archive=file) == 1
     assert [json.loads(line)["id"] for line in file.read_text().splitlines()] == ["ada"]
+
+
+@step
+async def gives(value: Any) -> Any:
+    if value == "wrong":
+        raise ValueError(value)
+    return value
+
+
+@workflow
+async def collects(value: Any, again: int = 0) -> list[Any]:
+    if again:
+        await outlive.continue_as_new(value, again - 1)
+    child = await greets(str(value))
+    return [child, outlive.random(), outlive.now(), await gives(None), await gives(value)]
+
+
+@pytest.mark.parametrize("codec", [JsonCodec(), Sealed()], ids=lambda codec: codec.id)
+async def test_an_archive_has_the_journals_and_is_replayed(url: str, tmp_path: Path, codec: Codec) -> None:
+    file, code = tmp_path / "runs.jsonl", [collects, greets]
+    async with Outlive(url, include=code, codec=codec) as app:
+        await app.run(collects, "zoë\n", id="ended")
+        await app.run(collects, 5, 2, id="continued")
+        with pytest.raises((RunFailed, ValueError)):
+            await app.run(collects, "wrong", id="failed")
+        await (await app.start(collects, "x", id="rewound", deadline=3600)).result()
+        rewound = await app.get("rewound")
+        await rewound.rewind("gives#1")
+        await rewound.result()
+        journals = {one.id: one async for one in app.journals()}
+        assert await app.prune(0, archive=file) == len(journals) == 8
+    lines = file.read_text().splitlines()
+    for entry in (entry for journal in journals.values() for entry in journal.entries):
+        entry.value = None if entry.value == "null" else entry.value  # to replay they are one
+    assert {one.id: one for one in map(FrozenJournal.from_line, lines)} == journals
+    reports = await asyncio.to_thread(replay, file, include=code, codec=codec)
+    assert {report.run_id: report.verdict for report in reports} == dict.fromkeys(journals, "fits"), reports

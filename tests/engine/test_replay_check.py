@@ -263,12 +263,14 @@ async def test_journals_of_runs_that_are_not_there_are_refused(url: str) -> None
         assert [journal async for journal in client.journals()] == []
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"id": "a"}', b"\xff", "null"])
+@pytest.mark.parametrize("line", ["{", "[]", '{"id": "a"}', '{"id": "a", "created_at": 1}', b"\xff", "null"])
 def test_a_line_that_is_no_journal_is_named(tmp_path: Path, line: str | bytes) -> None:
     file = tmp_path / "journals.jsonl"
     file.write_bytes(b"\n\n" + (line if isinstance(line, bytes) else line.encode()))
-    with pytest.raises(UsageError, match="line 3 is no frozen journal"):
+    with pytest.raises(UsageError, match=rf"^{file}, line 3: no journal of a run: .*`outlive runs export`"):
         replay(file, include=[])
+    with pytest.raises(UsageError, match=r"^no journal of a run"):
+        FrozenJournal.from_line(line)
 
 
 def test_a_journal_survives_its_line() -> None:

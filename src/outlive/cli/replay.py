@@ -29,7 +29,12 @@ _UNFINISHED = f"-status:{','.join(sorted(FINAL))}"
 @click.argument("target", metavar="MODULE[:APP]")
 @click.option("--check", is_flag=True, help="Exit code 1 if a run would break: for CI and before a deployment.")
 @click.option("--strict", is_flag=True, help="Count edits that another version tolerates as breaking too.")
-@click.option("--journals", type=click.File("rb"), metavar="FILE", help="Of `outlive runs export`; - is stdin.")
+@click.option(
+    "--journals",
+    type=click.File("rb"),
+    metavar="FILE",
+    help="Of `outlive runs export` or `db prune --archive`; - is stdin.",
+)
 @click.option("--query", metavar="QUERY", help="Which runs of the database; all unfinished ones if not given.")
 @common_options
 def replay(
@@ -74,7 +79,7 @@ async def _read(client: Outlive | None, lines: BinaryIO | None, query: str) -> A
         async for journal in client.journals(query):
             yield journal
     else:
-        for journal in read_lines(lines or ()):
+        for journal in read_lines(lines or (), lines.name if lines else ""):
             yield journal
 
 

@@ -1,17 +1,20 @@
 """Frozen journals: recorded runs as lines of text, which later code is tried on.
 
 One run a line, JSON: what replay needs of the run, and its entries with their
-payloads as stored. Pure. Invariant: a line that one version wrote is read by
-every later one; fields are only added, with a default.
+payloads as stored. Lines of an archive of pruned runs are read too. Pure.
+Invariant: a line that one version wrote is read by every later one; fields are
+only added, with a default.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
+from outlive.codec.jsontext import JsonCodec
 from outlive.errors import UsageError
 from outlive.model.reads import Claimed, EntryRow
 from outlive.model.status import FINAL
@@ -47,8 +50,15 @@ class FrozenJournal:
 
     @classmethod
     def from_line(cls, line: str | bytes) -> FrozenJournal:
-        """Read the journal of one line. Raises ValueError if it is none."""
-        return _DECODER.decode(line)
+        """Read the journal of one line, also of an archive of pruned runs. Raises UsageError if it is none."""
+        try:
+            facts = _FACTS.decode(line)
+            return _DECODER.decode(_thaw(facts) if "created_at" in facts else line)
+        except (msgspec.DecodeError, UnicodeError) as error:
+            raise UsageError(
+                f"no journal of a run: {error}; a line that `outlive runs export` has written is one, or one of an "
+                "archive of pruned runs"
+            ) from None
 
     def to_line(self) -> str:
         """Give the journal as one line of JSON."""
@@ -63,17 +73,33 @@ class FrozenJournal:
         )  # fmt: skip
 
 
+_Facts = dict[str, msgspec.Raw]
 _DECODER = msgspec.json.Decoder(FrozenJournal)
+_FACTS = msgspec.json.Decoder(_Facts)
+_ENTRIES = msgspec.json.Decoder(list[_Facts])
+_NONE, _PLAIN = msgspec.Raw(b"null"), msgspec.Raw(msgspec.json.encode(JsonCodec.id))
 
 
-def read_lines(lines: Iterable[str | bytes]) -> Iterator[FrozenJournal]:
-    """Read frozen journals; empty lines are passed over. Raises UsageError naming the line that is none."""
+def _thaw(facts: _Facts) -> bytes:
+    """Give the line of a run in an archive as `to_line` writes it: there payloads are no text where they are JSON."""
+    plain = facts.get("codec") == _PLAIN
+    if facts.get("began_at", _NONE) == _NONE:
+        facts["began_at"] = facts["created_at"]
+    entries = [_as_text(entry, plain=plain) for entry in _ENTRIES.decode(facts.get("entries", b"[]"))]
+    return msgspec.json.encode({**_as_text(facts, plain=plain), "started_at": facts["began_at"], "entries": entries})
+
+
+def _as_text(facts: _Facts, *, plain: bool) -> dict[str, Any]:
+    names = {"error"} | ({"input", "output", "value"} if plain else set())
+    return {name: bytes(fact).decode() if name in names and fact != _NONE else fact for name, fact in facts.items()}
+
+
+def read_lines(lines: Iterable[str | bytes], file: str) -> Iterator[FrozenJournal]:
+    """Read the journals of a file; empty lines are passed over. Raises UsageError naming the line that is none."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             yield FrozenJournal.from_line(line)
-        except (msgspec.DecodeError, UnicodeError) as error:
-            raise UsageError(
-                f"line {number} is no frozen journal: {error}; `outlive runs export` writes them"
-            ) from None
+        except UsageError as error:
+            raise UsageError(f"{file}, line {number}: {error}") from None

@@ -20,7 +20,9 @@ from outlive.registry import Registry
 def replay(
     journals: str | Path | Iterable[FrozenJournal], *, include: Iterable[Any] | None = None, codec: Codec | None = None
 ) -> list[Report]:
-    """Replay journals, a file of `outlive runs export` or values, with these definitions; give what became of each.
+    """Replay journals, a file or values, with these definitions; give what became of each.
+
+    The file is one of `outlive runs export`, or an archive of pruned runs.
 
     Nothing has an effect: no step begins, nothing is written, no database is needed.
     `include` and `codec` are those of the app. In a coroutine: `await asyncio.to_thread(replay, …)`.
@@ -32,7 +34,7 @@ def replay(
 
     if isinstance(journals, str | Path):
         with Path(journals).open("rb") as lines:
-            given: list[FrozenJournal] = list(read_lines(lines))
+            given: list[FrozenJournal] = list(read_lines(lines, str(journals)))
     else:
         given = list(journals)
     return asyncio.run(replay_all())
