@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from outlive.errors import JournalMismatch
@@ -32,8 +32,13 @@ def rehearse(*journals: FrozenJournal) -> list[Report]:
     return replay(map(FrozenJournal.from_line, lines), include=[shape, child])
 
 
+# A cancellation that was due when a transaction was given its turn came before the outcome that has the smaller number.
+CANCELLED_AT_A_TURN = ["gather_all", ["work", 0], ["wait", "FIRST_COMPLETED", ["work", 0], ["book", 0]]]
+
+
 @settings(max_examples=SHAPES)
 @given(programs, seeds, cancels)
+@example(["seq", CANCELLED_AT_A_TURN], 126, [2.158901207405679e-249])
 def test_its_own_code_fits_each_journal(world: Solo, program: Program, seed: int, cancel_at: list[float]) -> None:
     first = play(world, program, seed, cancel_at=cancel_at)
     (whole,) = rehearse(freeze(shape, program, entries=first.entries, played=first))

@@ -171,7 +171,8 @@ async def rewind(app: Outlive, world: SimWorld, run_id: str) -> None:
     run = await insist(lambda: app.get(run_id))
     while (await insist(run.info)).generation == 0:
         if any(entry.key == "mark#2" and entry.seq for entry in await insist(run.entries)):
-            await insist(lambda: run.rewind("mark#2"))
+            with contextlib.suppress(RunRefused):  # by a try before, whose reply was lost
+                await insist(lambda: run.rewind("mark#2"))
         await asyncio.sleep(0.05)
     while not (status := await insist(run.status)).final:
         if status == Status.PAUSED:

@@ -188,11 +188,11 @@ class Execution:
             stuck = self.journal.stuck(list(self._waiting))
             if stuck is not None:
                 self.diverge(stuck)
-        if self._committing is not None:
-            return False
         while self._inbox and self._committing is None:
             if self._inbox.popleft()():
                 return True
+        if self._committing is not None:  # its entry has its number: a cancellation or a timer would come before it
+            return False
         if self.cancellation.pending and not self.task.done():
             stop = self.cancellation.next_due(self.engine.clock.now())
             if stop is not None:
