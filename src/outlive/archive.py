@@ -21,8 +21,6 @@ from outlive.errors import UsageError
 from outlive.model.reads import EntryRow, RunRow
 
 _CUT_BYTES = 1 << 16  # read at a time on the way back to the last complete line
-
-
 _BEGIN = b'{"id":"'  # of every line
 
 

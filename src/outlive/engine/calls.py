@@ -89,11 +89,11 @@ class Call(RunFuture):
         task = self._task
         if task is None or task.cancelling() <= (self._cancels_before or 0):
             return
-        if task.done():
-            self.execution.cancellation.was_felt = task is not self.execution.task
-        else:
+        if not task.done():
             task.uncancel()
             task.cancel()
+        elif task is self.execution.task:
+            self.execution.cancellation.was_felt = False
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Ask the work to end; the branch goes on when the outcome is delivered.
