@@ -13,6 +13,7 @@ from outlive.engine import claimer, journal
 from outlive.testing import Simulation, simulate
 from tests.sim import deploys
 from tests.sim.planted import expect_found
+from tests.sim.seeds import SEEDS_PER_TEST, expect_clean
 from tests.support.evidence import Evidence
 from tests.support.size import pick
 
@@ -33,16 +34,9 @@ def play(seed: int, limit_s: float = 3_000.0, most_faults: int = 8) -> Simulatio
     )
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, 10))
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
 def test_no_seed_confuses_versions(first: int, evidence: Evidence) -> None:
-    plays = [play(seed) for seed in range(first, first + 10)]
-    evidence(
-        "simulated worlds: deploys",
-        "sqlite",
-        seeds=len(plays),
-        runs=sum(len(simulation.runs) for simulation in plays),
-        faults=sum(len(simulation.faults) for simulation in plays),
-    )
+    expect_clean("simulated worlds: deploys", play, first, SEEDS, evidence)
 
 
 def _answers_forgotten(patch: pytest.MonkeyPatch) -> None:

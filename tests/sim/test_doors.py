@@ -12,6 +12,7 @@ from outlive.engine import claimer
 from outlive.testing import Simulation, simulate
 from tests.sim import doors
 from tests.sim.planted import Plant, edit, expect_found
+from tests.sim.seeds import SEEDS_PER_TEST, expect_clean
 from tests.support.evidence import Evidence
 from tests.support.size import pick
 
@@ -32,17 +33,9 @@ def play(seed: int, limit_s: float = 3_000.0, most_faults: int = 8) -> Simulatio
     )
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, 10))
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
 def test_nobody_is_let_in_who_may_not(first: int, evidence: Evidence) -> None:
-    plays = [play(seed) for seed in range(first, first + 10)]
-    evidence(
-        "simulated worlds: starts alone, full and paused queues",
-        "sqlite",
-        seeds=len(plays),
-        runs=sum(len(simulation.runs) for simulation in plays),
-        faults=sum(len(simulation.faults) for simulation in plays),
-        seeds_are=f"0 to {SEEDS - 1:,}",
-    )
+    expect_clean("simulated worlds: starts alone, full and paused queues", play, first, SEEDS, evidence)
 
 
 # -- planted bugs ------------------------------------------------------------------

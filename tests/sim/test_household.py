@@ -16,6 +16,7 @@ from outlive.testing import Simulation, simulate
 from outlive.testing.simstore import SimStore
 from tests.sim import household
 from tests.sim.planted import Plant, edit, expect_found
+from tests.sim.seeds import SEEDS_PER_TEST, expect_clean
 from tests.support.evidence import Evidence
 from tests.support.size import pick
 
@@ -41,16 +42,10 @@ def play(seed: int, limit_s: float = 200_000.0, most_faults: int = 8) -> Simulat
     )
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, 10))
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
 def test_parents_and_operators_get_what_they_were_told(first: int, evidence: Evidence) -> None:
-    plays = [play(seed) for seed in range(first, first + 10)]
-    evidence(
-        "simulated worlds: children, pauses, forks, generations, deletions, bulk",
-        "sqlite",
-        seeds=len(plays),
-        runs=sum(len(simulation.runs) for simulation in plays),
-        faults=sum(len(simulation.faults) for simulation in plays),
-        seeds_are=f"0 to {SEEDS - 1:,}",
+    expect_clean(
+        "simulated worlds: children, pauses, forks, generations, deletions, bulk", play, first, SEEDS, evidence
     )
 
 

@@ -13,6 +13,7 @@ from outlive.store.sqlite import queues
 from outlive.testing import Simulation, simulate
 from tests.sim import lines
 from tests.sim.planted import edit, expect_found
+from tests.sim.seeds import SEEDS_PER_TEST, expect_clean
 from tests.support.evidence import Evidence
 from tests.support.size import pick
 
@@ -35,11 +36,9 @@ def play(seed: int, limit_s: float = 600.0, most_faults: int = 6) -> Simulation:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("first", range(0, SEEDS, 10))
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
 def test_no_seed_exceeds_a_limit(first: int, evidence: Evidence) -> None:
-    plays = [play(seed) for seed in range(first, first + 10)]
-    runs, faults = (sum(len(getattr(one, name)) for one in plays) for name in ("runs", "faults"))
-    evidence("simulated queues", "sqlite", seeds=len(plays), runs=runs, faults=faults, seeds_are=f"0 to {SEEDS - 1:,}")
+    expect_clean("simulated queues", play, first, SEEDS, evidence)
 
 
 def _counts_before_the_lock(patch: pytest.MonkeyPatch) -> None:

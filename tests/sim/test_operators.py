@@ -16,6 +16,7 @@ from outlive.store.sqlite import control as stored
 from outlive.testing import Simulation, simulate
 from tests.sim import operators
 from tests.sim.planted import expect_found
+from tests.sim.seeds import SEEDS_PER_TEST, expect_clean
 from tests.support.evidence import Evidence
 from tests.support.size import pick
 
@@ -38,18 +39,9 @@ def play(seed: int, limit_s: float = 600.0, most_faults: int = 8) -> Simulation:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("first", range(0, SEEDS, 10))
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
 def test_no_seed_breaks_a_promise(first: int, evidence: Evidence) -> None:
-    plays = [play(seed) for seed in range(first, first + 10)]
-    evidence(
-        "simulated worlds: sagas, deadlines, retries, rewinds",
-        "sqlite",
-        seeds=len(plays),
-        runs=sum(len(simulation.runs) for simulation in plays),
-        faults=sum(len(simulation.faults) for simulation in plays),
-        generations=sum(run.generation for simulation in plays for run in simulation.runs.values()),
-        seeds_are=f"0 to {SEEDS - 1:,}",
-    )
+    expect_clean("simulated worlds: sagas, deadlines, retries, rewinds", play, first, SEEDS, evidence)
 
 
 def test_a_run_that_is_claimed_again_before_its_release_is_heard_stays_in_memory() -> None:

@@ -13,6 +13,7 @@ from outlive.store.sqlite.batch import SQL
 from outlive.testing import Simulation, simulate
 from tests.sim import pruning
 from tests.sim.planted import expect_found
+from tests.sim.seeds import SEEDS_PER_TEST, expect_clean
 from tests.support.evidence import Evidence
 from tests.support.size import pick
 
@@ -37,15 +38,9 @@ def play(seed: int, limit_s: float = 3_000.0) -> Simulation:
     )
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, 10))
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
 def test_pruning_harms_nobody(first: int, evidence: Evidence) -> None:
-    plays = [play(seed) for seed in range(first, first + 10)]
-    evidence(
-        "simulated worlds: pruning",
-        "sqlite",
-        seeds=len(plays),
-        faults=sum(len(simulation.faults) for simulation in plays),
-    )
+    expect_clean("simulated worlds: pruning", play, first, SEEDS, evidence)
 
 
 def _awaited_children_go(patch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from outlive.testing import Simulation, simulate
 from outlive.testing.simstore import SimStore
 from tests.sim import timetable
 from tests.sim.planted import expect_found
+from tests.sim.seeds import SEEDS_PER_TEST, expect_clean
 from tests.support.evidence import Evidence
 from tests.support.size import pick
 
@@ -38,16 +39,9 @@ def play(seed: int, most_faults: int = 12) -> Simulation:
     )
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, 10))
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
 def test_each_tick_has_one_fate(first: int, evidence: Evidence) -> None:
-    plays = [play(seed) for seed in range(first, first + 10)]
-    evidence(
-        "simulated schedules",
-        "sqlite",
-        seeds=len(plays),
-        runs=sum(len(simulation.runs) for simulation in plays),
-        faults=sum(len(simulation.faults) for simulation in plays),
-    )
+    expect_clean("simulated schedules", play, first, SEEDS, evidence)
 
 
 # -- planted bugs ------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 
 from outlive.testing import Simulation, simulate
 from tests.sim import bank, mail
+from tests.sim.seeds import SEEDS_PER_TEST, expect_clean
 from tests.support.evidence import Evidence
 from tests.support.size import pick
 
@@ -29,30 +30,16 @@ def play(seed: int, limit_s: float = 3_000.0, most_faults: int = 6, kinds: Seque
     )
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, 10))
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
 def test_no_seed_breaks_a_guarantee(first: int, evidence: Evidence) -> None:
-    plays = [play(seed) for seed in range(first, first + 10)]
-    evidence(
-        "simulated worlds",
-        "sqlite",
-        seeds=len(plays),
-        runs=sum(len(simulation.runs) for simulation in plays),
-        faults=sum(len(simulation.faults) for simulation in plays),
-        seeds_are=f"0 to {SEEDS - 1:,}",
-    )
+    expect_clean("simulated worlds", play, first, SEEDS, evidence)
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, 20))
+@pytest.mark.parametrize("first", range(0, SEEDS // 2, SEEDS_PER_TEST))
 def test_no_seed_breaks_a_generation(first: int, evidence: Evidence) -> None:
     """Runs that go on as new only, under twice the faults: their crashes make suspects, for whom the others hush."""
-    plays = [play(seed, most_faults=12, kinds=(bank.relay,)) for seed in range(first, first + 10)]
-    evidence(
-        "simulated worlds: runs that go on as new",
-        "sqlite",
-        seeds=len(plays),
-        runs=sum(len(simulation.runs) for simulation in plays),
-        faults=sum(len(simulation.faults) for simulation in plays),
-    )
+    play_relay = partial(play, most_faults=12, kinds=(bank.relay,))
+    expect_clean("simulated worlds: runs that go on as new", play_relay, first, SEEDS // 2, evidence)
 
 
 def play_mail(seed: int, limit_s: float = 3_000.0, most_faults: int = 6) -> Simulation:
@@ -62,17 +49,9 @@ def play_mail(seed: int, limit_s: float = 3_000.0, most_faults: int = 6) -> Simu
     )
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, 10))
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
 def test_no_seed_loses_or_doubles_mail(first: int, evidence: Evidence) -> None:
-    plays = [play_mail(seed) for seed in range(first, first + 10)]
-    evidence(
-        "simulated worlds: messages, streams, promises",
-        "sqlite",
-        seeds=len(plays),
-        runs=sum(len(simulation.runs) for simulation in plays),
-        faults=sum(len(simulation.faults) for simulation in plays),
-        seeds_are=f"0 to {SEEDS - 1:,}",
-    )
+    expect_clean("simulated worlds: messages, streams, promises", play_mail, first, SEEDS, evidence)
 
 
 def test_the_same_seed_is_the_same_world() -> None:
