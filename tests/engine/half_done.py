@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import signal
 import sys
 
 import outlive
-from outlive import Outlive, Retry, step, workflow
+from outlive import Outlive, Retry, hooks, step, workflow
 
 DOOMED = "OUTLIVE_TEST_DOOMED"  # set in the process that is to die within the step
 begun: list[str] = []
@@ -107,11 +109,23 @@ async def crash_uses_up_an_attempt() -> str:
         return str(error)
 
 
-async def main(url: str, name: str) -> None:
+def die_at_commit(number: int) -> None:
+    """Kill this process at the n-th point around its commits, from 1."""
+    passed = itertools.count(1)
+
+    def fire(point: str) -> None:
+        if point.startswith("commit.") and next(passed) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    hooks.arm(fire)
+
+
+async def main(url: str, name: str, dies_at: str = "0") -> None:
+    die_at_commit(int(dies_at))
     async with Outlive(url, include=["tests.engine.half_done"], lease=2) as app:
         run = await app.start(name, id=name)
         await run.result()
-        raise SystemExit("the step has ended")
+        raise SystemExit("the step has ended" if DOOMED in os.environ else 0)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -40,6 +42,13 @@ def kill_within_step(url: str, name: str) -> None:
         process.wait(LIMIT_S)
         process.stdin.close()
         process.stdout.close()
+
+
+def work_on(url: str, name: str, dies_at: int) -> subprocess.CompletedProcess[str]:
+    """Work on a run in a process that dies at one of its commits, or ends when the run has ended."""
+    command = [sys.executable, "-m", "tests.engine.half_done", url, name, str(dies_at)]
+    env = {**os.environ, "PYTHONPATH": f"{SRC}:{ROOT}"}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=LIMIT_S)
 
 
 def make_app(url: str) -> Outlive:
@@ -85,6 +94,43 @@ async def test_a_parked_step_is_resolved_by_a_person(
         assert half_done.effects == attempts
         assert [entry.outcome for entry in await run.entries()][-1] == ("error" if "error" in decision else "ok")
         assert await run.resolve("parked_step#1", value=1) is False
+
+
+@pytest.mark.parametrize(
+    ("decision", "result"),
+    [({"value": "it was paid"}, ["before", "it was paid"]), ({"error": "no"}, ["before", "StepFailed: Resolved: no"])],
+    ids=["value", "error"],
+)
+async def test_a_decision_outlives_whoever_hears_it(url: str, decision: Any, result: list[str]) -> None:
+    kill_within_step(url, "parks")
+    async with make_app(url) as app:
+        await parked(app)
+    async with Outlive(url, worker=False) as client:
+        run = await client.get("parks")
+        assert await run.resolve("parked_step#1", **decision)
+        for dies_at in itertools.count(1):
+            done = await asyncio.to_thread(work_on, url, "parks", dies_at)
+            if done.returncode == 0:
+                break
+            assert done.returncode == -signal.SIGKILL, done.stderr
+            assert await run.status() != Status.PAUSED
+        assert dies_at > 2
+        assert await run.result(timeout=LIMIT_S) == result
+
+
+async def test_a_rewind_makes_a_decision_void(url: str) -> None:
+    kill_within_step(url, "parks")
+    async with make_app(url) as app:
+        await parked(app)
+    async with Outlive(url, worker=False) as client:
+        run = await client.get("parks")
+        assert await run.resolve("parked_step#1", value="of the first time")
+        await run.rewind(to="before#1")
+    kill_within_step(url, "parks")
+    async with make_app(url) as app:
+        run = await parked(app)
+        assert await run.resolve("parked_step#1", value="of the second time")
+        assert await run.result(timeout=LIMIT_S) == ["before", "of the second time"]
 
 
 async def test_a_decision_about_another_step_changes_nothing(url: str) -> None:

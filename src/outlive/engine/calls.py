@@ -42,6 +42,7 @@ class Call(RunFuture):
     work: asyncio.Task[Any] | None = None  # what cancel() has to end
     sides: tuple[SideRow, ...] = ()  # what is written with the outcome
     on_durable: Callable[[Committed], object] | None = None  # called when the outcome is on disk
+    answers: int | None = None  # the request that decided the outcome: deleted in the commit that records it
     _cancels_before: int | None = None  # of the task that awaits this, when its cancellation came here
 
     def __init__(self, execution: LiveRun, key: str, name: str, digest: str | None) -> None:
@@ -147,17 +148,30 @@ class StepCall(Call):
         if started is None or started.error is not None:
             bodies.begin(self)
             return
-        resolution = self.execution.resolutions.pop(self.key, None)
-        if resolution is None:
+        decision, self.answers = self.execution.decisions.pop(self.key, (None, None))
+        if decision is None:
             if self.spec.on_unknown == "park":
                 raise OutcomeUnknown(self.execution.id, self.key)
             bodies.begin(self, verify=True)
-        elif "value" in resolution:
-            self.succeed(json.dumps(resolution["value"]))
-        elif "error" in resolution:
-            self.fail(failure_record("Resolved", resolution["error"]))
+        elif "value" in decision:
+            self._succeed_as_decided(json.dumps(decision["value"]))
+        elif "error" in decision:
+            self.fail(failure_record("Resolved", decision["error"]))
         else:
+            self._forget_decision()  # whoever dies from now on asks again: it may have executed
             bodies.begin(self)
+
+    def _succeed_as_decided(self, text: str) -> None:
+        try:
+            self.succeed(text)
+        except DecodeFailed:
+            self._forget_decision()
+            raise
+
+    def _forget_decision(self) -> None:
+        if self.answers is not None:
+            self.execution.engine.committer.add_handled(self.execution, self.answers)
+            self.answers = None
 
     def decode(self, text: str) -> Any:
         return self.execution.codec.decode(text, self.spec.shape.result, where=self.spec.result)

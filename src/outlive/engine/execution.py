@@ -77,7 +77,7 @@ class Execution:
         self.closed = False  # out of memory: nothing runs on
         self.disowned = False  # not ours any more: what was not written yet is dropped
         self.write_failed = False
-        self.resolutions: dict[str, dict[str, Any]] = {}  # what a person decided about unknown outcomes, by key
+        self.decisions: dict[str, tuple[Any, int]] = {}  # of a person, about unknown outcomes, by key; and the request
         self.heard: set[int] = set()  # requests
         self.heard_late: list[RequestRow] = []  # those of them that are for the next generation, if there is one
         self.cancellation = Cancellation(claimed.id, claimed.deadline_at, entries)
@@ -260,6 +260,8 @@ class Execution:
             self._in_flight -= 1
         entry = self.recorder.entry_of(call, outcome, text, error)
         self.recorder.append(entry, call.sides, call.on_durable)
+        if call.answers is not None:
+            self.engine.committer.add_handled(self, call.answers)
         return self._deliver(call, entry, value)
 
     def take_turn(self, call: Call, value: str) -> asyncio.Future[EntryWrite]:

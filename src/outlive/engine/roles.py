@@ -67,7 +67,7 @@ class LiveRun(Protocol):
     thread_busy: bool
     clear_crashes: bool
     marked_in_user_code: bool
-    resolutions: dict[str, dict[str, Any]]
+    decisions: dict[str, tuple[Any, int]]
     looking: int
     waits_begun: list[Any]  # of WaitCall
     mailbox: Any  # Mailbox

@@ -138,14 +138,23 @@ class Roster:
                 continue
             reason: Any = json.loads(request.payload) if request.payload else None
             if request.kind == "resolve":
-                execution.resolutions[reason["key"]] = reason
-                self._engine.committer.add_handled(execution, request.request)
+                self._decide(execution, reason["key"], reason, request.request)
             elif request.kind == "cancel":
                 execution.request_cancel(request.request, reason)
             elif request.kind == "pause":
                 record = json.dumps({"type": "Paused", "text": reason or "by an operator"})
                 execution.between_turns(functools.partial(self._pause, execution, record, request.request))
         return bool(requests)
+
+    def _decide(self, execution: Execution, key: str, decision: Any, request: int) -> None:
+        """Keep a decision for its call; one that another has replaced, or that came too late, is done with."""
+        obsolete = execution.decisions.get(key, (None, None))[1]
+        if key in execution.journal.started:
+            execution.decisions[key] = (decision, request)
+        else:
+            obsolete = request
+        if obsolete is not None:
+            self._engine.committer.add_handled(execution, obsolete)
 
     def mark(self, execution: Any, *, progressed: bool = False) -> None:
         """Write whether a run is in user code, if that is not what was written last, and whether it has progressed."""

@@ -150,12 +150,12 @@ from outlive.live_lines p cross join lateral (
 ) d
 
 -- name: insert_request
--- Records a request for an unfinished run, once of a kind; empty if there is no such run.
+-- Records a request for an unfinished run, once of a kind, of decisions the last; empty if there is no such run.
 with run as (select r.row, r.status from outlive.runs r where r.id = :id),
 added as (
-  insert into outlive.requests (row, kind, payload, created_at)
+  insert into outlive.requests as q (row, kind, payload, created_at)
   select run.row, cast(:kind as text), cast(:payload as text), now() from run where run.status is null
-  on conflict (row, kind) do nothing
+  on conflict (row, kind) do update set payload = excluded.payload where q.kind = 'resolve'
 )
 select run.row, run.status from run
 

@@ -156,8 +156,9 @@ SELECT min(due_at) FROM (
 SELECT row, status IS NOT NULL FROM ol_runs WHERE id = ?
 
 -- name: insert_request
--- One open request of a kind for a run; asking twice is asking once.
-INSERT INTO ol_requests (row, kind, payload, created_at) VALUES (?, ?, ?, ?) ON CONFLICT (row, kind) DO NOTHING
+-- One open request of a kind for a run; asking twice is asking once, and of decisions the last one stands.
+INSERT INTO ol_requests (row, kind, payload, created_at) VALUES (?, ?, ?, ?)
+ON CONFLICT (row, kind) DO UPDATE SET payload = excluded.payload WHERE kind = 'resolve'
 
 -- name: wake_run
 -- Makes a waiting run due; one that is owned, held or due already stays as it is, and so does one whose start is delayed.
