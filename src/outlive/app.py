@@ -29,6 +29,7 @@ from outlive.model.options import (
     check_wait,
 )
 from outlive.model.writes import ExistingRun, NewRun
+from outlive.promises import Promises
 from outlive.queues import Debounce, Queues, make_terms
 from outlive.retention import Retention
 from outlive.run import Run
@@ -39,7 +40,7 @@ from outlive.versions import Versions
 _PLAIN = JsonCodec()  # of attributes: a database cannot search what it cannot read
 
 
-class Outlive(Audited, Bulk, Messages, Queues, Retention, Schedules, Search, Versions):
+class Outlive(Audited, Bulk, Messages, Promises, Queues, Retention, Schedules, Search, Versions):
     """Durable workflows in one database. Use it as `async with Outlive(url) as app:`.
 
     `include`: modules, package names or definitions to serve; None serves every

@@ -25,14 +25,10 @@ from outlive.engine.roles import LiveRun
 from outlive.engine.runloop import RunTask
 from outlive.engine.waits import ExpireCall, PromiseCall, ReceiveCall, SendCall, ServeCall, call_topic
 from outlive.errors import (
-    AlreadySettled,
     CallUnanswered,
-    PromiseExpired,
-    PromiseNotFound,
     RunEnded,
     RunNotFound,
     RunTimedOut,
-    StepFailed,
     UsageError,
 )
 from outlive.ids import check_id
@@ -127,19 +123,26 @@ def _show(kind: str, side: type[NewValue | NewItem], name: str, value: Any) -> N
 
 
 @for_async_bodies
-async def promise(expires: Duration | None = None, *, as_type: Any = Any) -> Promise:
+async def promise(
+    expires: Duration | None = None, *, topic: str | None = None, about: Any = None, as_type: Any = Any
+) -> Promise:
     """Make a promise: a placeholder that anyone who has its `token` may settle once, with `app.settle`.
 
     Await it for the value. *Durable*: the token, before the next effect of this run. After `expires` it can be
-    settled no more, and awaiting it raises PromiseExpired.
+    settled no more, and awaiting it raises PromiseExpired. With a `topic` it is listed by `app.promises(topic)`
+    while it is open, with what it is `about`: an inbox for those who settle it.
     """
     run = in_workflow("promise")
     expires_at = run.loop.time() + check_wait(expires, "expires=…") if expires is not None else None
+    if topic is None and about is not None:
+        raise UsageError("promise(about=…) needs topic=…, by which it is listed")
+    text = None if topic is None else encode(run.engine.codec, about, where=f"promise {check_name(topic)!r}")
 
     def make(key: str) -> tuple[str, tuple[NewPromise, ...]]:
         token = run.engine.ids.token()
         recorded = json.dumps({"key": key, "token": token, "expires_at": expires_at})
-        return recorded, (NewPromise(run.row, key, token, expires_at),)
+        codec = None if text is None else run.engine.codec.id
+        return recorded, (NewPromise(run.row, key, token, expires_at, topic, text, codec),)
 
     facts = json.loads(record(run, "promise", "promise", None, make))
     return Promise(facts["key"], facts["token"], facts["expires_at"], as_type)
@@ -254,33 +257,6 @@ class Messages(Opened):
         for failed in deliveries:
             if isinstance(failed, BaseException):
                 raise failed
-
-    async def settle(self, token: str, value: Any = None, error: BaseException | str | None = None) -> None:
-        """Settle a promise: whoever awaits it gets the value, or the error raised.
-
-        *Durable*: before this returns. *Raises* AlreadySettled, PromiseExpired, PromiseNotFound.
-        """
-        engine = self._engine()
-        if not isinstance(token, str):
-            raise UsageError(f"settle(token, …) takes the token of a promise, which is text, not {token!r}")
-        if not isinstance(error, BaseException | str | None):
-            raise UsageError(f"error=… is an exception, or a text that says why, not {error!r}")
-        if error is not None and value is not None:
-            raise UsageError("settle(…) takes a value or error=…, not both")
-        codec = engine.codec
-        settlement = Settlement(None, None, token, "ok", None, None, codec.id)
-        if error is None:
-            settlement.value = encode(codec, value, where="value of a promise")
-        else:
-            failure = StepFailed("Rejected", error) if isinstance(error, str) else error
-            settlement.outcome, settlement.error = "error", record_error(failure, codec)
-        settling = await engine.settle(settlement)
-        if settling == "already":
-            raise AlreadySettled(token)
-        if settling == "expired":
-            raise PromiseExpired(f"{token[:12]}…")
-        if settling == "unknown":
-            raise PromiseNotFound(token)
 
 
 def make_message(engine: Engine, run_id: str, topic: str, value: Any, key: str | None = None) -> NewMessage:

@@ -12,7 +12,7 @@ from tests.cli.conftest import order
 
 @outlive.workflow
 async def ask(item: str) -> str:
-    decision = await outlive.promise()
+    decision = await outlive.promise(topic="answers", about={"what": item})
     await outlive.publish("token", decision.token)
     mail = await outlive.receive("mail", as_type=str)
     return f"{item} {mail} {await decision}"
@@ -68,6 +68,17 @@ def test_a_message_a_value_and_a_promise(run_cli, url):
     assert finish(url, "ask-1", [ask]) == "tea hello yes"
     assert "settled already" in run_cli("settle", token, "--error", "no", code=4).stderr
     assert "has ended" in run_cli("runs", "send", "ask-1", "mail", "1", code=4).stderr
+
+
+def test_promises_that_wait_are_listed(run_cli, url):
+    (row,) = run_cli.json("promises", "answers")["promises"]
+    assert (row["run_id"], row["about"]) == ("ask-1", {"what": "tea"})
+    assert "ask-1" in run_cli("promises", "answers", "--run", "ask-1").stdout
+    assert run_cli.json("promises", "answers", "--run", "nobody") == {"promises": [], "next": None}
+    run_cli("settle", row["token"], "--value", '"yes"', "--by", "ana", "--reason", "thirsty")
+    assert run_cli.json("promises", "answers")["promises"] == []
+    (entry,) = run_cli.json("audit", "ask-1")["audit"]
+    assert (entry["by"], entry["action"], entry["reason"]) == ("ana", "settle", "thirsty")
 
 
 def test_a_promise_is_settled_with_an_error(run_cli, url):

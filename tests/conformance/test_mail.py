@@ -16,7 +16,7 @@ from outlive.model.mail import (
     Settlement,
     StreamPart,
 )
-from outlive.model.writes import Batch, Fence
+from outlive.model.writes import Batch, Fence, Note
 from outlive.store.interface import Store, WriteRefused
 from tests.conformance.records import (
     claim_all,
@@ -242,6 +242,51 @@ async def test_a_promise_is_settled_once(database):
         late = settlement("token", "late", row=run.row, entry="answer#1")
         await store.commit(Batch(entries=[new_entry(run.row, "answer#1", seq=2)], sides=[late]), fence)
         assert (await store.list_settled(["token"]))["token"].value == str(winner)
+
+
+async def test_open_promises_are_listed_the_oldest_first(database):
+    async with database.open() as store:
+        fence = await register(store)
+        runs = await start_owned(store, fence, "a", "b", "c")
+        now = await store.now()
+        for place, (run, topic, expires_at) in enumerate(
+            [(0, "review", None), (1, "review", now + 500), (1, "mail", None), (2, "review", now - 1), (2, None, None)]
+        ):
+            key = f"promise#{place}"
+            about = None if topic is None else f'"{place}"'
+            promise = NewPromise(runs[run].row, key, f"token-{9 - place}", expires_at, topic, about, "json")
+            await store.commit(Batch(entries=[new_entry(runs[run].row, key, seq=place + 1)], sides=[promise]), fence)
+
+        async def tokens(topic, run=None, after=None, limit=10):
+            return [found.token for found in await store.list_promises(topic, run, after, limit)]
+
+        assert await tokens("review") == ["token-9", "token-8"]
+        assert await tokens("review", limit=1) == ["token-9"]
+        assert await tokens("review", after="token-9") == ["token-8"]
+        assert await tokens("review", after="token-8") == []
+        assert await tokens("review", run="b") == ["token-8"]
+        (found,) = await store.list_promises("mail", None, None, 10)
+        assert (found.run, found.key, found.about, found.about_codec) == ("b", "promise#2", '"2"', "json")
+        await store.settle(settlement("token-9"))
+        assert await tokens("review") == ["token-8"]
+        await store.commit(Batch(finishes=[finish(runs[1].row)]), fence)
+        assert await tokens("review") == []
+        assert await tokens("review", after="token-9") == []
+
+
+async def test_settling_is_noted_in_the_audit_of_the_run(database):
+    async with database.open() as store:
+        fence = await register(store)
+        (run,) = await start_owned(store, fence, "run")
+        promise = NewPromise(run.row, "promise#1", "token")
+        await store.commit(Batch(entries=[new_entry(run.row, "promise#1")], sides=[promise]), fence)
+        notes = [Note(number, f"person {number}", "settle", "run", "", "because") for number in range(5)]
+        outcomes = await asyncio.gather(*(store.settle(settlement("token"), note) for note in notes))
+        assert sorted(word for word, _ in outcomes) == ["already"] * 4 + ["settled"]
+        (noted,) = await store.list_audit("run", 10, None)
+        winner = next(number for number, (word, _) in enumerate(outcomes) if word == "settled")
+        assert (noted.who, noted.target, noted.facts) == (f"person {winner}", "run", '{"promise": "promise#1"}')
+        assert await store.settle(settlement("unheard of"), notes[0]) == ("unknown", None)
 
 
 async def test_an_expired_promise_is_settled_by_its_expiry_alone(database):

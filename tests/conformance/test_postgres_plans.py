@@ -22,8 +22,8 @@ from tests.support.postgres import shared_server
 
 # fmt: off
 BLOCKS = (
-    "claim_runs", "find_duplicates", "find_taken", "insert_request", "list_ended", "list_requests", "load_entries",
-    "next_due", "resume_run", "settle_entry", "sweep_runs", "wake_requested", "wake_run",
+    "claim_runs", "find_duplicates", "find_taken", "insert_request", "list_ended", "list_promises", "list_requests",
+    "load_entries", "next_due", "resume_run", "settle_entry", "sweep_runs", "wake_requested", "wake_run",
 )
 # fmt: on
 UNIQUE = ("insert_unique_runs", "skip_unique_runs")

@@ -51,6 +51,15 @@ async def test_a_query_walks_along_its_index(any_sqlite, query):
                 assert not [line for line in lines if "TEMP B-TREE" in line], "\n".join(lines)
 
 
+async def test_open_promises_are_read_along_their_index(any_sqlite):
+    async with any_sqlite.open() as store:
+        facts = {"topic": "review", "run": None, "after": "token", "now": 0.0, "limit": 5}
+        plan = await store._reader.run(lambda db: db.rows(f"EXPLAIN QUERY PLAN {SQL['list_promises']}", facts))
+        lines = [detail for *_, detail in plan]
+        assert "SEARCH p USING INDEX ol_promises_open (topic=? AND (created_at,token)>(?,?))" in lines, lines
+        assert not [line for line in lines if "TEMP B-TREE" in line], lines
+
+
 async def test_pages_are_read_by_their_rows(any_sqlite):
     async with any_sqlite.open() as store:
         composer = make_composer(compile_query(parse("workflow:ship"), 1_800_000_000.0))

@@ -317,6 +317,73 @@ async def test_a_promise_is_settled_once(url):
             await app.settle("0" * 48)
 
 
+@workflow
+async def reviewing(order: int, expires: float | None) -> list[str]:
+    first = await outlive.promise(expires, topic="review", about={"order": order})
+    second = await outlive.promise(topic="mail", about="order")
+    return [await first, await second]
+
+
+async def test_open_promises_are_listed_by_topic(url):
+    async with Outlive(url) as app, Outlive(url, worker=False) as client:
+        runs = [await app.start(reviewing, number, None, id=f"review-{number}") for number in range(5)]
+        short = await app.start(reviewing, 5, 0.05, id="review-5")
+        with pytest.raises(PromiseExpired):
+            await short.result(LIMIT_S)
+        async with asyncio.timeout(LIMIT_S):
+            while len((await client.promises("review")).items) < 5:
+                await asyncio.sleep(0.01)
+        found, after = [], None
+        while True:
+            page = await client.promises("review", limit=2, after=after)
+            found += page.items
+            if page.next is None:
+                break
+            after = page.next
+        assert [item.created_at for item in found] == sorted(item.created_at for item in found)
+        assert {item.run_id: item.about for item in found} == {f"review-{n}": {"order": n} for n in range(5)}
+        assert {(item.topic, item.key, item.expires_at) for item in found} == {("review", "promise#1", None)}
+        (one,) = (await client.promises("review", run_id="review-3")).items
+        await client.settle(one.token, "yes", by="ana", reason="looks right")
+        assert len((await client.promises("review")).items) == 4
+        (entry,) = await client.audit("review-3")
+        assert (entry.by, entry.action, entry.reason, entry.facts) == (
+            "ana",
+            "settle",
+            "looks right",
+            {"promise": one.key},
+        )
+        with pytest.raises(AlreadySettled):
+            await client.settle(one.token, "no", by="bob")
+        assert len(await client.audit("review-3")) == 1
+        await runs[0].cancel()
+        with pytest.raises(outlive.RunCancelled):
+            await runs[0].result(timeout=LIMIT_S)
+        assert {item.run_id for item in (await client.promises("review")).items} == {"review-1", "review-2", "review-4"}
+        (letter,) = (await client.promises("mail", run_id="review-3")).items
+        await client.settle(letter.token, "sent")
+        assert await runs[3].result(timeout=LIMIT_S) == ["yes", "sent"]
+        assert (await client.promises("unheard of")).items == []
+
+
+@workflow
+async def about_nothing() -> None:
+    await outlive.promise(about="what?")
+
+
+async def test_wrong_questions_about_promises(url):
+    async with Outlive(url) as app:
+        with pytest.raises(outlive.UsageError, match="needs topic="):
+            await (await app.start(about_nothing)).result(timeout=LIMIT_S)
+        for wrong in ({"limit": 0}, {"run_id": ""}):
+            with pytest.raises(outlive.UsageError):
+                await app.promises("review", **wrong)
+        with pytest.raises(outlive.UsageError):
+            await app.promises("")
+        with pytest.raises(outlive.UsageError, match="say by whom"):
+            await app.settle("0" * 48, 1, reason="why not")
+
+
 async def test_a_promise_is_rejected(url):
     async with Outlive(url) as app:
         run = await app.start(promising, None)

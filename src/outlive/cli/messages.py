@@ -1,6 +1,6 @@
 """What the command line tells and asks runs: `outlive runs start`, `result`, `send`, `call`, `value`, `stream`.
 
-And `outlive settle` for a promise. Values are JSON on the way in and out.
+Values are JSON on the way in and out.
 """
 
 from __future__ import annotations
@@ -137,17 +137,3 @@ def stream(settings: Settings, run_id: str, name: str, after: int) -> None:
             click.echo(json.dumps({"seq": item.seq, "value": item.value}, ensure_ascii=False))
 
     with_client(settings, follow)
-
-
-@click.command()
-@click.argument("token", metavar="TOKEN")
-@click.option("--value", metavar="JSON", help="What the run gets.")
-@click.option("--error", metavar="TEXT", help="The run gets this error instead.")
-@common_options
-def settle(settings: Settings, token: str, value: str | None, error: str | None) -> None:
-    """Settle a promise, once. Exit code 3 if there is none, 4 if it is settled or has expired."""
-    if (value is None) == (error is None):
-        raise UsageError("say --value JSON or --error TEXT")
-    given = None if value is None else read_json(value, "--value")
-    with_client(settings, lambda client: client.settle(token, given, error))
-    settings.say("the promise is settled", {"settled": True})

@@ -350,9 +350,9 @@ class Engine:
             self.hint()
         return accepted
 
-    async def settle(self, settlement: Settlement) -> Settling:
+    async def settle(self, settlement: Settlement, note: Note | None = None) -> Settling:
         """Settle a promise, and wake the run that waits for it; give what became of that."""
-        settling, row = await self.store.settle(settlement)
+        settling, row = await self.store.settle(settlement, note)
         if settling == "settled" and row is not None:
             if row not in self.roster.executions:
                 await self.store.wake([row])

@@ -18,7 +18,7 @@ from outlive import sync
 from outlive.cli.control import audit
 from outlive.cli.db import db
 from outlive.cli.doctor import doctor
-from outlive.cli.messages import settle
+from outlive.cli.promises import promises, settle
 from outlive.cli.queues import queues
 from outlive.cli.root import exit_code
 from outlive.cli.runs import runs
@@ -122,5 +122,5 @@ def worker() -> None:
     enclosed(app.app_context, lambda: serve(outlive.Outlive(**_options(app, worker=True))))
 
 
-for _command in (runs, queues, schedules, settle, audit, db, doctor):
+for _command in (runs, queues, schedules, promises, settle, audit, db, doctor):
     _group.add_command(_command)

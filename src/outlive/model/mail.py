@@ -58,12 +58,18 @@ class NewItem(msgspec.Struct, gc=False):
 
 
 class NewPromise(msgspec.Struct, gc=False):
-    """A promise of a run; whoever knows the token may settle it before it expires. Without `entry`: of a call to it."""
+    """A promise of a run; whoever knows the token may settle it before it expires. Without `entry`: of a call to it.
+
+    With a `topic` it is listed while it is open, with what it is `about`.
+    """
 
     row: int
     entry: str | None
     token: str
     expires_at: float | None = None
+    topic: str | None = None
+    about: str | None = None
+    about_codec: str | None = None
 
 
 class Settlement(msgspec.Struct, gc=False):
@@ -127,6 +133,20 @@ class Settled:
     value: str | None
     error: str | None
     codec: str
+
+
+@dataclass(slots=True)
+class OpenPromise:
+    """A promise with a topic that is neither settled nor expired, of a run that has not ended."""
+
+    run: str
+    key: str
+    token: str
+    topic: str
+    about: str
+    about_codec: str
+    created_at: float
+    expires_at: float | None
 
 
 Settling = Literal["settled", "already", "expired", "unknown"]

@@ -13,12 +13,24 @@ data of a write (nothing of it is written then).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from outlive.errors import StoreError
 from outlive.model.line import QueueLimits
-from outlive.model.mail import Message, NewMessage, NewPromise, Settled, Settlement, Settling, Shown, StreamPart
+from outlive.model.mail import (
+    Message,
+    NewMessage,
+    NewPromise,
+    OpenPromise,
+    Settled,
+    Settlement,
+    Settling,
+    Shown,
+    StreamPart,
+)
 from outlive.model.reads import (
     AuditRow,
     Claimed,
@@ -78,6 +90,11 @@ def check_unfenced(batch: Batch) -> None:
         raise WriteRefused("without a fence a batch may only start runs and send messages from outside")
     if any(run.owned or run.parent is not None for run in batch.starts):
         raise WriteRefused("without a fence a batch may only start runs that nobody owns yet")
+
+
+def note_of_settling(note: Note, run_id: str, key: str) -> Note:
+    """Give the note of a settlement, which tells of which run and promise: whoever has only the token does not know."""
+    return replace(note, target=run_id, facts=json.dumps({"promise": key}))
 
 
 class EntrySettled(Exception):
@@ -395,10 +412,16 @@ class Store(Protocol):
     ) -> Mapping[tuple[int, str], Sequence[Message]]:
         """Read the oldest unread messages of topics of runs, by row and topic, at most `limit` of each."""
 
-    async def settle(self, settlement: Settlement, *, at_expiry: bool = False) -> tuple[Settling, int | None]:
+    async def list_promises(self, topic: str, run_id: str | None, after: str | None, limit: int) -> list[OpenPromise]:
+        """Read the open promises of a topic, of one run or of all, the oldest first, behind the one of a token."""
+
+    async def settle(
+        self, settlement: Settlement, note: Note | None = None, *, at_expiry: bool = False
+    ) -> tuple[Settling, int | None]:
         """Settle a promise unless it is settled or has expired; give what became of that, and the row of its run.
 
-        `at_expiry`: the settlement says that it has expired, so that is no objection.
+        `at_expiry`: the settlement says that it has expired, so that is no objection. A `note` is written, of the
+        promise's run and key, if this settles it.
         """
 
     async def list_settled(self, tokens: Sequence[str]) -> Mapping[str, Settled]:

@@ -14,6 +14,7 @@ from outlive.limits import COUNT_MAX_RUNS
 from outlive.model.frozen import FrozenJournal
 from outlive.model.line import KEPT
 from outlive.model.schedule import Overlap
+from outlive.promises import PromisePage
 from outlive.queues import Debounce, QueueInfo
 from outlive.schedules import ScheduleInfo
 from outlive.sync.face import Joining, Life, Page
@@ -176,12 +177,30 @@ class Outlive(Life):
         """
         self._wait(self._real.send_many(messages))
 
-    def settle(self, token: str, value: Any = None, error: BaseException | str | None = None) -> None:
+    def promises(
+        self, topic: str, *, run_id: str | None = None, limit: int = 100, after: str | None = None
+    ) -> PromisePage:
+        """List the promises of a topic that are open, the oldest first; of one run, or of all.
+
+        What was made with a codec that this app does not have is a DecodeFailed.
+        """
+        return self._wait(self._real.promises(topic, run_id=run_id, limit=limit, after=after))
+
+    def settle(
+        self,
+        token: str,
+        value: Any = None,
+        error: BaseException | str | None = None,
+        *,
+        by: str | None = None,
+        reason: str | None = None,
+    ) -> None:
         """Settle a promise: whoever awaits it gets the value, or the error raised.
 
+        With `by` it is a person's action, noted in the audit of the promise's run in the same transaction.
         *Durable*: before this returns. *Raises* AlreadySettled, PromiseExpired, PromiseNotFound.
         """
-        self._wait(self._real.settle(token, value, error))
+        self._wait(self._real.settle(token, value, error, by=by, reason=reason))
 
     def queue(
         self,

@@ -11,7 +11,10 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import asdict
 
 from outlive import hooks
-from outlive.model.mail import Message, Settled, Settlement, Settling, Shown, StreamPart
+from outlive.model.mail import Message, OpenPromise, Settled, Settlement, Settling, Shown, StreamPart
+from outlive.model.writes import Note
+from outlive.store.interface import note_of_settling
+from outlive.store.postgres.control import write_audit
 from outlive.store.postgres.database import Database
 
 
@@ -28,15 +31,28 @@ class Mail(Database):
         return found
 
     @hooks.commit_site("settle")
-    async def settle(self, settlement: Settlement, *, at_expiry: bool = False) -> tuple[Settling, int | None]:
-        found = await self._write("settle_promise", **asdict(settlement), at_expiry=at_expiry)
+    async def settle(
+        self, settlement: Settlement, note: Note | None = None, *, at_expiry: bool = False
+    ) -> tuple[Settling, int | None]:
+        facts = {**asdict(settlement), "at_expiry": at_expiry}
+        if note is None:
+            found = await self._write("settle_promise", **facts)
+        else:
+            async with self._transaction() as send:
+                found = await send("settle_promise", **facts)
+                if found and found[0]["settled"]:
+                    await write_audit(send, note_of_settling(note, found[0]["run"], found[0]["key"]))
         if not found:
             return "unknown", None
-        ((row, settled),) = found
+        ((row, settled, *_),) = found
         if settled:
             return "settled", row
         ((_, outcome),) = await self._read("find_promise", token=settlement.token)
         return "expired" if outcome is None else "already", row
+
+    async def list_promises(self, topic: str, run_id: str | None, after: str | None, limit: int) -> list[OpenPromise]:
+        rows = await self._read("list_promises", topic=topic, run=run_id, after=after, limit=limit)
+        return [OpenPromise(**row) for row in rows]
 
     async def list_settled(self, tokens: Sequence[str]) -> Mapping[str, Settled]:
         return {row["token"]: Settled(**row) for row in await self._read("list_settled", token=list(tokens))}

@@ -6,8 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 
 from outlive.hooks import commit_site
-from outlive.model.mail import Message, Settled, Settlement, Settling, Shown, StreamPart
+from outlive.model.mail import Message, OpenPromise, Settled, Settlement, Settling, Shown, StreamPart
+from outlive.model.writes import Note
+from outlive.store.interface import note_of_settling
 from outlive.store.sqlite.batch import SQL
+from outlive.store.sqlite.control import write_audit
 from outlive.store.sqlite.database import Database, reading, writing
 from outlive.store.sqlite.drivers import Connection
 from outlive.store.sqlite.sides import settlement_values
@@ -25,18 +28,29 @@ class Mail(Database):
 
     @commit_site("settle")
     @writing
-    def settle(self, db: Connection, settlement: Settlement, *, at_expiry: bool = False) -> tuple[Settling, int | None]:
+    def settle(
+        self, db: Connection, settlement: Settlement, note: Note | None = None, *, at_expiry: bool = False
+    ) -> tuple[Settling, int | None]:
         found = db.rows(SQL["find_promise"], (settlement.token,))
         if not found:
             return "unknown", None
-        ((row, outcome, expires_at),) = found
+        ((row, outcome, expires_at, key, run),) = found
         now = self._wall()
         if outcome is not None:
             return "already", row
         if expires_at is not None and expires_at <= now and not at_expiry:
             return "expired", row
         db.run(SQL["settle_promises"], settlement_values(settlement, now))
+        if note is not None:
+            write_audit(db, note_of_settling(note, run, key), now)
         return "settled", row
+
+    @reading
+    def list_promises(
+        self, db: Connection, topic: str, run_id: str | None, after: str | None, limit: int
+    ) -> list[OpenPromise]:
+        facts = {"topic": topic, "run": run_id, "after": after, "limit": limit, "now": self._wall()}
+        return [OpenPromise(*row) for row in db.rows(SQL["list_promises"], facts)]
 
     @reading
     def list_settled(self, db: Connection, tokens: Sequence[str]) -> Mapping[str, Settled]:

@@ -49,7 +49,8 @@ def write_sides(
         elif isinstance(side, NewValue):
             db.run(SQL["put_values"], (side.row, side.name, side.value, side.codec, now))
         elif isinstance(side, NewPromise):
-            db.run(SQL["insert_promises"], (side.token, side.row, side.entry or side.token, now, side.expires_at))
+            made = (side.token, side.row, side.entry or side.token, now, side.expires_at)
+            db.run(SQL["insert_promises"], (*made, side.topic, side.about, side.about_codec))
         elif isinstance(side, Settlement):
             db.run(SQL["settle_promises"], settlement_values(side, now))
         elif isinstance(side, NewItem) and place in new:

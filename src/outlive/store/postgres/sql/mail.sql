@@ -67,11 +67,13 @@ emitted as (
 -- name: insert_promises
 -- Makes promises: of an entry, or, of a call, of the run that is to answer it.
 given_promises as materialized (
-  select g.* from json_to_recordset(cast(:promise as json)) as g (row bigint, entry text, token text, expires_at float8)
+  select g.* from json_to_recordset(cast(:promise as json)) as g (
+    row bigint, entry text, token text, expires_at float8, topic text, about text, about_codec text)
 ),
 promised as (
-  insert into outlive.promises (token, row, key, created_at, expires_at)
-  select g.token, g.row, coalesce(g.entry, g.token), now(), to_timestamp(g.expires_at) from given_promises g
+  insert into outlive.promises (token, row, key, created_at, expires_at, topic, about, about_codec)
+  select g.token, g.row, coalesce(g.entry, g.token), now(), to_timestamp(g.expires_at), g.topic, g.about, g.about_codec
+  from given_promises g
   where exists (select from fence) and (g.entry is null or (g.row, g.entry) in (select w.row, w.key from written w))
   on conflict do nothing
 )
@@ -124,7 +126,7 @@ order by w.place, i.seq
 
 -- name: settle_promise
 -- Settles a promise that is open and has not expired; tells what it was before. An update waits for another one's end.
-with given as (select p.token, p.row from outlive.promises p where p.token = :token),
+with given as (select p.token, p.row, p.key from outlive.promises p where p.token = :token),
 settled as (
   update outlive.promises p
   set outcome = :outcome, value = cast(:value as text), error = cast(:error as text), codec = :codec, settled_at = clock_timestamp()
@@ -132,7 +134,23 @@ settled as (
     and (p.expires_at is null or cast(:at_expiry as boolean) or p.expires_at > clock_timestamp())
   returning p.token
 )
-select g.row, exists (select from settled) as settled from given g
+select g.row, exists (select from settled) as settled, g.key, (select r.id from outlive.runs r where r.row = g.row) as run
+from given g
+
+-- name: list_promises
+-- Reads the oldest open promises of a topic behind one, of one run or of all. Along their index, so it reads as many as it gives.
+select r.id as run, p.key, p.token, p.topic, p.about, p.about_codec, extract(epoch from p.created_at)::float8 as created_at,
+  extract(epoch from p.expires_at)::float8 as expires_at
+from outlive.promises p
+cross join lateral (
+  select r.id from outlive.runs r
+  where r.row = p.row and r.status is null and (cast(:run as text) is null or r.id = cast(:run as text)) limit 1) r
+where p.topic = cast(:topic as text) and p.settled_at is null
+  and (p.created_at, p.token) > (
+    coalesce((select a.created_at from outlive.promises a where a.token = cast(:after as text)), '-infinity'),
+    coalesce(cast(:after as text), ''))
+  and (p.expires_at is null or p.expires_at > now())
+order by p.created_at, p.token limit cast(:limit as integer)
 
 -- name: find_promise
 -- Reads why a promise could not be settled, in a snapshot after the attempt.

@@ -26,7 +26,8 @@ WHERE i.row = :row AND i.name = :name
 
 -- name: insert_promises
 -- Makes a promise: of an entry, or, of a call, of the run that is to answer it.
-INSERT INTO ol_promises (token, row, key, created_at, expires_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+INSERT INTO ol_promises (token, row, key, created_at, expires_at, topic, about, about_codec)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 
 -- name: settle_promises
 -- Settles a promise that is open.
@@ -35,7 +36,17 @@ WHERE token = :token AND outcome IS NULL
 
 -- name: find_promise
 -- Whose promise it is, whether it is settled, and when it expires.
-SELECT row, outcome, expires_at FROM ol_promises WHERE token = ?
+SELECT row, outcome, expires_at, key, (SELECT r.id FROM ol_runs r WHERE r.row = p.row) FROM ol_promises p WHERE token = ?
+
+-- name: list_promises
+-- The oldest open promises of a topic behind one, of one run or of all. Along their index, so it reads as many as it gives.
+SELECT r.id, p.key, p.token, p.topic, p.about, p.about_codec, p.created_at, p.expires_at
+FROM ol_promises p CROSS JOIN ol_runs r ON r.row = p.row
+WHERE p.topic = :topic AND p.settled_at IS NULL
+    AND (p.created_at, p.token)
+        > (coalesce((SELECT a.created_at FROM ol_promises a WHERE a.token = :after), 0.0), coalesce(:after, ''))
+    AND (p.expires_at IS NULL OR p.expires_at > :now) AND r.status IS NULL AND (:run IS NULL OR r.id = :run)
+ORDER BY p.created_at, p.token LIMIT :limit
 
 -- name: list_mail
 -- The oldest unread messages of a topic of a run.
