@@ -7,9 +7,10 @@ import itertools
 import os
 import signal
 import sys
+from typing import Any
 
 import outlive
-from outlive import Outlive, Retry, hooks, step, workflow
+from outlive import Outlive, Retry, hooks, step, transaction, workflow
 
 DOOMED = "OUTLIVE_TEST_DOOMED"  # set in the process that is to die within the step
 begun: list[str] = []
@@ -107,6 +108,16 @@ async def crash_uses_up_an_attempt() -> str:
         return await stubborn_step()
     except ValueError as error:
         return str(error)
+
+
+@transaction
+async def transfer(tx: Any) -> str:
+    return effect()
+
+
+@workflow
+async def books_and_is_stubborn() -> list[str]:
+    return [await transfer(), await crash_uses_up_an_attempt.spec.function()]
 
 
 def die_at_commit(number: int) -> None:

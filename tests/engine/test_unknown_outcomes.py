@@ -261,3 +261,11 @@ async def test_a_crash_uses_up_an_attempt(url: str) -> None:
         said = await (await app.get("crash_uses_up_an_attempt")).result(timeout=LIMIT_S)
         assert said == "no luck with attempt 2"
         assert half_done.effects == [2]
+
+
+async def test_a_crash_uses_up_no_attempt_of_what_comes_after_a_transaction(url: str) -> None:
+    kill_within_step(url, "books_and_is_stubborn")
+    async with make_app(url) as app:
+        said = await (await app.get("books_and_is_stubborn")).result(timeout=LIMIT_S)
+        assert said == ["attempt 2", "no luck with attempt 2"]
+        assert half_done.effects == [2, 1, 2]

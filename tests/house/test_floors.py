@@ -51,6 +51,7 @@ FOREIGN = {
     "outlive.codec": {"attrs", "msgspec", "pydantic"},
     "outlive.store": {"apsw", "asyncpg", "msgspec", "psycopg", "sqlalchemy"},
     "outlive.engine": set(),
+    "outlive.agents": {"msgspec", "pydantic_ai"},
     "outlive.testing": {"hypothesis", "pytest"},
     "outlive.cli": {"click", "apsw", "asyncpg"},
     "outlive.demo": set(),

@@ -40,7 +40,7 @@ ERRORS = {
 }
 # Loaded on first use, or not at all.
 LAZY = ["apsw", "asyncpg", "attrs", "click", "cronsim", "hypothesis", "psycopg", "pydantic", "pytest", "sqlalchemy"]
-LAZY += ["asgiref", "django", "fastapi", "flask", "starlette"]
+LAZY += ["asgiref", "django", "fastapi", "flask", "pydantic_ai", "starlette"]
 
 
 def test_all_is_complete():

@@ -54,7 +54,7 @@ class Bodies:
         self._chance = chance
         self._context = context
         self._sleep = sleep
-        self._threads = ThreadPoolExecutor(STEP_THREADS, thread_name_prefix="outlive-step")
+        self.threads = ThreadPoolExecutor(STEP_THREADS, thread_name_prefix="outlive-step")
         self.in_flight = 0
 
     def begin(self, call: StepCall, *, verify: bool = False) -> None:
@@ -69,7 +69,7 @@ class Bodies:
 
     def close(self) -> None:
         """Start no more threads; those that run cannot be stopped and are disowned."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.threads.shutdown(wait=False, cancel_futures=True)
 
     def _ended(self, call: StepCall, work: asyncio.Task[tuple[str, str | None, Any, str | None] | None]) -> None:
         self.in_flight -= 1
@@ -138,7 +138,7 @@ class Bodies:
             return await function(*args, **kwargs)
         context = contextvars.copy_context()
         work = functools.partial(context.run, _call, function, args, kwargs)
-        return await self._main.run_in_executor(self._threads, work)
+        return await self._main.run_in_executor(self.threads, work)
 
 
 def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

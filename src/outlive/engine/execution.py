@@ -301,6 +301,8 @@ class Execution:
             self._after_turn.clear()
         if self.closed:
             return
+        if entry is not None:
+            self.recorder.outcomes += 1
         if entry is not None and self.clear_crashes:
             self.clear_crashes = False
             self.engine.roster.mark(self, progressed=True)

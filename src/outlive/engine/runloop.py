@@ -14,12 +14,13 @@ bring in the outside world is refused by name.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol
 
 from outlive.errors import UsageError
@@ -315,6 +316,17 @@ class RunLoop(asyncio.AbstractEventLoop):
             raise UsageError("a workflow body makes its tasks with asyncio.create_task or a group, not as asyncio.Task")
         return task.branch
 
+    @contextlib.contextmanager
+    def within(self, branch: Branch) -> Iterator[None]:
+        """Let the task that is executing name its calls in another branch, one whose scope its caller answers for."""
+        task = asyncio.current_task(self)
+        assert isinstance(task, RunTask)
+        before, task.branch = task.branch, branch
+        try:
+            yield
+        finally:
+            task.branch = before
+
     def _branch_of_new_task(self) -> Branch:
         """Open a branch, unless the task is only `wait_for`'s way to wait (Python 3.11): it adds no scope."""
         frame = sys._getframe(2)
@@ -341,9 +353,16 @@ class RunLoop(asyncio.AbstractEventLoop):
 
     # -- threads ------------------------------------------------------------
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
-        """Serve `asyncio.to_thread(definition, …)`: a durable call. Everything else is refused."""
+        """Serve `asyncio.to_thread(definition, …)`: a durable call. Everything else is refused.
+
+        An executor that is `at_once` says that what it gets belongs to the workflow's body, and has no thread.
+        """
         if self.unwinding:
             return self.create_future()
+        if getattr(executor, "at_once", False):
+            future = self.create_future()
+            future.set_result(func(*args))
+            return future
         keywords: dict[str, Any] = {}
         if isinstance(func, functools.partial):
             args, keywords, func = (*func.args, *args), func.keywords, func.func

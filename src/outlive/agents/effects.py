@@ -1,0 +1,128 @@
+"""Effect classes: what a crash in the middle of a tool call may do to the outside world, declared with the tool.
+
+A class is put into the tool's metadata, where Pydantic AI carries it to whoever
+executes the tool. It must not know how units are executed.
+Invariant: what has no class is treated as `at_most_once`: never executed a
+second time without a person, a `verify` function or the model having decided so.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from outlive.clock import Duration, seconds
+from outlive.engine.transactions import SyncTransaction
+from outlive.errors import UsageError
+from outlive.model.definition import ONCE, Retry
+
+EFFECT_KEY = "outlive"  # of the metadata of tools
+
+EffectClass = Literal["pure", "idempotent", "transactional", "at_most_once"]
+current_tx: contextvars.ContextVar[Any] = contextvars.ContextVar("outlive_tool_tx", default=None)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How a unit of an agent's work is executed, and what becomes of one that a crash interrupted."""
+
+    name: EffectClass
+    retry: Retry = ONCE
+    timeout_s: float | None = None
+    verify: Callable[..., Any] | None = None
+
+
+PURE = Effect("pure")
+AT_MOST_ONCE = Effect("at_most_once")
+
+
+def pure(*, retry: Retry = ONCE, timeout: Duration | None = None) -> dict[str, Any]:
+    """Metadata of a tool that changes nothing: `@agent.tool(metadata=pure())`.
+
+    *Again*: a call that a crash interrupted is executed again; after `retry`, so is one that failed.
+    """
+    return _metadata(Effect("pure", retry, _seconds(timeout)))
+
+
+def idempotent(*, retry: Retry = ONCE, timeout: Duration | None = None) -> dict[str, Any]:
+    """Metadata of a tool whose effect recognises a repetition by a key: `outlive.info().idempotency_key`, in the tool.
+
+    *Again*: a call that a crash interrupted is executed again, with the same key in every attempt and process.
+    """
+    return _metadata(Effect("idempotent", retry, _seconds(timeout)))
+
+
+def transactional(*, retry: Retry = ONCE, timeout: Duration | None = None) -> dict[str, Any]:
+    """Metadata of a tool that writes to the app's own database, through `outlive.agents.tx()`.
+
+    *Durable*: its rows and its result in one commit, exactly once. *Again*: a crash before the commit leaves nothing
+    of it; neither does a tool that raises, `ModelRetry` included. It is open for as long as the tool takes, so
+    nothing slow belongs into it.
+    """
+    return _metadata(Effect("transactional", retry, _seconds(timeout)))
+
+
+def at_most_once(
+    verify: Callable[..., Any] | None = None, *, retry: Retry = ONCE, timeout: Duration | None = None
+) -> dict[str, Any]:
+    """Metadata of a tool that must not be executed twice; also what a tool without any class is.
+
+    *Durable*: that a call begins, before it does. *Again*: a call that a crash interrupted is not executed again.
+    `verify`, called with the tool's arguments, is asked whether it took effect: it returns the result, or raises
+    LookupError if it did not, and then the tool is executed. Without it the model is told that the outcome is unknown.
+    """
+    if verify is not None and not callable(verify):
+        raise UsageError(f"verify=… takes a function of the tool's arguments, not {verify!r}")
+    return _metadata(Effect("at_most_once", retry, _seconds(timeout), verify))
+
+
+def inline() -> dict[str, Any]:
+    """Metadata of a tool that is part of the workflow: it awaits steps, messages or other durable agents.
+
+    *Again*: its code executes again on replay, so all that touches the outside world belongs into steps.
+    """
+    return {EFFECT_KEY: False}
+
+
+def find_effect(metadata: Mapping[str, Any] | None, tool: str, *, strict: bool) -> Effect | Literal[False]:
+    """Give the effect that a tool declares, False for an inline one. Raises UsageError for what is none."""
+    declared = (metadata or {}).get(EFFECT_KEY)
+    if declared is False or isinstance(declared, Effect):
+        return declared
+    if declared is not None:
+        raise UsageError(f"tool {tool!r} has metadata {EFFECT_KEY!r} that is no effect class: {declared!r}")
+    if strict:
+        raise UsageError(
+            f"tool {tool!r} declares no effect class, and this agent is strict: give it metadata=pure(), idempotent(), "
+            "transactional() or at_most_once()"
+        )
+    return AT_MOST_ONCE
+
+
+def tx() -> Any:
+    """Give the transaction of the `transactional` tool that is executing here: its rows commit with the call's entry.
+
+    `execute`, `fetch`, `fetchrow`, `fetchval`, `executemany`; awaited in an async tool, not in a plain one.
+    *Raises* UsageError anywhere else.
+    """
+    found = current_tx.get()
+    if found is None:
+        raise UsageError("outlive.agents.tx() is for tools with metadata=transactional(), while they execute")
+    opened, loop = found
+    return opened if _is_running(loop) else SyncTransaction(opened, loop)
+
+
+def _is_running(loop: Any) -> bool:
+    import asyncio
+
+    return asyncio._get_running_loop() is loop
+
+
+def _metadata(effect: Effect) -> dict[str, Any]:
+    return {EFFECT_KEY: effect}
+
+
+def _seconds(timeout: Duration | None) -> float | None:
+    return None if timeout is None else seconds(timeout)

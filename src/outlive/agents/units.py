@@ -1,0 +1,227 @@
+"""Units of an agent's work as entries of a run: a model request, a tool call, a listing of tools.
+
+Knows how units are named and keyed, and how the body of each effect class executes;
+must not know what a tool or a model does.
+Invariant: the key of a unit depends on its agent run, its operation, and for a
+tool call on the model's id of that call; never on the tasks that Pydantic AI
+makes. So a journal outlives the releases of both libraries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from pydantic_ai.durable_exec import (
+    JSON_CODEC,
+    CallToolResult,
+    CapabilityOperationId,
+    DurableOperationId,
+    EventStreamHandlerId,
+    JournalCallableOperationBackend,
+    ModelCancelSuspendedResponseId,
+    ModelCompactMessagesId,
+    ModelRequestId,
+    ToolsetCallToolId,
+    ToolsetGetInstructionsId,
+    ToolsetGetToolsId,
+    ToolsetValidateToolArgumentsId,
+    record_durable_unit,
+)
+
+from outlive.agents.effects import Effect, current_tx
+from outlive.codec.payload import CallShape, digest
+from outlive.definitions import in_workflow
+from outlive.engine.bodies import current_step
+from outlive.engine.calls import StepCall
+from outlive.engine.invoke import wait_for
+from outlive.engine.runloop import Branch
+from outlive.engine.transactions import current_transaction
+from outlive.model.definition import StepSpec
+
+# The agent run that is executing: it alone counts the names of its units.
+current_scope: contextvars.ContextVar[Branch | None] = contextvars.ContextVar("outlive_agent_scope", default=None)
+
+_LABEL_MAX_CHARS = 80
+_UNFIT = re.compile(r"[^\w.:-]")
+
+
+class ToolRefused(Exception):
+    """What a transactional tool raised for the model to see: its rows are rolled back, and this is recorded."""
+
+    def __init__(self, payload: Any) -> None:
+        super().__init__(payload)
+        self.payload = payload
+
+
+@dataclass
+class Unit:
+    """What a step of an agent executes: a body, in the context of whoever asked for it."""
+
+    body: Callable[[], Awaitable[Any]]
+    verify: Callable[..., Any] | None
+    tool: str
+    arguments: Mapping[str, Any]
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+
+
+class UnitBackend(JournalCallableOperationBackend[Effect]):
+    """Executes each unit as a step of the run whose body is executing."""
+
+    async def execute(
+        self,
+        *,
+        operation_id: DurableOperationId,
+        name: str,  # what Pydantic AI would call it; `name_unit` is shorter
+        body: Callable[[], Awaitable[Any]],
+        cache_key: tuple[Any, ...],
+        config: Effect,
+    ) -> object:
+        run, scope = in_workflow("agents"), current_scope.get()
+        assert scope is not None
+        kind, label = name_unit(operation_id, cache_key)
+        key = scope.key(f"{kind}({label})" if label else kind)
+        is_tool = isinstance(operation_id, ToolsetCallToolId)
+        unit = Unit(body, config.verify, cache_key[0] if is_tool else kind, cache_key[1] if is_tool else {})
+        call = StepCall(run, key, None, _spec(kind, config), (unit,), {})
+        try:
+            return await wait_for(run, call)
+        except ToolRefused as refused:
+            return refused.payload
+        finally:
+            record_durable_unit(executed=call.begun)
+
+
+def name_unit(operation_id: DurableOperationId, cache_key: tuple[Any, ...]) -> tuple[str, str]:
+    """Give what the journal calls a unit, and what tells it from others of that name. Persisted: never to change."""
+    match operation_id:
+        case ModelRequestId(model_id=model, streaming=streaming):
+            return "model.stream" if streaming else "model", _fit(model or "")
+        case ToolsetCallToolId():
+            return f"tool:{_fit(cache_key[0])}", _call_id(cache_key)
+        case ToolsetValidateToolArgumentsId():
+            return f"validate:{_fit(cache_key[0])}", _call_id(cache_key)
+        case ToolsetGetToolsId(toolset_id=toolset):
+            return "tools", _fit(toolset)
+        case ToolsetGetInstructionsId(toolset_id=toolset):
+            return "instructions", _fit(toolset)
+        case ModelCompactMessagesId(model_id=model):
+            return "compact", _fit(model or "")
+        case ModelCancelSuspendedResponseId(model_id=model):
+            return "model.cancel", _fit(model or "")
+        case EventStreamHandlerId():
+            return "event", ""
+        case CapabilityOperationId(capability_id=capability, operation=operation):
+            return f"capability:{_fit(capability)}", _fit(operation)
+    return _fit(type(operation_id).__name__), ""  # the union may grow in minor releases
+
+
+def name_agent(name: str | None) -> str:
+    """Give an agent's name as part of keys."""
+    return _fit(name or "")
+
+
+def name_call(tool: str, call_id: str) -> str:
+    """Give a tool call as part of keys."""
+    return f"tool:{_fit(tool)}({_fit(call_id)})"
+
+
+def _call_id(cache_key: tuple[Any, ...]) -> str:
+    return _fit(cache_key[2].tool_call_id or "")
+
+
+def _fit(text: Any) -> str:
+    """Give a text as part of a key; what had to be changed or cut off keeps a digest, so that no two become one."""
+    fit = _UNFIT.sub("_", str(text))
+    return fit if fit == text and len(fit) <= _LABEL_MAX_CHARS else f"{fit[:_LABEL_MAX_CHARS]}-{digest(str(text))}"
+
+
+# -- bodies of the effect classes ------------------------------------------------
+async def _execute(unit: Unit) -> Any:
+    """Execute a unit in the context that asked for it, as a task of its own; what a step's body can ask is added."""
+    told: tuple[contextvars.ContextVar[Any], ...] = (current_step, current_transaction, current_tx)
+    for variable in told:
+        unit.context.run(variable.set, variable.get())
+    return _storable(await asyncio.get_running_loop().create_task(_await(unit.body), context=unit.context))
+
+
+async def _await(body: Callable[[], Awaitable[Any]]) -> Any:
+    return await body()
+
+
+def _storable(payload: Any) -> Any:
+    """Put U+FFFD for what no database stores as text: tools may read any file, and what they did has happened."""
+    try:
+        if b"\\u0000" not in msgspec.json.encode(payload):
+            return payload
+    except UnicodeEncodeError:
+        pass
+    return _without_unfit(payload)
+
+
+def _without_unfit(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_without_unfit(key): _without_unfit(part) for key, part in value.items()}
+    return [_without_unfit(part) for part in value] if isinstance(value, list) else value
+
+
+async def _execute_within(tx: Any, unit: Unit) -> Any:
+    """Execute a unit in a transaction, which what the model is to see as a failure rolls back."""
+    token = current_tx.set((tx, asyncio.get_running_loop()))
+    try:
+        payload = await _execute(unit)
+    finally:
+        current_tx.reset(token)
+    if payload["kind"] not in ("tool_return", "tool_content_result"):
+        raise ToolRefused(payload)
+    return payload
+
+
+async def _verify(unit: Unit) -> Any:
+    """Find out what became of a call that a crash interrupted. Raises LookupError if it did not take effect."""
+    if unit.verify is None:
+        return {"kind": "tool_failed", "message": describe_unknown(unit.tool)}
+    result = unit.verify(**unit.arguments)
+    if inspect.isawaitable(result):
+        result = await result
+    recorded = JSON_CODEC.load(CallToolResult, {"kind": "tool_return", "result": result})
+    return JSON_CODEC.dump(CallToolResult, recorded)
+
+
+def describe_unknown(tool: str) -> str:
+    """Give what the model reads of a call whose outcome nobody knows."""
+    return (
+        f"OutcomeUnknown: the process was interrupted while {tool} was executing, so it may or may not have taken "
+        "effect, and it was not executed again. Find out what happened before you call it again, or ask a person."
+    )
+
+
+_SHAPE = CallShape(_execute)
+_specs: dict[tuple[str, Effect], StepSpec] = {}
+
+
+def _spec(kind: str, effect: Effect) -> StepSpec:
+    spec = _specs.get((kind, effect))
+    if spec is None:
+        transactional = effect.name == "transactional"
+        spec = _specs[kind, effect] = StepSpec(
+            function=_execute_within if transactional else _execute,
+            name=kind,
+            is_async=True,
+            shape=_SHAPE,
+            site=__name__,
+            retry=effect.retry,
+            timeout_s=effect.timeout_s,
+            on_unknown=_verify if effect.name == "at_most_once" else "retry",
+            check_arguments=False,
+            transactional=transactional,
+        )
+    return spec

@@ -1,0 +1,133 @@
+"""A process dies at every point of an agent's work: each effect class keeps its word, and the answer is the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from outlive import Outlive
+from tests.agents import shop
+from tests.house.source import ROOT, SRC
+from tests.support import nursery
+
+LIMIT_S = 40.0
+CALM = ["read", "charged", "entered", "refunded o-1", "mailed", "done", "waited"]
+
+
+class Sale:
+    """The database and the ledger of one sale."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        self.ledger = folder / "ledger"
+        self.ledger.touch()
+
+    def work(self, dies: str = "") -> subprocess.CompletedProcess[str]:
+        """Work on the sale in a process of its own, to the end of one of them."""
+        env = {**os.environ, "PYTHONPATH": f"{SRC}:{ROOT}", shop.LEDGER: str(self.ledger), shop.DIES: dies}
+        return nursery.run(["-m", "tests.agents.shop", self.url], cwd=ROOT, env=env, timeout=LIMIT_S)
+
+    def die(self, dies: str) -> bool:
+        """Let a process die at a point; False if it did not come by there, but ended the sale."""
+        done = self.work(dies)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        return done.returncode != 0
+
+    def finish(self) -> str:
+        """Work without dying; give the answer."""
+        done = self.work()
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip().splitlines()[-1]
+
+    def happened(self) -> Counter[str]:
+        """Give how often each thing happened, by its first word."""
+        lines = self.ledger.read_text().splitlines()
+        charges = {line for line in lines if line.startswith("charge ")}
+        assert len(charges) <= 1, "a repetition has another key"
+        return Counter(line if line.startswith("model") else line.split()[0] for line in lines)
+
+
+@pytest.fixture
+def sale(url: str, tmp_path: Path) -> Sale:
+    return Sale(url, tmp_path)
+
+
+def answer(**changed: str) -> str:
+    """Give the answer of a sale in which some tools have told the model something else."""
+    return str([changed.get(said.split()[0], said) for said in CALM])
+
+
+async def test_a_calm_sale(sale: Sale) -> None:
+    assert sale.finish() == answer()
+    once = Counter({"read": 1, "charge": 1, "enter": 1, "refund": 1, "mail": 1, "bare": 1})
+    assert sale.happened() == once + Counter(f"model {turn}" for turn in range(6))
+    assert sale.finish() == answer()  # the sale has ended: nothing happens
+    assert sale.happened().total() == 12
+
+
+@pytest.mark.parametrize("number", [1, 3, 6])
+@pytest.mark.parametrize("where", ["before-model", "after-model"])
+async def test_within_a_model_request(sale: Sale, where: str, number: int) -> None:
+    assert sale.die(f"{where} {number}")
+    assert sale.finish() == answer()
+    happened = sale.happened()
+    again = int(where == "after-model")
+    asked = [happened[f"model {turn}"] for turn in range(6)]
+    assert asked == [1 + (again if turn == number - 1 else 0) for turn in range(6)]
+    assert all(happened[tool] == 1 for tool in ("read", "charge", "enter", "refund", "mail", "bare"))
+
+
+# where it dies, how often the tool took effect in the end, what the model was told
+CLASSES = [
+    ("before-read", "read", 1, {}),
+    ("after-read", "read", 2, {}),
+    ("after-charge", "charge", 2, {}),
+    ("before-enter", "enter", 1, {}),
+    ("after-enter", "enter", 2, {}),  # the ledger says so; the rows of the first time are not there
+    ("before-refund", "refund", 1, {}),
+    ("after-refund", "refund", 1, {"refunded": "refunded o-1, says the bank"}),
+    ("before-mail", "mail", 0, {"mailed": "mail"}),
+    ("after-mail", "mail", 1, {"mailed": "mail"}),
+    ("before-bare", "bare", 0, {"done": "bare"}),
+    ("after-bare", "bare", 1, {"done": "bare"}),
+]
+
+
+@pytest.mark.parametrize(("where", "tool", "times", "told"), CLASSES, ids=[each[0] for each in CLASSES])
+async def test_in_the_middle_of_a_tool(sale: Sale, where: str, tool: str, times: int, told: dict[str, str]) -> None:
+    assert sale.die(f"{where} 1")
+    said = sale.finish()
+    happened = sale.happened()
+    assert happened[tool] == times
+    assert all(happened[f"model {turn}"] == 1 for turn in range(6))
+    for calm, changed in told.items():
+        if changed == tool:
+            assert f"OutcomeUnknown: the process was interrupted while {tool} was executing" in said
+        else:
+            assert said == answer(**{calm: changed})
+    if not told:
+        assert said == answer()
+    async with Outlive(sale.url, worker=False) as app:
+        rows = await (await app.get("sale")).entries()
+    assert len([entry for entry in rows if entry.key.startswith("shop#1/tool:enter")]) == 1
+
+
+async def test_dying_around_every_commit(sale: Sale) -> None:
+    """Whatever was recorded before a death is not done again, however often processes die."""
+    deaths = 0
+    for number in range(1, 200):
+        if not sale.die(f"commit.{'before' if number % 2 else 'after'} {1 + number // 2 % 3}"):
+            break
+        deaths += 1
+    assert deaths > 3
+    happened = sale.happened()
+    assert happened["refund"] == 1
+    said = sale.finish()
+    for tool in ("mail", "bare"):
+        assert happened[tool] <= 1
+        assert happened[tool] == 1 or f"while {tool} was executing" in said

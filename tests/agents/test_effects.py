@@ -1,0 +1,235 @@
+"""What tools may declare of their effects, and what becomes of wrong declarations and of tools that fail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic_ai import Agent, ModelRetry, ToolFailed
+
+import outlive
+from outlive import Outlive, Retry, step, transaction, workflow
+from outlive.agents import at_most_once, durable, idempotent, inline, pure, transactional, tx
+from tests.agents.scripts import call, scripted
+
+LIMIT_S = 20.0
+
+
+@step
+async def nothing() -> None: ...
+
+
+@transaction
+async def make_table(tx: Any) -> None:
+    await tx.execute("create table rows (name text)")
+
+
+@transaction
+async def list_rows(tx: Any) -> list[str]:
+    return [name for (name,) in await tx.fetch("select name from rows order by name")]
+
+
+def with_table(clerk: Any) -> Any:
+    """Give a workflow that runs an agent and tells its output and the rows that there are then."""
+
+    @workflow(name="with_table")
+    async def body() -> list[Any]:
+        await make_table()
+        try:
+            said = (await clerk.run("go")).output
+        except ValueError as error:
+            said = str(error)
+        return [said, await list_rows()]
+
+    return body
+
+
+@pytest.mark.parametrize(
+    "failure", [ModelRetry("no"), ToolFailed("no"), ValueError("no")], ids=lambda e: type(e).__name__
+)
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
+async def test_a_transactional_tool_that_fails_leaves_no_rows(url: str, failure: Exception, is_async: bool) -> None:
+    agent = Agent(scripted([call("put", "c1", name="a")], [call("put", "c2", name="b")], "{results}"), name="clerk")
+
+    if is_async:
+
+        @agent.tool_plain(metadata=transactional())
+        async def put(name: str) -> str:
+            await tx().execute("insert into rows values ($1)", name)
+            if name == "a":
+                raise failure
+            return "put"
+    else:
+
+        @agent.tool_plain(name="put", metadata=transactional())
+        def put_plainly(name: str) -> str:
+            tx().execute("insert into rows values ($1)", name)
+            if name == "a":
+                raise failure
+            return "put"
+
+    async with Outlive(url) as app:
+        run = await app.start(with_table(durable(agent)))
+        said, rows = await run.result(timeout=LIMIT_S)
+    if isinstance(failure, ValueError):
+        assert (said, rows) == ("no", [])
+    else:
+        assert "no" in said
+        assert said.endswith("'put']")
+        assert rows == ["b"]
+
+
+async def test_a_pure_tool_is_tried_again(url: str) -> None:
+    agent = Agent(scripted([call("look", "c1")], "{results}"), name="clerk")
+    attempts: list[int] = []
+
+    @agent.tool_plain(metadata=pure(retry=Retry(attempts=3, first_delay=0.01)))
+    async def look() -> str:
+        info = outlive.info()
+        assert isinstance(info, outlive.StepInfo)
+        attempts.append(info.attempt)
+        if info.attempt < 3:
+            raise OSError("not yet")
+        return "seen"
+
+    async with Outlive(url) as app:
+        run = await app.start(durable(agent), "look")
+        assert await run.result(timeout=LIMIT_S) == "['seen']"
+    assert attempts == [1, 2, 3]
+
+
+async def test_a_failed_model_request_is_tried_again(url: str) -> None:
+    asked: list[int] = []
+
+    def stumble(turn: int) -> None:
+        asked.append(turn)
+        if len(asked) < 3:
+            raise ConnectionError("the line is cut")
+
+    agent = Agent(scripted("hello", heard=stumble), name="clerk")
+    patient = durable(agent, model_retry=Retry(attempts=3, first_delay=0.01))
+    async with Outlive(url) as app:
+        assert await (await app.start(patient, "hi")).result(timeout=LIMIT_S) == "hello"
+        assert asked == [0, 0, 0]
+        asked.clear()
+        with pytest.raises(ConnectionError, match="the line is cut"):
+            await (await app.start(durable(agent, name="hasty"), "hi")).result(timeout=LIMIT_S)
+        assert asked == [0]
+
+
+async def test_a_strict_agent_refuses_tools_without_a_class(url: str) -> None:
+    agent = Agent(scripted([call("look", "c1")], "{results}"), name="clerk")
+    told: list[str] = []
+
+    @agent.tool_plain
+    async def look() -> str:
+        told.append("look")
+        return "seen"
+
+    async with Outlive(url) as app:
+        run = await app.start(durable(agent, strict=True), "look")
+        with pytest.raises(outlive.UsageError, match=r"tool 'look' declares no effect class.*strict"):
+            await run.result(timeout=LIMIT_S)
+    assert told == []
+
+
+async def test_metadata_that_is_no_class(url: str) -> None:
+    agent = Agent(scripted([call("look", "c1")], "{results}"), name="clerk")
+
+    @agent.tool_plain(metadata={"outlive": "pure"})
+    async def look() -> str:
+        return "seen"
+
+    async with Outlive(url) as app:
+        run = await app.start(durable(agent), "look")
+        with pytest.raises(
+            outlive.UsageError, match="tool 'look' has metadata 'outlive' that is no effect class: 'pure'"
+        ):
+            await run.result(timeout=LIMIT_S)
+
+
+async def test_other_metadata_stands_beside_the_class(url: str) -> None:
+    agent = Agent(scripted([call("look", "c1")], "{results}"), name="clerk")
+
+    @agent.tool_plain(metadata={**pure(), "team": "shelves"})
+    async def look() -> str:
+        return "seen"
+
+    async with Outlive(url) as app:
+        assert await (await app.start(durable(agent, strict=True), "look")).result(timeout=LIMIT_S) == "['seen']"
+
+
+@pytest.mark.parametrize("declare", [pure, idempotent, at_most_once, inline, None])
+async def test_a_transaction_is_for_transactional_tools(url: str, declare: Any) -> None:
+    agent = Agent(scripted([call("put", "c1")], "{results}"), name="clerk")
+
+    @agent.tool_plain(metadata=declare() if declare else None)
+    async def put() -> str:
+        await tx().execute("select 1")
+        return "put"
+
+    async with Outlive(url) as app:
+        run = await app.start(durable(agent), "put")
+        with pytest.raises(outlive.UsageError, match="is for tools with metadata=transactional"):
+            await run.result(timeout=LIMIT_S)
+
+
+def test_a_transaction_outside_of_tools() -> None:
+    with pytest.raises(outlive.UsageError, match="is for tools with metadata=transactional"):
+        tx()
+
+
+def test_verify_is_a_function() -> None:
+    with pytest.raises(outlive.UsageError, match="takes a function of the tool's arguments"):
+        at_most_once("bank")  # type: ignore[arg-type]
+
+
+class Opaque:
+    pass
+
+
+async def test_a_result_that_cannot_be_stored_fails_the_run(url: str) -> None:
+    agent = Agent(scripted([call("look", "c1")], "{results}"), name="clerk")
+
+    @agent.tool_plain
+    async def look() -> Any:
+        return Opaque()
+
+    async with Outlive(url) as app:
+        run = await app.start(durable(agent), "look")
+        with pytest.raises(outlive.EncodeFailed, match=r"a result within an agent.*Opaque"):
+            await run.result(timeout=LIMIT_S)
+        assert [entry.outcome for entry in await run.entries()] == ["ok", "error"]
+
+
+async def test_characters_that_no_database_stores_are_replaced(url: str) -> None:
+    agent = Agent(scripted([call("look", "c1"), call("peek", "c2")], "{results}"), name="clerk")
+
+    @agent.tool_plain
+    async def look() -> dict[str, str]:
+        return {"file": "a\x00b", "key\x00": "\u00e4"}
+
+    @agent.tool_plain
+    async def peek() -> str:
+        return "half \ud83d of a smile"
+
+    async with Outlive(url) as app:
+        said = await (await app.start(durable(agent), "look")).result(timeout=LIMIT_S)
+    assert "a\ufffdb" in said
+    assert "key\ufffd" in said
+    assert "half ? of a smile" in said
+
+
+async def test_a_plain_workflow_has_no_durable_agent(url: str) -> None:
+    clerk = durable(Agent(scripted("hi"), name="clerk"))
+
+    @workflow
+    def plain() -> str:
+        import asyncio
+
+        return asyncio.run(clerk.run("hi")).output
+
+    async with Outlive(url) as app:
+        run = await app.start(plain)
+        with pytest.raises(outlive.UsageError, match="is for async workflow functions"):
+            await run.result(timeout=LIMIT_S)
