@@ -177,10 +177,10 @@ def prepare(world: SimWorld) -> None:
         check_settled()
         return committed
 
-    async def watched_settle(settlement: Any, *, at_expiry: bool = False) -> Any:
+    async def watched_settle(settlement: Any, note: Any = None, *, at_expiry: bool = False) -> Any:
         found = world.sql(f"select outcome, expires_at from ol_promises where token = '{settlement.token}'")
         is_late = found[0][1] is not None and found[0][1] <= world.database_now() and not at_expiry
-        settling = await settle(settlement, at_expiry=at_expiry)
+        settling = await settle(settlement, note, at_expiry=at_expiry)
         expected = "already" if found[0][0] is not None else "expired" if is_late else "settled"
         if settling[0] != expected:
             world.problem(f"a promise is {settling[0]}, and should be {expected}")

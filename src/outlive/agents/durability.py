@@ -24,11 +24,13 @@ from pydantic_ai.durable_exec import (
     ToolsetValidateToolArgumentsId,
     conversation_id_from_run_id,
 )
+from pydantic_ai.exceptions import ApprovalRequired
 from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.models import Model
 from pydantic_ai.run import AgentRunResult
-from pydantic_ai.tools import AgentDepsT, RunContext, ToolDefinition
+from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
 
+from outlive.agents.approvals import VERDICT, Policy, ToolCall, judge, resolve
 from outlive.agents.effects import AT_MOST_ONCE, EFFECT_KEY, PURE, Effect, find_effect
 from outlive.agents.units import UnitBackend, current_scope, name_agent, name_call
 from outlive.clock import to_datetime
@@ -59,9 +61,11 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         name: str | None = None,
         strict: bool = False,
         model_retry: Retry = ONCE,
+        policy: Policy | None = None,
     ) -> None:
         super().__init__(models=models, name=name)
         self._strict = strict
+        self._policy = policy
         self._model_effect = Effect("pure", model_retry)
         self._backend: UnitBackend | None = None
 
@@ -130,15 +134,31 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
     ) -> Any:
         """Let what an inline tool awaits be named by its call: the tasks of Pydantic AI may change with a release."""
         run, scope = current_execution(), current_scope.get()
-        if run is None or scope is None or (tool_def.metadata or {}).get(EFFECT_KEY) is not False:
+        if run is None or scope is None:
             return await handler(args)
-        inner = Branch(f"{scope.key(name_call(call.tool_name, call.tool_call_id))}/")
+        if self._policy is not None and not ctx.tool_call_approved:
+            asked = ToolCall(self.name, call.tool_name, args)
+            verdict = judge(run, scope, self._policy, asked, call.tool_call_id)
+            if verdict is not None:
+                raise ApprovalRequired({VERDICT: verdict})
+        if (tool_def.metadata or {}).get(EFFECT_KEY) is not False:
+            return await handler(args)
+        inner = Branch(f"{scope.key('tool:' + name_call(call.tool_name, call.tool_call_id))}/")
         token = current_scope.set(inner)
         try:
             with run.loop.within(inner):
                 return await handler(args)
         finally:
             current_scope.reset(token)
+
+    async def handle_deferred_tool_calls(
+        self, ctx: RunContext[AgentDepsT], *, requests: DeferredToolRequests
+    ) -> DeferredToolResults | None:
+        """Wait for people where calls need approval; calls that others execute are left to others."""
+        run = current_execution()
+        if run is None or not requests.approvals:
+            return None
+        return await resolve(run, self.name, ctx.tools, requests)
 
 
 def _scope_of(run_id: str, name: str, agent_run_id: str | None) -> str:

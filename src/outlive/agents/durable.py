@@ -13,6 +13,7 @@ from pydantic_ai.exceptions import UserError
 from pydantic_ai.models import Model
 from pydantic_ai.run import AgentRunResult
 
+from outlive.agents.approvals import Policy
 from outlive.agents.durability import OutliveDurability
 from outlive.agents.units import name_agent
 from outlive.codec.payload import CallShape
@@ -83,18 +84,20 @@ def durable(
     models: Mapping[str, Model] | None = None,
     model_retry: Retry = ONCE,
     strict: bool = False,
+    policy: Policy | None = None,
 ) -> DurableAgent[DepsT, OutputT]:
     """Make a Pydantic AI agent durable; the agent itself stays as it is.
 
     `name` (else the agent's own) is part of every journal: keep it. `deps` are given to each run that brings none,
     `models` are those that a run may switch to. `model_retry` repeats failed model requests; `strict` refuses tools
-    without an effect class. *Raises* UsageError for an agent without a name.
+    without an effect class. `policy` says of each call of a tool whether it passes (None), is refused (`Deny`) or
+    waits for people (`Ask`), see `approvals`. *Raises* UsageError for an agent without a name.
     """
     if not isinstance(agent, AbstractAgent):
         raise UsageError(f"durable() takes an agent of Pydantic AI, not {agent!r}")
     if not (name or agent.name):
         raise UsageError("a durable agent needs a name, which its journals keep: Agent(…, name='support')")
-    durability = OutliveDurability[Any](name=name, models=models, model_retry=model_retry, strict=strict)
+    durability = OutliveDurability[Any](name=name, models=models, model_retry=model_retry, strict=strict, policy=policy)
     try:
         durability.for_agent(agent)  # as each run does: what is wrong with the agent is told here
     except UserError as error:

@@ -128,8 +128,8 @@ def name_agent(name: str | None) -> str:
 
 
 def name_call(tool: str, call_id: str) -> str:
-    """Give a tool call as part of keys."""
-    return f"tool:{_fit(tool)}({_fit(call_id)})"
+    """Give a call of a tool as part of keys."""
+    return f"{_fit(tool)}({_fit(call_id)})"
 
 
 def _call_id(cache_key: tuple[Any, ...]) -> str:

@@ -43,6 +43,7 @@ class Call(RunFuture):
     sides: tuple[SideRow, ...] = ()  # what is written with the outcome
     on_durable: Callable[[Committed], object] | None = None  # called when the outcome is on disk
     answers: int | None = None  # the request that decided the outcome: deleted in the commit that records it
+    _cancel_words: Any = None  # of whoever cancelled it: anyio knows its own cancellations by them
     _cancels_before: int | None = None  # of the task that awaits this, when its cancellation came here
 
     def __init__(self, execution: LiveRun, key: str, name: str, digest: str | None) -> None:
@@ -77,7 +78,7 @@ class Call(RunFuture):
         if outcome == "ok":
             self.set_result(value)
         elif error == CANCELLED:
-            super().cancel()
+            super().cancel(self._cancel_words)
             return
         else:
             rebuilt = rebuild_error(error or "{}")
@@ -107,6 +108,7 @@ class Call(RunFuture):
             return super().cancel(msg)
         if not self.cancel_requested:
             self.cancel_requested = True
+            self._cancel_words = msg
             task = self._task
             if task is not None and task._fut_waiter is self:  # type: ignore[attr-defined]
                 self._cancels_before = task.cancelling() - 1

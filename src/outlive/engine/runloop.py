@@ -19,6 +19,7 @@ import contextvars
 import functools
 import logging
 import sys
+import types
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol
@@ -149,6 +150,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         self.root = Branch(f"~{continued}/" if continued else "")
         self._now = now
         self.ready: deque[Handle] = deque()
+        self._insistent: list[Handle] = []
         self._tasks: list[RunTask] = []
         self._tasks_kept = 64
         self._salt = salt * 1_000_003
@@ -174,8 +176,19 @@ class RunLoop(asyncio.AbstractEventLoop):
     def _run_ready(self) -> None:
         ready = self.ready
         left = TURN_MAX_CALLBACKS
-        while ready and not self.unwinding:
+        stirred = False  # something has run since the insistent ones have
+        while not self.unwinding:
+            if not ready:
+                if not (stirred and self._insistent):
+                    return
+                stirred = False
+                handles, self._insistent = self._insistent, []
+                for handle in handles:
+                    if not handle.is_cancelled:
+                        self._run(handle)
+                continue
             handle = ready.popleft()
+            stirred = True
             if not handle.is_cancelled:
                 self._run(handle)
             left -= 1
@@ -262,7 +275,8 @@ class RunLoop(asyncio.AbstractEventLoop):
     ) -> Handle:
         handle = Handle(callback, args, context if context is not None else contextvars.copy_context())
         if not self.unwinding:
-            self.ready.append(handle)
+            insists = type(callback) is types.MethodType and callback.__name__ == _INSISTENT
+            (self._insistent if insists else self.ready).append(handle)
         return handle
 
     def create_future(self) -> RunFuture:
@@ -387,6 +401,9 @@ class RunLoop(asyncio.AbstractEventLoop):
             log.error("%s", context.get("message"), exc_info=context.get("exception"))
 
 
+# anyio cancels what is in a cancelled scope again in each cycle of the loop, until it has left the scope. Here a cycle
+# may last for days, so it looks again only when something else has run, which may have begun to wait anew.
+_INSISTENT = "_deliver_cancellation"
 _TASKS_FILE = asyncio.tasks.__file__
 _WAIT_FOR = asyncio.wait_for.__code__
 _undying: list[Any] = []  # coroutines that cannot be closed; one that was collected would run on

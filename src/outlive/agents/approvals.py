@@ -1,0 +1,178 @@
+"""Approvals, in the run: which tool calls wait for a person, and what his decision binds.
+
+A call that a policy wants approved waits for a promise of the topic `approval`,
+which tells who is asked about what; `inbox` is the other side. Invariant: a
+decision counts for one call of one run with the arguments and the tool that
+the person has seen; the check is an entry, so replay repeats it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_ai.messages import ToolCallPart
+from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolApproved, ToolDefinition, ToolDenied
+
+from outlive.agents.units import current_scope, name_call
+from outlive.clock import Duration, seconds
+from outlive.codec.payload import digest
+from outlive.engine.invoke import record
+from outlive.engine.roles import LiveRun
+from outlive.engine.runloop import Branch
+from outlive.errors import PromiseExpired, UsageError
+from outlive.messages import promise
+
+TOPIC = "approval"
+VERDICT = "outlive"  # of the metadata of a deferred call
+WEEK_S = 7 * 86_400.0
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that the model asks for, as a policy sees it: arguments are validated already."""
+
+    agent: str
+    tool: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Deny:
+    """A policy's answer: the call is not executed, and the model reads why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A policy's answer: so many people of a role have to approve the call, each on his own, in time.
+
+    Nobody's answer in time is a denial, unless there is somebody else to `escalate` to.
+    """
+
+    role: str | None = None
+    quorum: int = 1
+    expires: Duration = WEEK_S
+    escalate: Ask | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.quorum, int) or self.quorum < 1:
+            raise UsageError(f"Ask(quorum=…) is a whole number of at least 1, not {self.quorum!r}")
+        if self.role is not None and not isinstance(self.role, str):
+            raise UsageError(f"Ask(role=…) is a text, not {self.role!r}")
+        if self.escalate is not None and not isinstance(self.escalate, Ask):
+            raise UsageError(f"Ask(escalate=…) is an Ask, not {self.escalate!r}")
+        seconds(self.expires)
+
+
+Policy = Callable[[ToolCall], Ask | Deny | None]
+
+
+def judge(run: LiveRun, scope: Branch, policy: Policy, call: ToolCall, call_id: str) -> Ask | Deny | None:
+    """Give what a policy says of a call, None if it passes; noted: another policy has no say in what is past."""
+
+    def make(_: str) -> tuple[str, tuple[()]]:
+        verdict = policy(call)
+        if verdict is not None and not isinstance(verdict, Ask | Deny):
+            raise UsageError(f"a policy gives Ask(…), Deny(…) or None, not {verdict!r}")
+        return json.dumps(_to_facts(verdict)), ()
+
+    with run.loop.within(scope):
+        noted = record(run, "policy", name_call(call.tool, call_id), None, make)
+    verdict: Ask | Deny | None = _from_facts(json.loads(noted))
+    return verdict
+
+
+def _to_facts(verdict: Ask | Deny | None) -> dict[str, Any] | None:
+    if isinstance(verdict, Deny):
+        return {"deny": verdict.reason}
+    if verdict is None:
+        return None
+    terms = {"role": verdict.role, "quorum": verdict.quorum, "expires_s": seconds(verdict.expires)}
+    return {"ask": {**terms, "escalate": _to_facts(verdict.escalate)}}
+
+
+def _from_facts(facts: Any) -> Any:
+    if facts is None:
+        return None
+    if "deny" in facts:
+        return Deny(facts["deny"])
+    ask = facts["ask"]
+    return Ask(ask["role"], ask["quorum"], ask["expires_s"], _from_facts(ask["escalate"]))
+
+
+def version_of_tool(tool: ToolDefinition | None) -> str:
+    """Give what changes when a tool is described otherwise than to who approved its call."""
+    if tool is None:
+        return ""
+    return digest(json.dumps([tool.name, tool.description, tool.parameters_json_schema], sort_keys=True))
+
+
+def digest_of_arguments(arguments: Mapping[str, Any]) -> str:
+    """Give what stands for the arguments of a call."""
+    return digest(json.dumps(arguments, sort_keys=True))
+
+
+async def resolve(
+    run: LiveRun, agent: str, tools: Mapping[str, ToolDefinition], requests: DeferredToolRequests
+) -> DeferredToolResults:
+    """Wait until each of these calls is approved or denied; all wait at the same time."""
+    calls = requests.approvals
+    answers = await asyncio.gather(
+        *(
+            _resolve(run, agent, call, tools.get(call.tool_name), requests.metadata.get(call.tool_call_id, {}))
+            for call in calls
+        )
+    )
+    return DeferredToolResults(approvals={call.tool_call_id: one for call, one in zip(calls, answers, strict=True)})
+
+
+async def _resolve(
+    run: LiveRun, agent: str, call: ToolCallPart, tool: ToolDefinition | None, metadata: Mapping[str, Any]
+) -> ToolApproved | ToolDenied:
+    verdict = metadata.get(VERDICT) or Ask()  # a tool that is declared with requires_approval has no verdict
+    if isinstance(verdict, Deny):
+        return ToolDenied(verdict.reason)
+    scope = current_scope.get()
+    assert scope is not None
+    with run.loop.within(Branch(f"{scope.key('approval:' + name_call(call.tool_name, call.tool_call_id))}/")):
+        return await _ask(run, agent, call, version_of_tool(tool), verdict)
+
+
+async def _ask(run: LiveRun, agent: str, call: ToolCallPart, version: str, ask: Ask) -> ToolApproved | ToolDenied:
+    given = call.args_as_dict()
+    arguments, votes = given, list[str]()
+    while True:
+        about = {
+            "agent": agent, "tool": call.tool_name, "call_id": call.tool_call_id, "arguments": arguments,
+            "digest": digest_of_arguments(arguments), "version": version, "role": ask.role, "quorum": ask.quorum,
+            "votes": votes,
+        }  # fmt: skip
+        try:
+            decision = await (await promise(ask.expires, topic=TOPIC, about=about))
+        except PromiseExpired:
+            if ask.escalate is None:
+                return ToolDenied("Nobody decided in time whether this call is approved, so it was not executed.")
+            ask, votes = ask.escalate, []
+            continue
+        if not _is_current(run, decision, version):
+            arguments, votes = given, []
+            continue
+        if not decision["approve"]:
+            why = f": {decision['why']}" if decision["why"] else "."
+            return ToolDenied(f"{decision['by']} denied this call{why}")
+        if decision["edit"] is not None and decision["edit"] != arguments:
+            arguments, votes = decision["edit"], []  # what others have approved was something else
+        votes = [*votes, decision["by"]]
+        if len(votes) >= ask.quorum:
+            return ToolApproved(override_args=arguments if arguments != given else None)
+
+
+def _is_current(run: LiveRun, decision: Mapping[str, Any], version: str) -> bool:
+    """Say whether the tool is still the one that the person has seen; noted, for a release may change it again."""
+    told = record(run, "approval", "approval", None, lambda _: (json.dumps(decision["version"] == version), ()))
+    return bool(json.loads(told))

@@ -1,0 +1,390 @@
+"""Calls that wait for people: asked once, decided once, bound to what was seen; restarts and deploys in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic_ai import Agent
+
+import outlive
+from outlive import Outlive, RunRefused
+from outlive.agents import Approval, Ask, Deny, ToolCall, approvals, durable, transactional, tx
+from tests.agents.scripts import call, scripted
+from tests.agents.test_durable import LIMIT_S, Told, leave_memory, waits_for
+from tests.support.size import pick
+
+
+def refunder(told: list[str], policy: Callable[[ToolCall], Any] | None, *, described: str = "Pay back.") -> Any:
+    """Give a durable agent that wants to refund 17."""
+    model = scripted([call("refund", "c1", cents=17)], "{results}", heard=Told.model.__get__(told))
+    agent = Agent(model, name="clerk")
+
+    @agent.tool_plain(description=described)
+    async def refund(cents: int) -> str:
+        told.append(f"refund {cents}")
+        return f"refunded {cents}"
+
+    return durable(agent, policy=policy)
+
+
+def asks(**terms: Any) -> Callable[[ToolCall], Ask]:
+    return lambda _: Ask(**terms)
+
+
+async def waiting(app: Outlive, count: int = 1) -> list[Approval]:
+    """Give the approvals that wait once there are so many."""
+    async with asyncio.timeout(LIMIT_S):
+        while len((page := await approvals(app).list()).items) < count:
+            await asyncio.sleep(0.01)
+    assert len(page.items) == count
+    return page.items
+
+
+async def test_a_call_waits_until_it_is_approved(url: str) -> None:
+    told = Told()
+    async with Outlive(url) as app:
+        run = await app.start(refunder(told, asks(role="finance", expires=500)), "refund", id="run 1")
+        (one,) = await waiting(app)
+        assert (one.run_id, one.agent, one.tool, one.call_id) == ("run 1", "clerk", "refund", "c1")
+        assert (one.arguments, one.role, one.quorum, one.votes) == ({"cents": 17}, "finance", 1, [])
+        assert one.expires_at is not None
+        assert 400 < (one.expires_at - one.created_at).total_seconds() < 501
+        assert told == ["model 0"]
+        await leave_memory(app)
+        async with Outlive(url, worker=False) as client:
+            await approvals(client).decide(one.id, approve=True, by="ana", why="known", roles={"finance"})
+        assert await run.result(timeout=LIMIT_S) == "['refunded 17']"
+        assert (await approvals(app).list()).items == []
+        (entry,) = await app.audit(run.id)
+        assert (entry.by, entry.action, entry.reason) == ("ana", "settle", "known")
+    assert told == ["model 0", "refund 17", "model 1"]
+
+
+async def test_a_call_that_is_denied_is_not_executed(url: str) -> None:
+    told = Told()
+    async with Outlive(url) as app:
+        run = await app.start(refunder(told, asks()), "refund")
+        (one,) = await waiting(app)
+        await approvals(app).decide(one.id, approve=False, by="ana", why="not today")
+        assert "ana denied this call: not today" in await run.result(timeout=LIMIT_S)
+    assert told == ["model 0", "model 1"]
+
+
+async def test_a_policy_lets_pass_and_refuses(url: str) -> None:
+    def policy(call: ToolCall) -> Deny | None:
+        assert (call.agent, call.tool) == ("clerk", "refund")
+        return Deny("no refunds above 10") if call.arguments["cents"] > limit[0] else None
+
+    limit, told = [10], Told()
+    async with Outlive(url) as app:
+        run = await app.start(refunder(told, policy), "refund")
+        assert "no refunds above 10" in await run.result(timeout=LIMIT_S)
+        limit[0] = 20
+        run = await app.start(refunder(told, policy), "refund")
+        assert await run.result(timeout=LIMIT_S) == "['refunded 17']"
+    assert told == ["model 0", "model 1", "model 0", "refund 17", "model 1"]
+
+
+async def test_arguments_are_edited_and_validated_again(url: str) -> None:
+    told = Told()
+    async with Outlive(url) as app:
+        run = await app.start(refunder(told, asks()), "refund")
+        (one,) = await waiting(app)
+        await approvals(app).decide(one.id, approve=True, by="ana", edit={"cents": 5}, digest=one.digest)
+        assert await run.result(timeout=LIMIT_S) == "['refunded 5']"
+        assert "refund 17" not in told
+        run = await app.start(refunder(told, asks()), "refund")
+        (one,) = await waiting(app)
+        await approvals(app).decide(one.id, approve=True, by="ana", edit={"cents": "much"})
+        assert "valid integer" in await run.result(timeout=LIMIT_S)
+    assert [line for line in told if line.startswith("refund")] == ["refund 5"]
+
+
+async def test_nobody_decides_in_time(url: str) -> None:
+    told = Told()
+    async with Outlive(url) as app:
+        run = await app.start(refunder(told, asks(expires=0.1)), "refund")
+        assert "Nobody decided in time" in await run.result(timeout=LIMIT_S)
+        assert (await approvals(app).list()).items == []
+    assert told == ["model 0", "model 1"]
+
+
+async def test_others_are_asked_when_nobody_decides_in_time(url: str) -> None:
+    told = Told()
+    async with Outlive(url) as app:
+        policy = asks(role="shift", expires=0.1, escalate=Ask(role="boss"))
+        run = await app.start(refunder(told, policy), "refund")
+        async with asyncio.timeout(LIMIT_S):
+            while not (found := (await approvals(app).list()).items) or found[0].role == "shift":
+                await asyncio.sleep(0.01)
+        with pytest.raises(RunRefused, match="has not the role 'boss'"):
+            await approvals(app).decide(found[0].id, approve=True, by="ana", roles=["shift"])
+        await approvals(app).decide(found[0].id, approve=True, by="bob", roles=["boss", "shift"])
+        assert await run.result(timeout=LIMIT_S) == "['refunded 17']"
+
+
+async def test_two_people_have_to_approve(url: str) -> None:
+    told = Told()
+    async with Outlive(url) as app:
+        inbox = approvals(app)
+        run = await app.start(refunder(told, asks(quorum=2)), "refund")
+        (one,) = await waiting(app)
+        await inbox.decide(one.id, approve=True, by="ana")
+        async with asyncio.timeout(LIMIT_S):
+            while not (found := (await inbox.list()).items) or not found[0].votes:
+                await asyncio.sleep(0.01)
+        (second,) = found
+        assert (second.votes, second.quorum) == (["ana"], 2)
+        with pytest.raises(RunRefused, match="ana has approved this call of refund already"):
+            await inbox.decide(second.id, approve=True, by="ana")
+        assert "refund 17" not in told
+        await inbox.decide(second.id, approve=True, by="bob", edit={"cents": 9})
+        async with asyncio.timeout(LIMIT_S):
+            while not (found := (await inbox.list()).items) or found[0].votes != ["bob"]:
+                await asyncio.sleep(0.01)
+        assert found[0].arguments == {"cents": 9}, "what ana has approved was something else"
+        with pytest.raises(RunRefused, match="the arguments of this call of refund are others by now"):
+            await inbox.decide(found[0].id, approve=True, by="ana", digest=one.digest)
+        await inbox.decide(found[0].id, approve=True, by="ana", digest=found[0].digest)
+        assert await run.result(timeout=LIMIT_S) == "['refunded 9']"
+        assert [entry.by for entry in await app.audit(run.id)] == ["ana", "bob", "ana"]
+
+
+async def test_of_many_decisions_one_counts(url: str) -> None:
+    told = Told()
+    async with Outlive(url) as app, Outlive(url, worker=False) as client:
+        run = await app.start(refunder(told, asks()), "refund")
+        (one,) = await waiting(app)
+        decisions = [
+            approvals(client if number % 2 else app).decide(one.id, approve=bool(number % 3), by=f"person {number}")
+            for number in range(6)
+        ]
+        outcomes = await asyncio.gather(*decisions, return_exceptions=True)
+        assert sum(outcome is None for outcome in outcomes) == 1
+        assert all(isinstance(outcome, RunRefused) for outcome in outcomes if outcome is not None)
+        await run.result(timeout=LIMIT_S)
+        assert len(await app.audit(run.id)) == 1
+        with pytest.raises(RunRefused, match="it was decided, has expired, or never was"):
+            await approvals(app).decide(one.id, approve=True, by="late")
+
+
+async def test_a_decision_on_a_tool_that_a_deploy_has_changed_is_void(url: str) -> None:
+    told = Told()
+    old = refunder(told, asks(), described="Pay back.")
+    async with Outlive(url, include=[old]) as app:
+        run = await app.start(old, "refund", id="run")
+        (one,) = await waiting(app)
+    async with Outlive(url, worker=False) as client:
+        await approvals(client).decide(one.id, approve=True, by="ana")
+    new = refunder(told, asks(), described="Pay back twice.")
+    async with Outlive(url, include=[new]) as app:
+        run = await app.get("run")
+        (again,) = await waiting(app)
+        assert again.id != one.id
+        assert "refund 17" not in told
+        await approvals(app).decide(again.id, approve=True, by="ana")
+        assert await run.result(timeout=LIMIT_S) == "['refunded 17']"
+    assert told == ["model 0", "refund 17", "model 1"]
+
+
+async def test_a_decided_call_is_not_asked_again_after_a_later_deploy(url: str) -> None:
+    told = Told()
+    model = scripted([call("refund", "c1")], [call("wait", "c2")], "{results}")
+
+    def clerk(described: str) -> Any:
+        agent = Agent(model, name="clerk")
+
+        @agent.tool_plain(description=described)
+        async def refund() -> str:
+            told.append("refund")
+            return "refunded"
+
+        @agent.tool_plain
+        async def wait() -> str:
+            return "waited"
+
+        return durable(agent, policy=lambda _: Ask())
+
+    async with Outlive(url, include=[old := clerk("Pay back.")]) as app:
+        run = await app.start(old, "refund", id="run")
+        (one,) = await waiting(app)
+        await approvals(app).decide(one.id, approve=True, by="ana")
+        async with asyncio.timeout(LIMIT_S):
+            while (found := (await approvals(app).list()).items) == [] or found[0].tool != "wait":
+                await asyncio.sleep(0.01)
+    async with Outlive(url, include=[clerk("Pay back twice.")]) as app:
+        run = await app.get("run")
+        (two,) = await waiting(app)
+        await approvals(app).decide(two.id, approve=True, by="ana")
+        assert await run.result(timeout=LIMIT_S) == "['refunded', 'waited']"
+    assert told == ["refund"]
+
+
+async def test_an_approval_waits_for_days(outlive_app: Any) -> None:
+    told = Told()
+    agent = refunder(told, asks(expires=6 * 86_400))
+    async with outlive_app(include=[agent]) as app:
+        run = await app.start(agent, "refund", id="run")
+        await app.advance("5 days")
+        (one,) = (await approvals(app).list()).items
+        await approvals(app).decide(one.id, approve=True, by="ana")
+        assert await run.result() == "['refunded 17']"
+        assert told == ["model 0", "refund 17", "model 1"]
+        late = await app.start(agent, "refund", id="late")
+        await app.advance("6 days")
+        assert "Nobody decided in time" in await late.result()
+
+
+async def test_an_approval_waits_through_restarts(url: str) -> None:
+    told = Told()
+    async with Outlive(url) as app:
+        await app.start(refunder(told, asks()), "refund", id="run")
+        (one,) = await waiting(app)
+    for _ in range(3):
+        async with Outlive(url, include=[refunder(told, asks())]) as app:
+            (again,) = await waiting(app)
+            assert again == one
+    async with Outlive(url, worker=False) as client:
+        await approvals(client).decide(one.id, approve=True, by="ana")
+    async with Outlive(url, include=[refunder(told, asks())]) as app:
+        assert await (await app.get("run")).result(timeout=LIMIT_S) == "['refunded 17']"
+    assert told == ["model 0", "refund 17", "model 1"]
+
+
+async def test_many_approvals_wait_out_of_memory(url: str) -> None:
+    agent = refunder(Told(), asks())
+    async with Outlive(url) as app:
+        runs = await asyncio.gather(*(app.start(agent, "refund") for _ in range(pick(small=60, full=10_000))))
+        async with asyncio.timeout(LIMIT_S + len(runs)):
+            while await app.count("status:running", limit=len(runs)) or await app.count("status:queued"):
+                await asyncio.sleep(0.05)
+        await leave_memory(app)
+        seen: set[str] = set()
+        after: str | None = None
+        while True:
+            page = await approvals(app).list(after=after)
+            seen |= {one.run_id for one in page.items}
+            if page.next is None:
+                break
+            after = page.next
+        assert seen == {run.id for run in runs}
+        assert not app._engine().roster.executions
+
+
+async def test_a_stricter_policy_has_no_say_in_what_is_past(url: str) -> None:
+    told = Told()
+    model = scripted([call("look", "c1")], [call("wait", "c2")], "{results}")
+
+    def clerk(policy: Callable[[ToolCall], Any]) -> Any:
+        agent = Agent(model, name="clerk")
+
+        @agent.tool_plain
+        async def look() -> str:
+            told.append("look")
+            return "seen"
+
+        @agent.tool_plain
+        async def wait() -> str:
+            return "waited"
+
+        return durable(agent, policy=policy)
+
+    lenient = clerk(lambda call: Ask(role="one") if call.tool == "wait" else None)
+    strict = clerk(lambda _: Deny("nothing goes"))
+    async with Outlive(url, include=[lenient]) as app:
+        await app.start(lenient, "look", id="run")
+        await waiting(app)
+    async with Outlive(url, include=[strict]) as app:
+        run = await app.get("run")
+        (one,) = await waiting(app)
+        await approvals(app).decide(one.id, approve=True, by="ana", roles=["one"])
+        assert await run.result(timeout=LIMIT_S) == "['seen', 'waited']"
+    assert told == ["look"]
+
+
+async def test_calls_side_by_side_wait_for_themselves(url: str) -> None:
+    model = scripted([call("pay", "c1", n=1), call("pay", "c2", n=2), call("look", "c3")], "{results}")
+    agent = Agent(model, name="clerk")
+
+    @agent.tool_plain(metadata=transactional())
+    async def pay(n: int) -> str:
+        return f"paid {n} {await tx().fetchval('select 1')}"
+
+    @agent.tool_plain
+    async def look() -> str:
+        return "seen"
+
+    careful = durable(agent, policy=lambda call: Ask() if call.tool == "pay" else None)
+    async with Outlive(url) as app:
+        run = await app.start(careful, "pay")
+        one, two = sorted(await waiting(app, 2), key=lambda each: each.call_id)
+        await approvals(app).decide(two.id, approve=True, by="ana")
+        await approvals(app).decide(one.id, approve=False, by="ana")
+        said = await run.result(timeout=LIMIT_S)
+    assert "ana denied this call." in said
+    assert "paid 2 1" in said
+    assert "seen" in said
+
+
+async def test_tools_that_pydantic_ai_wants_approved(url: str) -> None:
+    agent = Agent(scripted([call("pay", "c1")], "{results}"), name="clerk")
+
+    @agent.tool_plain(requires_approval=True)
+    async def pay() -> str:
+        return "paid"
+
+    async with Outlive(url) as app:
+        run = await app.start(durable(agent), "pay")
+        (one,) = await waiting(app)
+        await waits_for(run, "wait")
+        await approvals(app).decide(one.id, approve=True, by="ana")
+        assert await run.result(timeout=LIMIT_S) == "['paid']"
+
+
+async def test_a_run_that_is_cancelled_asks_nobody_any_more(url: str) -> None:
+    told = Told()
+    async with Outlive(url) as app:
+        run = await app.start(refunder(told, asks()), "refund")
+        (one,) = await waiting(app)
+        await run.cancel()
+        with pytest.raises(outlive.RunCancelled):
+            await run.result(timeout=LIMIT_S)
+        assert (await approvals(app).list()).items == []
+        with pytest.raises(RunRefused):
+            await approvals(app).decide(one.id, approve=True, by="ana")
+    assert told == ["model 0"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"id": "unheard-of"}, "an approval's id is"),
+        ({"by": ""}, "says who decides"),
+        ({"approve": False, "edit": {"cents": 1}}, "has no arguments to edit"),
+    ],
+    ids=str,
+)
+async def test_wrong_decisions(url: str, wrong: dict[str, Any], told: str) -> None:
+    async with Outlive(url) as app:
+        with pytest.raises(outlive.UsageError, match=told):
+            await approvals(app).decide(**{"id": "run key#1", "approve": True, "by": "ana", **wrong})
+        with pytest.raises(RunRefused, match="never was"):
+            await approvals(app).decide("run key#1", approve=True, by="ana")
+
+
+@pytest.mark.parametrize(
+    "terms", [{"quorum": 0}, {"quorum": "two"}, {"role": 7}, {"expires": -1}, {"escalate": "boss"}]
+)
+def test_wrong_terms(terms: dict[str, Any]) -> None:
+    with pytest.raises(outlive.UsageError):
+        Ask(**terms)
+
+
+async def test_a_policy_that_gives_no_answer(url: str) -> None:
+    async with Outlive(url) as app:
+        run = await app.start(refunder(Told(), lambda _: True), "refund")
+        with pytest.raises(outlive.UsageError, match="a policy gives Ask"):
+            await run.result(timeout=LIMIT_S)
