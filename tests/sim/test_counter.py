@@ -19,7 +19,7 @@ from tests.sim.seeds import SEEDS_PER_TEST, expect_clean
 from tests.support.evidence import Evidence
 from tests.support.size import pick
 
-SEEDS = pick(small=20, full=1_000)
+SEEDS = pick(small=10, full=1_000)
 BUG_SEEDS = 200
 
 

@@ -20,7 +20,7 @@ from tests.sim.seeds import SEEDS_PER_TEST, expect_clean
 from tests.support.evidence import Evidence
 from tests.support.size import pick
 
-SEEDS = pick(small=60, full=2_000)
+SEEDS = pick(small=30, full=2_000)
 BUG_SEEDS = 300
 Patch = Callable[[pytest.MonkeyPatch], None]
 

@@ -17,7 +17,7 @@ from tests.sim.seeds import SEEDS_PER_TEST, expect_clean
 from tests.support.evidence import Evidence
 from tests.support.size import pick
 
-SEEDS = pick(small=20, full=500)
+SEEDS = pick(small=10, full=500)
 BUG_SEEDS = 100
 
 

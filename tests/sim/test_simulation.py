@@ -14,7 +14,7 @@ from tests.sim.seeds import SEEDS_PER_TEST, expect_clean
 from tests.support.evidence import Evidence
 from tests.support.size import pick
 
-SEEDS = pick(small=60, full=2_000)
+SEEDS = pick(small=40, full=2_000)
 
 
 def play(seed: int, limit_s: float = 3_000.0, most_faults: int = 6, kinds: Sequence[Any] = bank.KINDS) -> Simulation:

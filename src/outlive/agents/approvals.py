@@ -20,9 +20,9 @@ from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolApp
 from outlive.agents.units import current_scope, name_call
 from outlive.clock import Duration, seconds
 from outlive.codec.payload import digest
+from outlive.engine.branch import Branch
 from outlive.engine.invoke import record
 from outlive.engine.roles import LiveRun
-from outlive.engine.runloop import Branch
 from outlive.errors import PromiseExpired, UsageError
 from outlive.messages import promise
 

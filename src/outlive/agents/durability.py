@@ -35,7 +35,7 @@ from outlive.agents.effects import AT_MOST_ONCE, EFFECT_KEY, PURE, Effect, find_
 from outlive.agents.units import UnitBackend, current_scope, name_agent, name_call
 from outlive.clock import to_datetime
 from outlive.definitions import current_execution
-from outlive.engine.runloop import Branch
+from outlive.engine.branch import Branch
 from outlive.errors import EncodeFailed
 from outlive.model.definition import ONCE, Retry
 

@@ -39,9 +39,9 @@ from outlive.agents.effects import Effect, current_tx
 from outlive.codec.payload import CallShape, digest
 from outlive.definitions import in_workflow
 from outlive.engine.bodies import current_step
+from outlive.engine.branch import Branch
 from outlive.engine.calls import StepCall
 from outlive.engine.invoke import wait_for
-from outlive.engine.runloop import Branch
 from outlive.engine.transactions import current_transaction
 from outlive.model.definition import StepSpec
 

@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
+from outlive.engine.branch import Branch
 from outlive.engine.calls import CANCELLED, Call, StepCall
 from outlive.engine.cancellation import Cancellation, Stop
 from outlive.engine.continuing import end_generation, find_continued
@@ -31,7 +32,7 @@ from outlive.engine.journal import Divergence, Journal, compare, describe, versi
 from outlive.engine.mailbox import Mailbox
 from outlive.engine.recorder import Recorder, microseconds
 from outlive.engine.roles import Host
-from outlive.engine.runloop import Branch, RunLoop, RunTimer, Unwound
+from outlive.engine.runloop import RunLoop, RunTimer, Unwound
 from outlive.engine.timers import Timers
 from outlive.errors import JournalMismatch
 from outlive.model.control import ROLLBACK_SCOPE

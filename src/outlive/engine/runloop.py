@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol
 
+from outlive.engine.branch import Branch
 from outlive.errors import UsageError
 from outlive.limits import TURN_MAX_CALLBACKS, UNWIND_MAX_THROWS
 
@@ -32,30 +33,6 @@ log = logging.getLogger("outlive.run")
 
 class Unwound(BaseException):
     """Raised in every branch of a run that leaves memory, where it waits. Private: never a user's business."""
-
-
-class Branch:
-    """A line of execution within a run; it alone counts the names used in its scope.
-
-    Keys read `scope/…/name#occurrence`: the scope grows by one number for each
-    branch that a branch opens, so counters of branches never interleave.
-    """
-
-    __slots__ = ("_counts", "scope")
-
-    def __init__(self, scope: str) -> None:
-        self.scope = scope
-        self._counts: dict[str, int] = {}
-
-    def key(self, name: str) -> str:
-        """Name the next call of `name` in this branch."""
-        count = self._counts[name] = self._counts.get(name, 0) + 1
-        return f"{self.scope}{name}#{count}"
-
-    def open(self) -> Branch:
-        """Open the next branch below this one."""
-        count = self._counts["/"] = self._counts.get("/", 0) + 1
-        return Branch(f"{self.scope}{count}/")
 
 
 class _Ordered:
