@@ -21,29 +21,14 @@ from tests.crash.points import STORES, Case, list_cases, share
 from tests.crash.records import Moment, Place, Record, check_ledger, read_ledger, read_record, read_settled
 from tests.support.evidence import Evidence
 from tests.support.faults import PointFault
-from tests.support.size import SOAK
 
 LEASE_S = 0.6
 
 Undisturbed = Callable[[str], tuple[Record, Counter[Place]]]
 
 
-def one_store_each(cases: list[Case]) -> list[Case]:
-    """Give each stop on one of the stores, in turns; at larger sizes on all."""
-    if SOAK:
-        return cases
-    stops: dict[str, list[Case]] = {}
-    for case in cases:
-        stops.setdefault(str(case).partition("-")[2], []).append(case)
-    return [same[place % len(same)] for place, same in enumerate(stops.values())]
-
-
 # Several processes use SQLite through apsw here, for which SQLAlchemy has no dialect.
-CASES = share(
-    one_store_each(
-        [case for case in list_cases("stop", passages=False) if (case.store, case.site) != ("sqlite", "session")]
-    )
-)
+CASES = share([case for case in list_cases("stop", passages=False) if (case.store, case.site) != ("sqlite", "session")])
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
