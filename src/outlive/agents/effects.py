@@ -8,6 +8,7 @@ second time without a person, a `verify` function or the model having decided so
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -111,13 +112,7 @@ def tx() -> Any:
     if found is None:
         raise UsageError("outlive.agents.tx() is for tools with metadata=transactional(), while they execute")
     opened, loop = found
-    return opened if _is_running(loop) else SyncTransaction(opened, loop)
-
-
-def _is_running(loop: Any) -> bool:
-    import asyncio
-
-    return asyncio._get_running_loop() is loop
+    return opened if asyncio._get_running_loop() is loop else SyncTransaction(opened, loop)
 
 
 def _metadata(effect: Effect) -> dict[str, Any]:

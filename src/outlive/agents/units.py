@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -189,9 +188,9 @@ async def _verify(unit: Unit) -> Any:
     """Find out what became of a call that a crash interrupted. Raises LookupError if it did not take effect."""
     if unit.verify is None:
         return {"kind": "tool_failed", "message": describe_unknown(unit.tool)}
-    result = unit.verify(**unit.arguments)
-    if inspect.isawaitable(result):
-        result = await result
+    step = current_step.get()
+    assert step is not None
+    result = await step.execution.engine.bodies.run(unit.verify, (), dict(unit.arguments))
     recorded = JSON_CODEC.load(CallToolResult, {"kind": "tool_return", "result": result})
     return JSON_CODEC.dump(CallToolResult, recorded)
 
