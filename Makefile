@@ -65,9 +65,10 @@ $(VENV)/.installed: pyproject.toml | $(py)
 	@$(py) -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-$(VENV)/.installed-test: pyproject.toml | $(py)
+$(VENV)/.installed-test: pyproject.toml tests/peers/package-lock.json | $(py)
 	@echo "Installing Outlive and its tests into $(VENV) ..."
 	@$(py) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(py) -m tools.peers
 	@touch $@ $(VENV)/.installed
 
 $(VENV)-dbos/.installed: bench/dbos-requirements.txt | $(py)

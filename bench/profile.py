@@ -12,6 +12,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from bench.catalogue import IN_FLIGHT
@@ -63,12 +64,12 @@ async def measure(url: str, seconds: float, profiler: Callable[[], AbstractConte
     """Measure one store bare, then profiled, and print the tables."""
     system = make()
     await system.open(url, {})
-    bare = await keep_busy(system, long=True, in_flight=IN_FLIGHT, warm_s=1.0, window_s=seconds)
+    bare = await keep_busy(partial(system.run, long=True), in_flight=IN_FLIGHT, warm_s=1.0, window_s=seconds)
     await system.close()
     before = tally.steps
     with profiler() as found:
         await system.open(url, {})
-        await keep_busy(system, long=True, in_flight=IN_FLIGHT, warm_s=0, window_s=seconds)
+        await keep_busy(partial(system.run, long=True), in_flight=IN_FLIGHT, warm_s=0, window_s=seconds)
         await system.close()
     _print(found, tally.steps - before, bare)
 

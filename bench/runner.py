@@ -67,6 +67,10 @@ def _short(task: Task) -> dict[str, float]:
     return task.figures_of("throughput", long=False, in_flight=IN_FLIGHT, **task.size("warm_s", "window_s"))
 
 
+def _agents(task: Task) -> dict[str, float]:
+    return task.figures_of("agents", in_flight=IN_FLIGHT // 4, **task.size("warm_s", "window_s"))
+
+
 def _alone(task: Task) -> dict[str, float]:
     return task.figures_of("alone", runs=task.sizes.alone_runs)
 
@@ -194,6 +198,7 @@ class _Unfinished:
 _SCENARIOS: dict[str, Callable[[Task], dict[str, float]]] = {
     "long": _long,
     "short": _short,
+    "agents": _agents,
     "alone": _alone,
     "idle": _idle,
     "queue": _queue,

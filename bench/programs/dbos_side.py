@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,19 @@ class DbosSystem:
 
     async def run(self, *, long: bool) -> None:
         await (long_run if long else short_run)(1)
+
+    def agent(self) -> Callable[[], Awaitable[object]]:
+        from pydantic_ai.durable_exec.dbos import DBOSDurability
+
+        from bench.programs.agents import add_one, make_agent
+
+        # A tool is recorded only if it is a step of DBOS.
+        agent = make_agent(DBOS.step()(add_one), capabilities=[DBOSDurability()])
+
+        async def ask(prompt: str) -> str:
+            return (await agent.run(prompt)).output
+
+        return partial(DBOS.workflow()(ask), "go")
 
     async def start_held(self) -> None:
         await DBOS.start_workflow_async(held_run, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -102,6 +103,13 @@ class OutliveSystem:
 
     async def run(self, *, long: bool) -> None:
         await self._app.run(long_run if long else short_run, 1)
+
+    def agent(self) -> Callable[[], Awaitable[object]]:
+        from bench.programs.agents import make_agent
+        from outlive.agents import durable, pure
+
+        agent = durable(make_agent(metadata=pure()))
+        return lambda: self._app.run(agent, "go")
 
     async def start_held(self) -> None:
         await self._app.start(held_run, 1)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -45,10 +46,34 @@ async def throughput(
 ) -> None:
     """Keep so many runs in flight, and count in a window what they do and cost."""
     async with opened(system, url, options):
-        talk.say(figures=await keep_busy(system, long=long, in_flight=in_flight, warm_s=warm_s, window_s=window_s))
+        run = partial(system.run, long=long)
+        talk.say(figures=await keep_busy(run, in_flight=in_flight, warm_s=warm_s, window_s=window_s))
 
 
-async def keep_busy(system: System, *, long: bool, in_flight: int, warm_s: float, window_s: float) -> dict[str, float]:
+async def agents(
+    system: System,
+    talk: Talk,
+    *,
+    url: str,
+    options: dict[str, Any],
+    in_flight: int,
+    warm_s: float,
+    window_s: float,
+) -> None:
+    """Keep so many agents busy, plain ones and then durable ones, and tell what durability adds to each step."""
+    from bench.programs.agents import make_agent  # only this scenario needs Pydantic AI
+
+    measure = partial(keep_busy, in_flight=in_flight, warm_s=warm_s, window_s=window_s)
+    plain, durable = partial(make_agent().run, "go"), system.agent()
+    async with opened(system, url, options):
+        alone, found = await measure(plain), await measure(durable)
+    alone_ms, found_ms = alone["cpu_us_per_step"] / 1000, found["cpu_us_per_step"] / 1000
+    talk.say(figures={"steps_per_s": found["steps_per_s"], "plain_ms": alone_ms, "beyond_ms": found_ms - alone_ms})
+
+
+async def keep_busy(
+    run: Callable[[], Awaitable[object]], *, in_flight: int, warm_s: float, window_s: float
+) -> dict[str, float]:
     """Give runs/s, steps/s and CPU of a window in which so many runs are always in flight."""
     stopped = False
     runs = 0
@@ -56,7 +81,7 @@ async def keep_busy(system: System, *, long: bool, in_flight: int, warm_s: float
     async def run_again_and_again() -> None:
         nonlocal runs
         while not stopped:
-            await system.run(long=long)
+            await run()
             runs += 1
 
     async with asyncio.TaskGroup() as group:

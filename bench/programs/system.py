@@ -6,6 +6,7 @@ which one it drives.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -58,6 +59,9 @@ class System(Protocol):
 
     async def run(self, *, long: bool) -> None:
         """Start a run of one step, or of ten, and wait for its result."""
+
+    def agent(self) -> Callable[[], Awaitable[object]]:
+        """Make the agent of `agents` durable, before the system is opened; give what runs it in a workflow."""
 
     async def start_held(self) -> None:
         """Start a run of two steps whose second waits while `tally.holding`; do not wait for it."""

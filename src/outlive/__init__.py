@@ -1,6 +1,6 @@
 """Outlive: durable workflows as plain functions, in the database you already have."""
 
-from outlive import ambient, errors, messages, sync, versions
+from outlive import ambient, errors, messages, questions, sync, versions
 from outlive.ambient import *
 from outlive.app import Outlive
 from outlive.control import AuditEntry
@@ -10,6 +10,7 @@ from outlive.messages import *
 from outlive.model.definition import Retry, StepInfo, WorkflowInfo
 from outlive.model.status import Status
 from outlive.promises import OpenPromise, PromisePage
+from outlive.questions import *
 from outlive.queues import Debounce, QueueInfo
 from outlive.run import Entry, Run, RunInfo
 from outlive.schedules import ScheduleInfo
@@ -24,4 +25,5 @@ __all__ += ["ScheduleInfo", "Status", "StepInfo", "WorkflowInfo"]
 __all__ += ambient.__all__
 __all__ += versions.__all__
 __all__ += messages.__all__
+__all__ += questions.__all__
 __all__ += errors.__all__

@@ -21,7 +21,7 @@ from outlive.model.options import check_deadline, check_limit, check_priority, c
 from outlive.model.writes import Note
 from outlive.opened import Opened
 
-Noun = Literal["run", "queue", "schedule"]
+Noun = Literal["run", "queue", "schedule", "budget"]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
     OutliveError
     ├── UsageError          the calling code is wrong; never retried
+    │   └── CassetteMiss
     ├── RunError            what a handle reports about a run
     │   ├── RunFailed  RunCancelled  RunTimedOut  RunOnHold
     │   └── RunNotFound  RunExists  DuplicateRun  RunRefused  RunEnded  LeaseLost
@@ -17,7 +18,9 @@
     ├── PayloadError        a value cannot be stored or read
     │   └── EncodeFailed  DecodeFailed  PayloadTooLarge
     ├── LimitError          a limit was reached
-    │   └── QueueFull
+    │   └── QueueFull  BudgetExceeded  UnknownPrice  RepeatedAction
+    ├── NotAccepted         a guard stopped an agent's work, and no person let it pass
+    │   └── GuardRefused  ValidationExhausted
     ├── Permanent           raised by users: do not retry this step
     └── RetryAfter          raised by users: retry this step, but not before `delay`
 
@@ -31,9 +34,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-__all__ = ["OutliveError", "UsageError", "StepFailed", "OutcomeUnknown", "Permanent", "RetryAfter"]
-__all__ += ["LimitError", "QueueFull"]
-__all__ += ["DeadlineExceeded", "ScheduleNotFound"]
+__all__ = ["OutliveError", "UsageError", "CassetteMiss", "StepFailed", "OutcomeUnknown", "Permanent", "RetryAfter"]
+__all__ += ["LimitError", "QueueFull", "BudgetExceeded", "UnknownPrice", "RepeatedAction"]
+__all__ += ["NotAccepted", "GuardRefused", "ValidationExhausted", "DeadlineExceeded", "ScheduleNotFound"]
 __all__ += ["RunError", "RunFailed", "RunCancelled", "RunTimedOut", "RunOnHold"]
 __all__ += ["RunNotFound", "RunExists", "DuplicateRun", "RunRefused", "RunEnded", "CallUnanswered", "LeaseLost"]
 __all__ += ["PromiseError", "PromiseExpired", "PromiseNotFound", "AlreadySettled"]
@@ -48,6 +51,10 @@ class OutliveError(Exception):
 
 class UsageError(OutliveError, RuntimeError):
     """The calling code uses Outlive wrongly; the message says what to write instead."""
+
+
+class CassetteMiss(UsageError):
+    """A ReplayModel was asked for what its cassette has no answer to; the message shows what is different."""
 
 
 class RunError(OutliveError):
@@ -357,6 +364,34 @@ class QueueFull(LimitError):
         self.backlog = backlog
 
 
+class RepeatedAction(LimitError):
+    """An agent goes on calling its tools as before, and they answer as before."""
+
+    def __init__(self, tool: str, times: int) -> None:
+        super().__init__(
+            f"the last {times} calls, of {tool} at last, were made before with the same arguments and got the same "
+            "answers: the agent goes round in circles; give it another task, other tools or advice"
+        )
+        self.tool, self.times = tool, times
+
+
+class NotAccepted(OutliveError):
+    """A guard stopped the work of an agent, and whoever was asked to review it did not let it pass."""
+
+    def __init__(self, run_id: str, what: str, reason: str, by: str | None, why: str | None) -> None:
+        said = f"{by} rejected it" if by is not None else "nobody reviewed it in time"
+        super().__init__(f"run {run_id!r}: {what}: {reason}; {said}" + (f": {why}" if why else ""))
+        self.run_id, self.reason, self.by, self.why = run_id, reason, by, why
+
+
+class GuardRefused(NotAccepted):
+    """A guarded loop ended without a change that passes its check."""
+
+
+class ValidationExhausted(NotAccepted, ValueError):
+    """An agent gave no output that passes its checks, in as many attempts as it had."""
+
+
 class Permanent(OutliveError):
     """Raise it in a step to fail at once, whatever its retry policy says."""
 
@@ -370,6 +405,44 @@ class RetryAfter(OutliveError):
 
     def __str__(self) -> str:
         return self.args[1] or f"retry after {self.delay:g} s"
+
+
+class BudgetExceeded(LimitError, Permanent):
+    """A budget has no room for what an agent was about to do; nothing of that was done.
+
+    `measure` is "usd", "tokens", "requests", "tools", "wall" (seconds), or None: the budget was stopped. The `numbers`
+    are its limit, what is spent, reserved, and was asked for.
+    """
+
+    def __init__(self, run_id: str, key: str, account: str, measure: str | None, numbers: Sequence[float]) -> None:
+        limit, spent, reserved, asked = (_amount(measure, number) for number in numbers)
+        held = f"of {limit} it has spent {spent}, {reserved} are reserved, and this may take {asked}"
+        why = f"has no room: {held}; raise it"
+        if measure is None:
+            why = "is stopped; resume it"
+        elif measure == "wall":
+            why = f"allows {limit}, and the agent began {spent} ago; raise it"
+        super().__init__(f"run {run_id!r} stopped before {key}: budget {account!r} {why}, then retry the run")
+        self.run_id, self.key, self.account, self.measure = run_id, key, account, measure
+        self.limit, self.spent, self.reserved, self.asked = numbers
+
+
+class UnknownPrice(LimitError, Permanent):
+    """A budget limits money, and nobody knows what a request to this model costs; it was not sent."""
+
+    def __init__(self, run_id: str, key: str, model: str) -> None:
+        super().__init__(
+            f"run {run_id!r} stopped before {key}: the price of model {model!r} is unknown, and a budget limits money; "
+            f"give it as Budget(prices={{{model!r}: Price(…)}}), or allow it with Budget(unknown_price='allow'), then "
+            "retry the run"
+        )
+        self.run_id, self.key, self.model = run_id, key, model
+
+
+def _amount(measure: str | None, value: float) -> str:
+    if measure == "usd":
+        return f"${value:.6f}".rstrip("0").rstrip(".")
+    return f"{value:g} s" if measure == "wall" else f"{value:,.0f} {measure}"
 
 
 def name_class(cls: type) -> str:

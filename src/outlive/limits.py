@@ -34,6 +34,8 @@ POLL_BUSY_S = 0.02  # adaptive polling: while there is work ...
 POLL_IDLE_S = 1.0  # ... and at rest
 FETCH_MAX = 100  # unread messages of a topic, or items of a stream, read at a time
 SWEEP_S = 1.0  # wake-ups lost by a process that died in between are found this soon
+STREAM_FLUSH_S = 0.05  # a token is on its way to readers this soon: below what an eye notices
+STREAM_DELTA_CHARS = 8_192  # of tokens that wait for the same flush and become one item; longer ones become several
 
 RESIDENT_IDLE_RUNS = 1_000  # waiting runs kept in memory; the least recently used leave
 RESIDENT_WAIT_S = 3600.0  # a longer wait leaves memory at once
@@ -41,6 +43,10 @@ STEP_THREADS = 64  # sync step bodies at a time
 WORKFLOW_THREADS = 64  # sync workflow bodies in memory; an idle one makes room
 TURN_MAX_CALLBACKS = 1_000_000  # in one turn of a run loop: a workflow that spins without waiting
 UNWIND_MAX_THROWS = 50  # how often a branch that catches its own end is ended again, before it is left alone
+HOLD_BACK_MAX_S = 3_600.0  # after a provider has refused a model; if it asks for more, it is asked again
+HOLD_BACK_SPREAD_S = 0.5  # over which those who have waited ask again, so that not all come at once
+ANSWER_MAKING_MAX_S = 7_200.0  # that one asks for an answer which others wait for, its waits for the provider included
+MEMOS_FORGOTTEN = 10  # memos that have passed, deleted with each that is put: more than come
 REHEARSAL_S = 30.0  # that a workflow body may compute between two durable calls while its journal is tried on new code
 TRANSACTION_TIMEOUT_S = 5.0  # of a user's transaction
 
@@ -62,3 +68,14 @@ SCHEDULE_RUNS_MAX = 100  # per transaction
 SCHEDULE_BACKFILL_MAX = 10_000  # ticks of one backfill
 SCHEDULE_FIRES_MAX = 10_000  # coming ticks told at a time
 SCHEDULE_RETRY_S = 60.0  # a schedule that this process cannot compute is looked at again
+
+TREE_MAX_BYTES = 8 * 1024 * 1024  # of the files that a guarded loop keeps in its journal, all together
+TREE_MAX_FILES = 4_000
+CHECK_REPORT_MAX_BYTES = 16 * 1024 * 1024  # what tests tell of themselves: 2 KB for each of 8,000
+CHECK_OUTPUT_MAX_BYTES = 16 * 1024  # the end of what they print
+CHECK_MEMORY_MAX_BYTES = 4 * 1024**3  # of each process of a check
+CHECK_FILE_MAX_BYTES = 1024**3  # of each file that it writes
+
+LINK_SECRET_MIN_CHARS = 32  # of the key that signs links to approvals: 128 bits, as hexadecimal digits
+LINK_FORM_MAX_BYTES = 16_384  # of a decision by link: a reason, no essay
+LINK_FIELDS_MAX = 8  # of a link, or its form

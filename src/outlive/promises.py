@@ -10,8 +10,10 @@ from outlive.clock import to_datetime
 from outlive.codec.failure import record_error
 from outlive.codec.payload import codec_for, encode
 from outlive.control import make_note
+from outlive.engine.engine import Engine
 from outlive.errors import AlreadySettled, PromiseExpired, PromiseNotFound, StepFailed, UsageError
 from outlive.ids import check_id
+from outlive.model import mail as model
 from outlive.model.mail import Settlement
 from outlive.model.options import check_limit, check_name
 from outlive.opened import Opened
@@ -52,14 +54,19 @@ class Promises(Opened):
         if run_id is not None:
             check_id(run_id)
         rows = await engine.store.list_promises(check_name(topic), run_id, after, check_limit(limit))
-        items = []
-        for row in rows:
-            what = f"what promise {row.key} of run {row.run!r} is about"
-            about = codec_for(row.about_codec, [engine.codec], what=what).decode(row.about, where=what)
-            expires_at = None if row.expires_at is None else to_datetime(row.expires_at)
-            made_at = to_datetime(row.created_at)
-            items.append(OpenPromise(row.run, row.key, row.token, row.topic, about, made_at, expires_at))
+        items = [_open(engine, row) for row in rows]
         return PromisePage(items, rows[-1].token if len(rows) == limit else None)
+
+    async def find_promise(self, run_id: str, key: str) -> OpenPromise | None:
+        """Find an open promise of a run by the key of its entry; None if it is settled, has expired, or never was.
+
+        It has a topic: others are known to those who have their tokens.
+        """
+        engine = self._engine()
+        if not isinstance(key, str) or not key.isprintable():
+            raise UsageError(f"the key of an entry is printable text, not {key!r}")
+        row = await engine.store.find_open_promise(check_id(run_id), key)
+        return None if row is None else _open(engine, row)
 
     async def settle(
         self,
@@ -99,3 +106,10 @@ class Promises(Opened):
             raise PromiseExpired(f"{token[:12]}…")
         if settling == "unknown":
             raise PromiseNotFound(token)
+
+
+def _open(engine: Engine, row: model.OpenPromise) -> OpenPromise:
+    what = f"what promise {row.key} of run {row.run!r} is about"
+    about = codec_for(row.about_codec, [engine.codec], what=what).decode(row.about, where=what)
+    expires_at = None if row.expires_at is None else to_datetime(row.expires_at)
+    return OpenPromise(row.run, row.key, row.token, row.topic, about, to_datetime(row.created_at), expires_at)

@@ -11,7 +11,7 @@ from pydantic_ai import Agent
 
 import outlive
 from outlive import Outlive, RunRefused
-from outlive.agents import Approval, Ask, Deny, ToolCall, approvals, durable, transactional, tx
+from outlive.agents import Approval, Ask, Deny, ToolCall, approvals, durable, questions, transactional, tx
 from tests.agents.scripts import call, scripted
 from tests.agents.test_durable import LIMIT_S, Told, leave_memory, waits_for
 from tests.support.size import pick
@@ -271,7 +271,12 @@ async def test_many_approvals_wait_out_of_memory(url: str) -> None:
                 break
             after = page.next
         assert seen == {run.id for run in runs}
-        assert not app._engine().roster.executions
+        engine = app._engine()
+        assert not engine.roster.executions
+        assert not any(engine.watcher._waits.values()), "nothing is asked of the database for what waits elsewhere"
+        last = (await approvals(app).list(run_id=runs[-1].id)).items[0]
+        await approvals(app).decide(last.id, approve=True, by="ana")
+        assert await runs[-1].result(timeout=LIMIT_S) == "['refunded 17']"
 
 
 async def test_a_stricter_policy_has_no_say_in_what_is_past(url: str) -> None:
@@ -344,6 +349,95 @@ async def test_tools_that_pydantic_ai_wants_approved(url: str) -> None:
         assert await run.result(timeout=LIMIT_S) == "['paid']"
 
 
+@pytest.mark.parametrize("inbox", [approvals, questions])
+def test_an_inbox_of_a_plain_app(inbox: Any) -> None:
+    with pytest.raises(outlive.UsageError, match="open in an event loop"):
+        inbox(outlive.sync.Outlive("sqlite://"))
+
+
+async def test_one_that_waits_is_found(url: str) -> None:
+    async with Outlive(url) as app:
+        run = await app.start(refunder(Told(), asks()), "refund")
+        (one,) = await waiting(app)
+        assert await approvals(app).find(one.id) == one
+        assert await approvals(app).find(f"{run.id} elsewhere#1") is None
+        await approvals(app).decide(one.id, approve=True, by="ana")
+        assert await approvals(app).find(one.id) is None
+        await run.result(timeout=LIMIT_S)
+
+
+@outlive.workflow
+async def asks_somebody_else() -> None:
+    await (await outlive.promise(topic="letters", about="a letter"))
+
+
+async def test_other_promises_are_no_approvals(url: str) -> None:
+    async with Outlive(url) as app:
+        await app.start(asks_somebody_else, id="run")
+        async with asyncio.timeout(LIMIT_S):
+            while not (page := await app.promises("letters")).items:
+                await asyncio.sleep(0.01)
+        place = f"run {page.items[0].key}"
+        assert await approvals(app).find(place) is None
+        with pytest.raises(RunRefused, match="never was"):
+            await approvals(app).decide(place, approve=True, by="ana")
+        assert len((await app.promises("letters")).items) == 1
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [True, {"approve": True}, {"approve": "yes", "by": "eve", "why": None, "edit": None}, "approved"],
+    ids=str,
+)
+async def test_what_is_no_decision_approves_nothing(url: str, forged: Any) -> None:
+    told = Told()
+    async with Outlive(url) as app:
+        run = await app.start(refunder(told, asks()), "refund")
+        (one,) = await waiting(app)
+        (opened,) = (await app.promises("approval")).items
+        await app.settle(opened.token, forged)
+        async with asyncio.timeout(LIMIT_S):
+            while not (found := (await approvals(app).list()).items) or found[0].id == one.id:
+                await asyncio.sleep(0.01)
+        assert "refund 17" not in told
+        await approvals(app).decide(found[0].id, approve=True, by="ana")
+        assert await run.result(timeout=LIMIT_S) == "['refunded 17']"
+
+
+async def test_a_decision_on_other_arguments_approves_nothing(url: str) -> None:
+    told = Told()
+    async with Outlive(url) as app:
+        run = await app.start(refunder(told, asks()), "refund")
+        (one,) = await waiting(app)
+        (opened,) = (await app.promises("approval")).items
+        stale = {
+            "approve": True,
+            "by": "eve",
+            "why": None,
+            "edit": None,
+            "version": opened.about["version"],
+            "digest": "0",
+        }
+        await app.settle(opened.token, stale)
+        async with asyncio.timeout(LIMIT_S):
+            while not (found := (await approvals(app).list()).items) or found[0].id == one.id:
+                await asyncio.sleep(0.01)
+        await approvals(app).decide(found[0].id, approve=False, by="ana")
+        assert "ana denied" in await run.result(timeout=LIMIT_S)
+    assert "refund 17" not in told
+
+
+async def test_an_approval_that_is_settled_with_an_error_is_a_denial(url: str) -> None:
+    told = Told()
+    async with Outlive(url) as app:
+        run = await app.start(refunder(told, asks()), "refund")
+        await waiting(app)
+        (opened,) = (await app.promises("approval")).items
+        await app.settle(opened.token, error="the shop is closed")
+        assert "was not approved: Rejected: the shop is closed" in await run.result(timeout=LIMIT_S)
+    assert told == ["model 0", "model 1"]
+
+
 async def test_a_run_that_is_cancelled_asks_nobody_any_more(url: str) -> None:
     told = Told()
     async with Outlive(url) as app:
@@ -362,7 +456,12 @@ async def test_a_run_that_is_cancelled_asks_nobody_any_more(url: str) -> None:
     ("wrong", "told"),
     [
         ({"id": "unheard-of"}, "an approval's id is"),
+        ({"id": 7}, "an approval's id is"),
+        ({"approve": "no"}, "is True or False"),
+        ({"approve": None}, "is True or False"),
         ({"by": ""}, "says who decides"),
+        ({"roles": "finance and boss"}, "is a list of roles"),
+        ({"edit": [1]}, "is a mapping of arguments"),
         ({"approve": False, "edit": {"cents": 1}}, "has no arguments to edit"),
     ],
     ids=str,

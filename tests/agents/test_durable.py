@@ -243,6 +243,25 @@ async def test_ids_of_calls_that_are_not_unique_or_not_fit_for_keys(url: str) ->
     assert all(len(key) < 250 and key.isprintable() for key in keys)
 
 
+async def test_agent_runs_of_one_id_are_told_apart(url: str) -> None:
+    told: list[int] = []
+
+    async def ask() -> list[str]:
+        first = await clerk.run("look")
+        second = await clerk.run("look", run_id="mine")
+        third = await clerk.run("look", run_id="mine")
+        fourth = await clerk.run("look", run_id=first.run_id)
+        return [one.output for one in (first, second, third, fourth)]
+
+    clerk = durable(Agent(scripted("{results}", heard=told.append), name="clerk"))
+    asks = workflow(name="asks")(ask)
+    async with Outlive(url) as app:
+        run = await app.start(asks)
+        assert await run.result(timeout=LIMIT_S) == ["[]"] * 4
+        assert await keys_of(run) == [f"clerk#{number}/model#1" for number in (1, 2, 3, 4)]
+    assert told == [0, 0, 0, 0]
+
+
 async def test_plain_callbacks_execute_in_the_workflow(url: str) -> None:
     agent = Agent(scripted("{results}"), name="clerk")
     threads: list[str] = []

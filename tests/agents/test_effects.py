@@ -113,7 +113,9 @@ async def test_a_failed_model_request_is_tried_again(url: str) -> None:
         assert asked == [0, 0, 0]
         asked.clear()
         with pytest.raises(ConnectionError, match="the line is cut"):
-            await (await app.start(durable(agent, name="hasty"), "hi")).result(timeout=LIMIT_S)
+            await (await app.start(durable(agent, name="hasty", model_retry=Retry(attempts=1)), "hi")).result(
+                timeout=LIMIT_S
+            )
         assert asked == [0]
 
 

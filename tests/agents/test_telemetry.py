@@ -19,8 +19,9 @@ from tests.agents.scripts import call, scripted
 from tests.agents.test_durable import LIMIT_S, leave_memory, waits_for
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streaming"])
 @pytest.mark.parametrize("leaves", [False, True], ids=["stays", "is replayed"])
-async def test_each_span_is_told_once(url: str, leaves: bool) -> None:
+async def test_each_span_is_told_once(url: str, leaves: bool, stream: bool) -> None:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -39,7 +40,7 @@ async def test_each_span_is_told_once(url: str, leaves: bool) -> None:
         return await outlive.receive("answer", as_type=str)
 
     async with Outlive(url) as app:
-        run = await app.start(durable(agent), "look")
+        run = await app.start(durable(agent, stream=stream), "look")
         await waits_for(run, "receive")
         if leaves:
             await leave_memory(app)

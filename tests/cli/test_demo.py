@@ -34,6 +34,12 @@ def test_demo_prints_plain_lines_without_a_terminal(run_cli):
     assert "\r" not in text
 
 
+def test_all_kills_take_place_though_the_work_is_done_before(run_cli):
+    report = run_cli.json("demo", "--orders", "1", "--kills", "4", "--seed", "7")
+    assert report["passed"] is True
+    assert report["deaths"] == 4
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_stays_behind(run_cli, number):
     demo = run_cli.start("demo", "--orders", "50", "--kills", "0")

@@ -6,7 +6,7 @@ import pytest
 
 from outlive.errors import OutliveError, SchemaMismatch
 from outlive.model.writes import Batch
-from outlive.store.interface import WriteRefused
+from outlive.store.refusals import WriteRefused
 from tests.conformance.records import finish, new_entry, new_run, register, start, start_owned, status
 
 UNMIGRATED = True  # its databases have no schema yet

@@ -10,7 +10,7 @@ import pytest
 from outlive.limits import BLOB_THRESHOLD_CHARS
 from outlive.model.reads import RunQuery
 from outlive.model.writes import Batch, Fence
-from outlive.store.interface import FenceLost, RowTaken
+from outlive.store.refusals import FenceLost, RowTaken
 from tests.conformance.records import finish, new_entry, new_run, register, start, start_owned
 
 LARGE = json.dumps("x" * 1_000_000)

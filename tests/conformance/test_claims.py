@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from outlive.model.writes import Batch
-from outlive.store.interface import FenceLost
+from outlive.store.refusals import FenceLost
 from tests.conformance.records import (
     LEASE_S,
     claim_all,

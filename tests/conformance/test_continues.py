@@ -8,7 +8,7 @@ import pytest
 
 from outlive.limits import BLOB_THRESHOLD_CHARS, GENERATIONS_KEPT
 from outlive.model.writes import Batch, Continue, Fence
-from outlive.store.interface import FenceLost
+from outlive.store.refusals import FenceLost
 from tests.conformance.records import claim_all, finish, new_entry, new_run, register, release, start_owned
 
 LARGE = '"' + "x" * BLOB_THRESHOLD_CHARS + '"'

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from outlive.model.writes import Batch, Fork, NewRun, Note, Reopening
-from outlive.store.interface import EntrySettled, GenerationEnded, RowTaken
+from outlive.store.refusals import EntrySettled, GenerationEnded, RowTaken
 from tests.conformance.records import (
     claim_all,
     finish,

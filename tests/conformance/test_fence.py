@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from outlive.model.writes import Batch, Fence
-from outlive.store.interface import FenceLost, WriteRefused
+from outlive.store.refusals import FenceLost, WriteRefused
 from tests.conformance.records import (
     EXPIRED_S,
     LEASE_S,

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from outlive.errors import StoreUnavailable, UsageError
 from outlive.model.writes import ExistingRun
-from outlive.store.interface import RowTaken, WriteRefused
+from outlive.store.refusals import RowTaken, WriteRefused
 from tests.conformance.records import claim_all, new_entry, new_run, register, start, status
 from tests.conformance.test_transactions import open_till
 

@@ -17,7 +17,8 @@ from outlive.model.mail import (
     StreamPart,
 )
 from outlive.model.writes import Batch, Fence, Note
-from outlive.store.interface import Store, WriteRefused
+from outlive.store.interface import Store
+from outlive.store.refusals import FenceLost, WriteRefused
 from tests.conformance.records import (
     claim_all,
     finish,
@@ -152,6 +153,7 @@ async def test_without_a_fence_only_outsiders_write(database):
             Receipt(run.row, "receive#1", 1),
             _show(run.row, 1)[1],
             NewItem(run.row, "emit#1", "log", "1", "json/1"),
+            NewItem(run.row, None, "log", "1", "json/1", "a"),
             NewPromise(run.row, "promise#1", "token"),
             settlement("token"),
         ]
@@ -204,6 +206,43 @@ async def test_stream_items_are_numbered_without_gaps(database):
         assert _numbers(parts[asked[3]]) == [(1, "1")]
         assert not any(part.is_over for part in parts.values())
         assert _numbers((await store.list_items([(one.row, "log", 1)], 2))[one.row, "log", 1]) == [(2, "2"), (3, "3")]
+
+
+async def test_an_item_of_one_key_is_in_its_stream_once(database):
+    async with database.open() as store:
+        fence = await register(store)
+        one, two = await start_owned(store, fence, "one", "two")
+
+        def show(row: int, key: str, name: str = "log") -> NewItem:
+            return NewItem(row, None, name, f'"{key}"', "json/1", key)
+
+        first = [
+            show(one.row, "a"),
+            show(two.row, "a"),
+            show(one.row, "a", "other"),
+            show(one.row, "b"),
+            show(one.row, "b"),
+        ]
+        entry = new_entry(one.row, "emit:log#1", seq=1)
+        between = NewItem(one.row, entry.key, "log", "0", "json/1")
+        last = [show(one.row, "b"), show(one.row, "c")]
+        for batch in (Batch(sides=[*first]), Batch(entries=[entry], sides=[between]), Batch(sides=[*last])):
+            for _ in range(2):
+                await store.commit(batch, fence)
+        asked = [(one.row, "log", 0), (two.row, "log", 0), (one.row, "other", 0)]
+        parts = await store.list_items(asked, 9)
+        assert _numbers(parts[asked[0]]) == [(1, '"a"'), (2, '"b"'), (3, "0"), (4, '"c"')]
+        assert _numbers(parts[asked[1]]) == _numbers(parts[asked[2]]) == [(1, '"a"')]
+
+
+async def test_a_lost_fence_shows_nothing(database):
+    async with database.open() as store:
+        fence = await register(store)
+        (run,) = await start_owned(store, fence, "run")
+        item = NewItem(run.row, None, "log", "1", "json/1", "a")
+        with pytest.raises(FenceLost):
+            await store.commit(Batch(sides=[item]), Fence(fence.worker, fence.epoch + 1))
+        assert not await store.list_items([(run.row, "log", 0)], 9)
 
 
 def _numbers(part: StreamPart) -> list[tuple[int, str]]:
@@ -265,6 +304,8 @@ async def test_open_promises_are_listed_the_oldest_first(database):
         assert await tokens("review", after="token-9") == ["token-8"]
         assert await tokens("review", after="token-8") == []
         assert await tokens("review", run="b") == ["token-8"]
+        assert await tokens("review", run="b", after="token-8") == []
+        assert await tokens("review", run="nobody") == []
         (found,) = await store.list_promises("mail", None, None, 10)
         assert (found.run, found.key, found.about, found.about_codec) == ("b", "promise#2", '"2"', "json")
         await store.settle(settlement("token-9"))
@@ -272,6 +313,33 @@ async def test_open_promises_are_listed_the_oldest_first(database):
         await store.commit(Batch(finishes=[finish(runs[1].row)]), fence)
         assert await tokens("review") == []
         assert await tokens("review", after="token-9") == []
+
+
+async def test_an_open_promise_is_found_by_its_entry(database):
+    async with database.open() as store:
+        fence = await register(store)
+        (run,) = await start_owned(store, fence, "run")
+        now = await store.now()
+        promises = [
+            NewPromise(run.row, "promise#1", "open", now + 500, "review", '"it"', "json"),
+            NewPromise(run.row, "promise#2", "past", now - 1, "review", '"it"', "json"),
+            NewPromise(run.row, "promise#3", "private"),
+        ]
+        entries = [new_entry(run.row, promise.entry, seq=place) for place, promise in enumerate(promises, 1)]
+        await store.commit(Batch(entries=entries, sides=[*promises]), fence)
+        found = await store.find_open_promise("run", "promise#1")
+        assert found is not None
+        assert (found.run, found.key, found.token, found.topic, found.about) == (
+            "run",
+            "promise#1",
+            "open",
+            "review",
+            '"it"',
+        )
+        for place in [("run", "promise#2"), ("run", "promise#3"), ("run", "promise#4"), ("nobody", "promise#1")]:
+            assert await store.find_open_promise(*place) is None
+        await store.settle(settlement("open"))
+        assert await store.find_open_promise("run", "promise#1") is None
 
 
 async def test_settling_is_noted_in_the_audit_of_the_run(database):

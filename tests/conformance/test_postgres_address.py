@@ -15,8 +15,8 @@ import pytest
 from outlive.clock import SystemClock
 from outlive.errors import SchemaMismatch, StoreReadOnly, StoreUnavailable, UsageError
 from outlive.model.writes import Batch
-from outlive.store.interface import WriteRefused
 from outlive.store.postgres import PostgresStore
+from outlive.store.refusals import WriteRefused
 from tests.conformance.records import new_entry, new_run, register, start, start_owned
 from tests.support.postgres import LOCKED_PASSWORD, LOCKED_ROLE, shared_server
 

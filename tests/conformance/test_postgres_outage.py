@@ -14,8 +14,8 @@ import pytest
 from outlive.clock import SystemClock
 from outlive.errors import StoreUnavailable, UsageError
 from outlive.model.writes import Batch
-from outlive.store.interface import EntrySettled, FenceLost
 from outlive.store.postgres import PostgresStore
+from outlive.store.refusals import EntrySettled, FenceLost
 from tests.conformance.records import new_entry, new_run, register, start_owned, status
 from tests.support.postgres import PostgresServer, shared_server
 from tests.support.wire import Wire, mentions

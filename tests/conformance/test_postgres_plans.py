@@ -15,6 +15,7 @@ from outlive.store.postgres import PostgresStore
 from outlive.store.postgres.commit import assemble
 from outlive.store.postgres.connect import SESSION_SQL
 from outlive.store.postgres.joining import start_statement
+from outlive.store.postgres.mail import open_promises
 from outlive.store.postgres.reading import select_runs
 from outlive.store.postgres.search import compose
 from outlive.store.postgres.statements import named_block, number_parameters, statement
@@ -22,8 +23,8 @@ from tests.support.postgres import shared_server
 
 # fmt: off
 BLOCKS = (
-    "claim_runs", "find_duplicates", "find_taken", "insert_request", "list_ended", "list_promises", "list_requests",
-    "load_entries", "next_due", "resume_run", "settle_entry", "sweep_runs", "wake_requested", "wake_run",
+    "claim_runs", "find_duplicates", "find_taken", "insert_request", "list_ended", "list_requests", "load_entries",
+    "next_due", "resume_run", "settle_entry", "sweep_runs", "wake_requested", "wake_run",
 )
 # fmt: on
 UNIQUE = ("insert_unique_runs", "skip_unique_runs")
@@ -49,8 +50,13 @@ QUERIES = {
     "age:<1h -workflow:ship": "runs_pkey",
     "status:succeeded": "runs_pkey",
 }
+OPEN_PROMISES = {
+    "from_topic": "promises_open",
+    "from_run_topic": "promises_row_key_key",
+    "from_run_key": "promises_row_key_key",
+}
 WHOLE = re.compile(
-    r"Seq Scan on (?:live|runs|entries)\b.*"
+    r"Seq Scan on (?:live|runs|entries|promises)\b.*"
     r"|Index(?: Only)? Scan (?:Backward )?using (?:live|runs|entries)_(?:pkey|id_key|parent) .*\n(?!.*Index Cond)"
 )
 
@@ -94,13 +100,21 @@ async def test_a_query_walks_along_its_index(url, query, block):
         assert "Sort" not in plan.partition("InitPlan")[2] or "," in query, plan
 
 
+@pytest.mark.parametrize("source", OPEN_PROMISES)
+async def test_open_promises_are_read_along_their_index(url, source):
+    plan = await explain(url, open_promises(source).text)
+    assert not WHOLE.findall(plan), plan
+    assert re.search(rf"using {OPEN_PROMISES[source]} on promises [np] .*\n.*Index Cond", plan), plan
+    assert ("Sort" in plan) == (source == "from_run_topic"), plan  # a run has made few
+
+
 async def explain(url: str, text: str) -> str:
     """Give the plan of a statement, made on empty tables."""
     store = PostgresStore(url, clock=SystemClock(), chance=random.Random())
     await store.open(migrate=True)
     await store.close()
     connection = await asyncpg.connect(url)
-    for table in ("live", "runs", "entries", "requests"):
+    for table in ("live", "runs", "entries", "promises", "requests"):
         await connection.execute(f"vacuum analyze outlive.{table}")
     await connection.execute(SESSION_SQL)
     await connection.execute("set plan_cache_mode = force_generic_plan")

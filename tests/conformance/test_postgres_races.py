@@ -12,11 +12,13 @@ import asyncpg
 import pytest
 
 from outlive.clock import SystemClock
+from outlive.errors import StoreUnavailable
 from outlive.model.writes import Batch, Fence
-from outlive.store.interface import FenceLost, RolledBack, Store
+from outlive.store.interface import Store
 from outlive.store.postgres import PostgresStore
 from outlive.store.postgres.commit import compose
-from outlive.store.postgres.statements import statement
+from outlive.store.postgres.statements import number_parameters, statement
+from outlive.store.refusals import FenceLost, RolledBack
 from tests.conformance.records import (
     EXPIRED_S,
     claim_all,
@@ -436,3 +438,17 @@ async def test_who_stood_in_the_way_of_a_start_and_is_deleted_holds_up_no_other_
         committed = await store.commit(Batch(starts=[late, other]), None)
         assert (committed.deferred, committed.existing) == ({late.row}, {})
         assert await status(store, "b") == "queued"
+
+
+async def test_a_process_that_stands_still_while_it_reserves_is_hung_up_on(url: str) -> None:
+    async with opened(url) as store:
+        fence = await register(store)
+        with pytest.raises(StoreUnavailable):
+            async with store._transaction() as send:
+                await send("hold_fence", worker=fence.worker, epoch=fence.epoch)
+                ((timeout,),) = await send(number_parameters("show idle_in_transaction_session_timeout"))
+                await send(number_parameters("set local idle_in_transaction_session_timeout = '50ms'"))
+                await asyncio.sleep(0.3)
+                await send("lock_accounts", accounts=["team"])
+        assert timeout == "3s"
+        assert await store.now() > 0

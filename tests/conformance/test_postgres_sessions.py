@@ -16,7 +16,7 @@ from sqlalchemy.orm import sessionmaker
 
 from outlive.errors import StoreUnavailable, UsageError
 from outlive.model.writes import Fence
-from outlive.store.interface import EntrySettled, FenceLost, RolledBack
+from outlive.store.refusals import EntrySettled, FenceLost, RolledBack
 from tests.conformance.records import new_entry, register, start_owned
 from tests.conformance.test_postgres_outage import opened, server, url
 from tests.support.wire import Wire, mentions

@@ -20,8 +20,8 @@ from sqlalchemy.pool import NullPool
 from outlive.clock import SystemClock
 from outlive.errors import SchemaMismatch, StoreUnavailable, UsageError
 from outlive.model.writes import ExistingRun
-from outlive.store.interface import RolledBack, RowTaken, WriteRefused
 from outlive.store.postgres import PostgresStore
+from outlive.store.refusals import RolledBack, RowTaken, WriteRefused
 from tests.conformance.records import new_entry, new_run, register, start, start_owned
 from tests.support.postgres import shared_server
 

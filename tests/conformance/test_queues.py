@@ -9,7 +9,7 @@ import pytest
 from outlive.model.line import QueueLimits, decode_limits
 from outlive.model.reads import LineRow
 from outlive.model.writes import Batch, Terms
-from outlive.store.interface import FenceLost
+from outlive.store.refusals import FenceLost
 from tests.conformance.records import EXPIRED_S, claim_all, finish, new_run, register, release, start, status
 
 

@@ -11,7 +11,8 @@ from outlive.limits import BLOB_THRESHOLD_CHARS
 from outlive.model.reads import RunQuery
 from outlive.model.schedule import ScheduleWrite
 from outlive.model.writes import Batch, Note
-from outlive.store.interface import Store, WriteRefused
+from outlive.store.interface import Store
+from outlive.store.refusals import WriteRefused
 from tests.conformance.records import claim_all, finish, new_run, register, start, start_owned, status
 
 SPEC = '{"workflow":"ship","input":"[]","codec":"json/1","cron":"* * * * *","every_s":null,"at":null,"zone":"UTC"}'

@@ -21,7 +21,8 @@ from outlive.clock import SystemClock
 from outlive.errors import SchemaMismatch, StoreError, StoreReadOnly, StoreUnavailable, UsageError
 from outlive.model.reads import RunQuery
 from outlive.model.writes import Batch
-from outlive.store.interface import Store, WriteRefused
+from outlive.store.interface import Store
+from outlive.store.refusals import WriteRefused
 from outlive.store.sqlite import SqliteStore
 from outlive.store.sqlite.connect import Location, file_system, parse_url
 from outlive.store.sqlite.failures import translate

@@ -6,8 +6,10 @@ import re
 
 import pytest
 
+from outlive.model.mail import Settlement
 from outlive.model.query import compile_query, parse
 from outlive.store.sqlite.batch import SQL
+from outlive.store.sqlite.mail import open_promises
 from outlive.store.sqlite.search import make_composer
 from tests.conformance.records import register
 
@@ -51,13 +53,64 @@ async def test_a_query_walks_along_its_index(any_sqlite, query):
                 assert not [line for line in lines if "TEMP B-TREE" in line], "\n".join(lines)
 
 
-async def test_open_promises_are_read_along_their_index(any_sqlite):
+OPEN_PROMISES = {
+    "from_topic": "USING INDEX ol_promises_open (topic=? AND (created_at,token)>(?,?))",
+    "from_run_topic": "USING INDEX sqlite_autoindex_ol_promises_2 (row=?)",
+    "from_run_key": "USING INDEX sqlite_autoindex_ol_promises_2 (row=? AND key=?)",
+}
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+@pytest.mark.parametrize("source", OPEN_PROMISES)
+async def test_open_promises_are_read_along_their_index(any_sqlite, source, analyzed):
     async with any_sqlite.open() as store:
-        facts = {"topic": "review", "run": None, "after": "token", "now": 0.0, "limit": 5}
-        plan = await store._reader.run(lambda db: db.rows(f"EXPLAIN QUERY PLAN {SQL['list_promises']}", facts))
+        if analyzed:
+            await store._writer.run(_fill_promises)
+        facts = {"topic": "review", "run": "r1", "key": "p#1", "after": "token", "now": 0.0, "limit": 5}
+        plan = await store._reader.run(lambda db: db.rows(f"EXPLAIN QUERY PLAN {open_promises(source)}", facts))
         lines = [detail for *_, detail in plan]
-        assert "SEARCH p USING INDEX ol_promises_open (topic=? AND (created_at,token)>(?,?))" in lines, lines
-        assert not [line for line in lines if "TEMP B-TREE" in line], lines
+        assert f"SEARCH p {OPEN_PROMISES[source]}" in lines, lines
+        sorts = [line for line in lines if "TEMP B-TREE" in line]
+        assert bool(sorts) == (source == "from_run_topic"), lines  # a run has made few
+
+
+def _fill_promises(db, first=1, last=2_000):
+    for statement in _FILL.format(first=first, last=last, **PLACES["sleeping"]).split(";"):
+        db.run(statement)
+    db.run(
+        "INSERT INTO ol_promises (token, row, key, created_at, topic, about, about_codec)"
+        f" SELECT 't' || row, row, 'p#1', row, 'review', '1', 'json' FROM ol_runs WHERE row BETWEEN {first} AND {last}"
+    )
+    db.run("ANALYZE")
+
+
+async def test_deciding_takes_as_many_steps_however_many_wait(any_sqlite):
+    async with any_sqlite.open() as store:
+        few = await _count_steps_of_deciding(store, first=1, last=100)
+        many = await _count_steps_of_deciding(store, first=101, last=10_000)
+        assert 0 < many < 2 * few, f"{few} steps with 100 promises, {many} with 10,000"
+
+
+async def _count_steps_of_deciding(store, *, first, last):
+    """Fill in promises that wait, and count what the machine does to list some, to find one and to settle it."""
+    steps = 0
+
+    def step():
+        nonlocal steps
+        steps += 1
+        return False
+
+    await store._writer.run(lambda db: _fill_promises(db, first, last))
+    for lane in (store._writer, store._reader):
+        await lane.run(lambda db: db.raw.set_progress_handler(step, 10))
+    assert len(await store.list_promises("review", None, f"t{last - 50}", 10)) == 10
+    assert len(await store.list_promises("review", f"r{last}", None, 10)) == 1
+    found = await store.find_open_promise(f"r{last}", "p#1")
+    settlement = Settlement(None, None, found.token, "ok", "1", None, "json/1")
+    assert await store.settle(settlement) == ("settled", last)
+    for lane in (store._writer, store._reader):
+        await lane.run(lambda db: db.raw.set_progress_handler(None, 10))
+    return steps
 
 
 async def test_pages_are_read_by_their_rows(any_sqlite):

@@ -6,7 +6,7 @@ import pytest
 
 from outlive.model.reads import RunQuery
 from outlive.model.writes import Batch, ExistingRun
-from outlive.store.interface import RowTaken, WriteRefused
+from outlive.store.refusals import RowTaken, WriteRefused
 from tests.conformance.records import (
     claim_all,
     finish,

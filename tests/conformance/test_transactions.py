@@ -9,7 +9,7 @@ import pytest
 
 from outlive.errors import UsageError
 from outlive.model.writes import Batch, EntryWrite, Fence
-from outlive.store.interface import EntrySettled, FenceLost, WriteRefused
+from outlive.store.refusals import EntrySettled, FenceLost, WriteRefused
 from tests.conformance.records import LEASE_S, new_entry, new_run, register, start_owned
 
 TABLE = "create table accounts (name text primary key, cents integer)"

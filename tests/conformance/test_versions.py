@@ -8,7 +8,7 @@ import pytest
 
 from outlive.model.reads import VersionRow
 from outlive.model.writes import Batch, Fence, claim_name
-from outlive.store.interface import FenceLost
+from outlive.store.refusals import FenceLost
 from tests.conformance.records import finish, new_entry, new_run, register, release, start, start_owned
 
 ONE, TWO = claim_name("ship", "1"), claim_name("ship", "2")

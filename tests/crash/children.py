@@ -52,6 +52,7 @@ class Child:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        print(f"{self._said.stem} said:\n{self.said}")  # seen if the test fails
 
     @property
     def pid(self) -> int:

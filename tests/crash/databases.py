@@ -94,10 +94,13 @@ def read_untouched(url: str, sql: str, *, alive: bool = False) -> list[tuple[Any
 
 
 def _await_statements_done(url: str, *, alive: bool) -> None:
-    """Wait until the server has done what its clients had sent before they died, and has noticed that they did."""
+    """Wait until the server has done what its clients had sent before they died, and has noticed that they did.
+
+    Of one that stands still (`alive`), what waits for a lock of its own cannot be done before it goes on.
+    """
     others = f"""select state, wait_event_type, query from pg_stat_activity
         where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
-        and {"state = 'active' and wait_event_type is distinct from 'Client'" if alive else "true"}"""
+        and {"state = 'active' and coalesce(wait_event_type, '') not in ('Client', 'Lock')" if alive else "true"}"""
     for _ in range(500):
         left = read(url, others)
         if not left:

@@ -12,6 +12,7 @@ import importlib
 import pkgutil
 import re
 from dataclasses import dataclass
+from zlib import crc32
 
 import outlive
 from outlive import hooks
@@ -117,11 +118,11 @@ def list_cases(action: str, *, passages: bool) -> list[Case]:
 
 
 def share(cases: list[Case]) -> list[Case]:
-    """Give all cases at full size; else those of each point on one of its stores, by turns."""
+    """Give all cases at full size; else those of each passage of a point on one of its stores, drawn by its name."""
     if SOAK:
         return cases
-    stores: dict[str, list[str]] = {}
+    stores: dict[tuple[str, int], list[str]] = {}
     for case in cases:
-        stores.setdefault(case.fault.point, []).append(case.store)
-    chosen = {point: found[turn % len(found)] for turn, (point, found) in enumerate(sorted(stores.items()))}
-    return [case for case in cases if chosen[case.fault.point] == case.store]
+        stores.setdefault((case.fault.point, case.fault.passage), []).append(case.store)
+    drawn = {place: found[crc32(repr(place).encode()) % len(found)] for place, found in stores.items()}
+    return [case for case in cases if drawn[case.fault.point, case.fault.passage] == case.store]

@@ -34,6 +34,7 @@ from outlive import (
     StoreUnavailable,
     retention,
 )
+from outlive.budgets import budgets
 from outlive.engine import roster
 from tests.crash import bank, databases, scenario
 from tests.crash.scenario import (
@@ -52,6 +53,7 @@ from tests.crash.scenario import (
     relay,
     starts_in_transaction,
     talks,
+    thrifty,
     waits_for_ever,
 )
 from tests.support.faults import arm_from_environment
@@ -112,6 +114,7 @@ async def drive(url: str, lease_s: float, linger_s: float) -> None:
                 insist(lambda: rewind_once(app)),
                 insist(lambda: hurry(app, "hurried")),
                 insist(lambda: delete_once(app)),
+                insist(lambda: budgets(app).put("crash", requests=100)),
                 fail_once(app),
                 talk(app),
             )
@@ -121,6 +124,7 @@ async def drive(url: str, lease_s: float, linger_s: float) -> None:
     async with opened(url, lease=lease_s) as app:
         await start(app, errand, 99, id=scenario.FINAL_ID)
         await wait_for(app, scenario.FINAL_ID)
+        await remember(app)
         await start_doomed(app)
         await prune_doomed(app)
     say("done")
@@ -133,6 +137,13 @@ async def fail_once(app: Outlive) -> None:
     except RunNotFound:
         await start(app, is_undone, id="undone")
         await insist(lambda: wait_failed(app, "undone"))
+
+
+async def remember(app: Outlive) -> None:
+    """Let all processes know something for a while, as requests to models do."""
+    engine = app._engine()
+    await insist(lambda: engine.store.take_memo("answer", "drive", engine.fence(), 60.0))
+    await insist(lambda: engine.store.put_memo("answer", "drive", "42", 60.0))
 
 
 async def start_doomed(app: Outlive) -> None:
@@ -168,6 +179,7 @@ async def start_all(app: Outlive) -> None:
         start(app, talks, id="talks"),
         start(app, listens, id="listens"),
         *(start(app, errand, 20 + n, id=f"queued-{n}", queue="errands", key=f"{n % 2}") for n in range(4)),
+        start(app, thrifty, "spend", id="thrifty"),
         start(app, errand, 30, id="only", key="only", singleton="skip"),
         start(app, errand, 31, id="hurried", queue="errands", priority=9, delay=86_400),
     )
@@ -302,7 +314,7 @@ async def talk(app: Outlive) -> None:
         await insist(lambda number=number: app.send("talks", "letters", number, key=f"letter-{number}"))
     token = await insist(lambda: _read_token(app))
     try:
-        await insist(lambda: app.settle(token, "kept"))
+        await insist(lambda: app.settle(token, "kept", by="ops", reason="as promised"))
     except AlreadySettled:
         pass  # by a process that died, or the reply was lost
 

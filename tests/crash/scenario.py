@@ -13,16 +13,21 @@ import json
 import os
 import signal
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy
+from pydantic_ai import Agent
+from pydantic_ai.messages import ModelResponse, TextPart
+from pydantic_ai.models.function import FunctionModel
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 import outlive
 from outlive import Outlive, Retry, StepInfo, step, transaction, workflow
+from outlive.agents import Budget, durable
 
 TABLE = "create table if not exists bookings (label text not null, cents integer not null)"
 FINAL_ID = "after-all"
@@ -177,6 +182,13 @@ async def errand(number: int) -> str:
     went = await label(f"errand {number}")
     await outlive.sleep(0.02)
     return went + await label("back")
+
+
+async def _answer(messages: Any, info: Any) -> ModelResponse:
+    return ModelResponse(parts=[TextPart("thrifty")], timestamp=datetime(2026, 1, 1, tzinfo=UTC))
+
+
+thrifty = durable(Agent(FunctionModel(_answer), name="thrifty"), budget=Budget(requests=99, account="crash"))
 
 
 @workflow(version="1", pin=True)

@@ -14,14 +14,14 @@ import pytest
 
 from tests.crash.children import Child
 from tests.crash.conftest import LEASE_S, make_url
-from tests.crash.points import Case, list_cases
+from tests.crash.points import Case, list_cases, share
 from tests.crash.records import Moment, Place, Record, check_ledger, read_ledger, read_record, read_settled
 from tests.support.evidence import Evidence
 
 Undisturbed = Callable[[str], tuple[Record, Counter[Place]]]
 
 
-@pytest.mark.parametrize("case", list_cases("kill", passages=True), ids=str)
+@pytest.mark.parametrize("case", share(list_cases("kill", passages=True)), ids=str)
 def test_a_kill_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_path: Path, evidence: Evidence) -> None:
     expected, first_attempts = undisturbed(case.store)
     url = make_url(case.store, tmp_path, bare=case.site == "migrate")

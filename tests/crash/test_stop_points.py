@@ -52,7 +52,9 @@ def test_a_stop_changes_nothing(case: Case, undisturbed: Undisturbed, tmp_path: 
     found = read_record(url)
     assert found.bookings == expected.bookings
     assert found.runs == expected.runs
-    if "lease lost" not in peer.said:
+    if (
+        "lease lost" not in peer.said and sleeper.said.count("lease lost") <= 1
+    ):  # else a busy machine has stopped one too
         torn = 1 if case.store == "sqlite" else 0  # its writer's thread stops the loop's in the middle of anything
         check_ledger(read_ledger(tmp_path), moments, first_attempts, torn=torn)
     if "took over" in peer.said and "took over 0 runs" not in peer.said:

@@ -100,7 +100,8 @@ def list_cases() -> list[tuple[Case, str]]:
 # Sites whose statements are functions or several in one transaction: their replies are lost in test_lost_replies only.
 NOT_ON_THE_WIRE = frozenset(
     """
-    claim_line delete_runs delete_schedule fork pin prune put_queue reopen reschedule settle start_alone write_schedules
+    claim_line delete_runs delete_schedule fork pin prune put_account put_memo put_queue reopen reschedule reserve
+    settle start_alone take_memo write_schedules
     """.split()
 )
 

@@ -814,6 +814,7 @@ async def test_ambient_functions_outside_a_run(call: Any) -> None:
 
 ASYNC_CALLS: dict[str, Callable[[], Any]] = {
     "sleep": lambda: outlive.sleep(5),
+    "ask_user": lambda: outlive.ask_user("really?"),
     "sleep_until": lambda: outlive.sleep_until(datetime.now(UTC)),
     "now": lambda: outlive.now(),
     "random": lambda: outlive.random(),

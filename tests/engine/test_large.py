@@ -16,8 +16,8 @@ import outlive
 from outlive import Outlive, PayloadTooLarge, Status, step, workflow
 from outlive.limits import BLOB_THRESHOLD_CHARS, PAYLOAD_MAX_BYTES
 from outlive.model.writes import Batch, Fence
-from outlive.store.interface import WriteRefused
 from outlive.store.postgres import commit
+from outlive.store.refusals import WriteRefused
 from tests.engine import large_values
 from tests.engine.large_values import MB, everything, executed, fails_largely, grow, text, twice
 

@@ -344,6 +344,9 @@ async def test_open_promises_are_listed_by_topic(url):
         assert {item.run_id: item.about for item in found} == {f"review-{n}": {"order": n} for n in range(5)}
         assert {(item.topic, item.key, item.expires_at) for item in found} == {("review", "promise#1", None)}
         (one,) = (await client.promises("review", run_id="review-3")).items
+        assert await client.find_promise("review-3", one.key) == one
+        assert await client.find_promise("review-3", "promise#9") is None
+        assert await client.find_promise("nobody", one.key) is None
         await client.settle(one.token, "yes", by="ana", reason="looks right")
         assert len((await client.promises("review")).items) == 4
         (entry,) = await client.audit("review-3")
@@ -380,6 +383,8 @@ async def test_wrong_questions_about_promises(url):
                 await app.promises("review", **wrong)
         with pytest.raises(outlive.UsageError):
             await app.promises("")
+        with pytest.raises(outlive.UsageError, match="the key of an entry is printable text"):
+            await app.find_promise("run", "promise#1\0")
         with pytest.raises(outlive.UsageError, match="say by whom"):
             await app.settle("0" * 48, 1, reason="why not")
 

@@ -123,7 +123,7 @@ def sync_parent(number: int) -> int:
 
 
 async def test_sync_parents_waiting_for_sync_children_do_not_deadlock(url: str, evidence: Evidence) -> None:
-    parents = pick(small=1_000, full=1_000)
+    parents = pick(small=300, full=1_000)
     async with Outlive(url) as app:
         runs = await start_many(app, sync_parent, ((number,) for number in range(parents)))
         assert await results(runs) == [2 * (number + 1) for number in range(parents)]
@@ -150,7 +150,7 @@ async def sleeper(number: int, delay_s: float) -> int:
 
 
 async def test_sleeping_runs_leave_memory_and_come_back(url: str, evidence: Evidence) -> None:
-    sleepers, resident = pick(small=2_000, full=20_000), 50
+    sleepers, resident = pick(small=800, full=20_000), 50
     delay_s = 3.0
     async with Outlive(url, max_running=sleepers) as app:
         engine = app._engine()
@@ -246,7 +246,7 @@ async def mixed(number: int) -> int:
 
 
 async def test_runs_leave_nothing_behind(url: str) -> None:
-    per_half = pick(small=1_500, full=5_000)  # traced; tests/engine/test_endless.py executes the many
+    per_half = pick(small=800, full=5_000)  # traced; tests/engine/test_endless.py executes the many
 
     async def some(app: Outlive, runs: int) -> None:
         for _ in range(0, runs, 100):

@@ -26,14 +26,14 @@ INSTEAD_OF_EACH_OTHER = """
 # Blocks that only one store has, by reason.
 ONE_SIDED = {
     "under its one write lock SQLite looks first and writes then; PostgreSQL does it in one statement": """
-        any_generation any_request bump_epoch check_fence delete_beat delete_ended_requests delete_live find_entries
-        find_generations find_recipient find_row find_worker forget_workers insert_live list_awaited list_dead
-        list_due list_held_cancels list_lanes list_mailed list_newly_awaited list_requested list_suspects
+        any_generation any_request bump_epoch check_fence delete_beat delete_ended_requests delete_live find_account
+        find_entries find_generations find_recipient find_row find_worker forget_workers insert_live list_awaited
+        list_dead list_due list_held_cancels list_lanes list_mailed list_newly_awaited list_requested list_suspects
         list_finished pin_live quarantine_owned read_claimable release_owned take_owned
     """,
     "what the next generation of a run takes is one statement of PostgreSQL's, several of SQLite's": """
-        clear_entries end_generation find_standing forget_blobs forget_entries forget_generations forget_messages
-        forget_promises move_entries refresh_live release_children
+        clear_entries end_generation find_standing forget_accounts forget_blobs forget_entries forget_expenses
+        forget_generations forget_messages forget_promises move_entries refresh_live release_children
     """,
     "parts of SQLite's statements that are functions and views of PostgreSQL": "derive_status walk_lanes",
     "SQLite creates its first table itself and has a bug that concerns several processes on one file": """
@@ -47,6 +47,7 @@ ONE_SIDED = {
         admit_runs count_admitted delete_admissions end_delays find_delays find_queue insert_admissions list_first
         list_lines list_rooms next_priority room_for_key serve_key walk_keys
     """,
+    "PostgreSQL locks the fence of a reservation, SQLite has the write lock": "hold_fence",
     "PostgreSQL locks what a start looks at, SQLite has the write lock": """
         drop_live find_bounded find_duplicate find_id find_limits insert_attribute insert_blob insert_queue
         lock_once lock_queue lock_singleton

@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 import outlive
-from outlive import ambient, messages, sync, versions
+from outlive import ambient, messages, questions, sync, versions
 from tools.sync_face import files
 
 # Functions of workflow bodies that a plain body has no use for.
@@ -25,7 +25,7 @@ def test_classes_are_as_generated(path, text):
 
 
 def test_each_function_of_bodies_has_a_plain_twin():
-    offered = [*ambient.__all__, *messages.__all__, *versions.__all__]
+    offered = [*ambient.__all__, *messages.__all__, *questions.__all__, *versions.__all__]
     functions = {name for name in offered if not inspect.isclass(getattr(outlive, name))}
     plain = {name for name in sync.__all__ if not inspect.isclass(getattr(sync, name))}
     assert plain == functions - set(ASYNC_ONLY)

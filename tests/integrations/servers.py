@@ -23,7 +23,7 @@ class Servers:
 
     def __init__(self, url: str, folder: Path) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self._running: list[subprocess.Popen[bytes]] = []
         self._environment = {
             **os.environ,
@@ -92,7 +92,7 @@ class Servers:
         return [sys.executable, *(["-m"] if not words[0].endswith(".py") else []), *words]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -95,6 +95,7 @@ def test_events_go_on_after_the_last_one_seen(url: str, seen: str | None, expect
         headers = {"Last-Event-ID": seen} if seen is not None else {}
         answer = client.get("/counts/3/numbers", headers=headers)
         assert answer.headers["content-type"].startswith("text/event-stream")
+        assert (answer.headers["cache-control"], answer.headers["x-accel-buffering"]) == ("no-store", "no")
         *events, end, nothing = answer.text.split("\n\n")
         assert events == [f'id: {seq}\ndata: {{"value":{seq - 1}}}' for seq in expected]
         assert (end, nothing) == ("event: end\ndata:", "")

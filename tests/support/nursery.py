@@ -34,7 +34,7 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = "apsw asyncpg click psycopg sqlalchemy.dialects.postgresql sqlalchemy.ext.asyncio sqlalchemy.orm".split()
-LIBRARIES += ["pydantic_ai.models.function"]
+LIBRARIES += ["pydantic_ai.models.function", "pydantic_ai.models.openai"]
 
 
 # -- on the side of the tests -------------------------------------------------------

@@ -11,10 +11,43 @@ except ImportError as error:
     raise ImportError("outlive.agents needs Pydantic AI: pip install 'outlive[agents]'") from error
 
 from outlive.agents.approvals import Ask, Deny, ToolCall
+from outlive.agents.budget import Budget, Price
+from outlive.agents.cassette import Cassette, cassette
 from outlive.agents.durable import DurableAgent, durable
 from outlive.agents.effects import at_most_once, idempotent, inline, pure, transactional, tx
-from outlive.agents.inbox import Approval, approvals
+from outlive.agents.events import AgentEvent, StepText, events, texts
+from outlive.agents.guards import (
+    Attempt,
+    Comparison,
+    File,
+    Grade,
+    Guarded,
+    Judge,
+    NoRepeats,
+    Preference,
+    Verifier,
+    Vote,
+    guarded,
+    validated,
+)
+from outlive.agents.links import ApprovalLinks, approval_links
+from outlive.agents.questions import question_tool
+from outlive.agents.replaymodel import ReplayModel
+from outlive.agents.streams import StreamReset
+from outlive.approvals import Approval, approvals
+from outlive.budgets import budgets
+from outlive.errors import CassetteMiss
+from outlive.questions import Question, ask_user, questions
+from outlive.reviews import Review, reviews
 
 __all__ = ["DurableAgent", "durable"]
 __all__ += ["at_most_once", "idempotent", "inline", "pure", "transactional", "tx"]  # effect classes of tools
 __all__ += ["Approval", "Ask", "Deny", "ToolCall", "approvals"]  # which calls wait for a person
+__all__ += ["Budget", "Price", "budgets"]  # what agents may use
+__all__ += ["Attempt", "File", "Guarded", "NoRepeats", "Verifier", "guarded", "validated"]  # loops against a check
+__all__ += ["Comparison", "Grade", "Judge", "Preference", "Vote"]  # models that grade
+__all__ += ["Review", "reviews"]  # what waits for a person when a guard has stopped it
+__all__ += ["ApprovalLinks", "approval_links"]  # links to approvals
+__all__ += ["Question", "ask_user", "question_tool", "questions"]  # what people are asked
+__all__ += ["AgentEvent", "StepText", "StreamReset", "events", "texts"]  # what is shown while it works
+__all__ += ["Cassette", "CassetteMiss", "ReplayModel", "cassette"]  # records of runs, for tests

@@ -1,7 +1,7 @@
 """Approvals, in the run: which tool calls wait for a person, and what his decision binds.
 
 A call that a policy wants approved waits for a promise of the topic `approval`,
-which tells who is asked about what; `inbox` is the other side. Invariant: a
+which tells who is asked about what; `outlive.approvals` is the other side. Invariant: a
 decision counts for one call of one run with the arguments and the tool that
 the person has seen; the check is an entry, so replay repeats it.
 """
@@ -9,24 +9,26 @@ the person has seen; the check is an entry, so replay repeats it.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from pydantic_ai.messages import ToolCallPart
-from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolApproved, ToolDefinition, ToolDenied
+from pydantic_ai.tools import DeferredToolRequests, ToolApproved, ToolDefinition, ToolDenied
 
 from outlive.agents.units import current_scope, name_call
+from outlive.approvals import TOPIC, Decision
 from outlive.clock import Duration, seconds
 from outlive.codec.payload import digest
 from outlive.engine.branch import Branch
 from outlive.engine.invoke import record
 from outlive.engine.roles import LiveRun
-from outlive.errors import PromiseExpired, UsageError
+from outlive.errors import PromiseExpired, StepFailed, UsageError
 from outlive.messages import promise
 
-TOPIC = "approval"
 VERDICT = "outlive"  # of the metadata of a deferred call
 WEEK_S = 7 * 86_400.0
 
@@ -113,13 +115,13 @@ def version_of_tool(tool: ToolDefinition | None) -> str:
 
 
 def digest_of_arguments(arguments: Mapping[str, Any]) -> str:
-    """Give what stands for the arguments of a call."""
-    return digest(json.dumps(arguments, sort_keys=True))
+    """Give what stands for the arguments of a call: SHA-256, for whoever chooses them may want two to look alike."""
+    return hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()
 
 
 async def resolve(
     run: LiveRun, agent: str, tools: Mapping[str, ToolDefinition], requests: DeferredToolRequests
-) -> DeferredToolResults:
+) -> dict[str, bool | ToolApproved | ToolDenied]:
     """Wait until each of these calls is approved or denied; all wait at the same time."""
     calls = requests.approvals
     answers = await asyncio.gather(
@@ -128,7 +130,7 @@ async def resolve(
             for call in calls
         )
     )
-    return DeferredToolResults(approvals={call.tool_call_id: one for call, one in zip(calls, answers, strict=True)})
+    return {call.tool_call_id: one for call, one in zip(calls, answers, strict=True)}
 
 
 async def _resolve(
@@ -153,26 +155,33 @@ async def _ask(run: LiveRun, agent: str, call: ToolCallPart, version: str, ask: 
             "votes": votes,
         }  # fmt: skip
         try:
-            decision = await (await promise(ask.expires, topic=TOPIC, about=about))
+            settled = await (await promise(ask.expires, topic=TOPIC, about=about))
         except PromiseExpired:
             if ask.escalate is None:
                 return ToolDenied("Nobody decided in time whether this call is approved, so it was not executed.")
             ask, votes = ask.escalate, []
             continue
-        if not _is_current(run, decision, version):
+        except StepFailed as rejected:
+            return ToolDenied(f"This call was not approved: {rejected}")
+        decision = _read(run, settled, about)
+        if decision is None:
             arguments, votes = given, []
             continue
-        if not decision["approve"]:
-            why = f": {decision['why']}" if decision["why"] else "."
-            return ToolDenied(f"{decision['by']} denied this call{why}")
-        if decision["edit"] is not None and decision["edit"] != arguments:
-            arguments, votes = decision["edit"], []  # what others have approved was something else
-        votes = [*votes, decision["by"]]
+        if not decision.approve:
+            return ToolDenied(f"{decision.by} denied this call{f': {decision.why}' if decision.why else '.'}")
+        if decision.edit is not None and decision.edit != arguments:
+            arguments, votes = decision.edit, []  # what others have approved was something else
+        votes = [*votes, decision.by]
         if len(votes) >= ask.quorum:
             return ToolApproved(override_args=arguments if arguments != given else None)
 
 
-def _is_current(run: LiveRun, decision: Mapping[str, Any], version: str) -> bool:
-    """Say whether the tool is still the one that the person has seen; noted, for a release may change it again."""
-    told = record(run, "approval", "approval", None, lambda _: (json.dumps(decision["version"] == version), ()))
-    return bool(json.loads(told))
+def _read(run: LiveRun, settled: Any, about: Mapping[str, Any]) -> Decision | None:
+    """Give a decision on the call and the tool as they are now, else None; noted, for a release may change the tool."""
+    try:
+        decision = msgspec.convert(settled, Decision)
+    except msgspec.ValidationError:  # whoever has the token may settle the promise with anything
+        return None
+    binds = (decision.digest, decision.version) == (about["digest"], about["version"])
+    noted = record(run, "approval", "approval", None, lambda _: (json.dumps(binds), ()))
+    return decision if json.loads(noted) else None

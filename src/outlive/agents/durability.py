@@ -7,14 +7,17 @@ through `units`; everywhere else the agent is as it was.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor, Future
+from contextlib import aclosing
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from pydantic_ai.agent import Agent
-from pydantic_ai.agent.abstract import AbstractAgent
-from pydantic_ai.capabilities.abstract import WrapRunHandler, WrapToolExecuteHandler
+from pydantic_ai.agent.abstract import AbstractAgent, EventStreamHandler
+from pydantic_ai.capabilities import RequestInput
+from pydantic_ai.capabilities.abstract import CapabilityOrdering, WrapRunHandler, WrapToolExecuteHandler
 from pydantic_ai.durable_exec import (
     JSON_CODEC,
     BaseDurabilityCapability,
@@ -23,21 +26,29 @@ from pydantic_ai.durable_exec import (
     RoleBasedOperationConfig,
     ToolsetValidateToolArgumentsId,
     conversation_id_from_run_id,
+    external_event_scope,
 )
 from pydantic_ai.exceptions import ApprovalRequired
-from pydantic_ai.messages import ToolCallPart
-from pydantic_ai.models import Model
+from pydantic_ai.messages import AgentStreamEvent, ToolCallPart
+from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.run import AgentRunResult
+from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
 
 from outlive.agents.approvals import VERDICT, Policy, ToolCall, judge, resolve
+from outlive.agents.budget import Budget, charged_to, current_charges, open_charges
 from outlive.agents.effects import AT_MOST_ONCE, EFFECT_KEY, PURE, Effect, find_effect
-from outlive.agents.units import UnitBackend, current_scope, name_agent, name_call
-from outlive.clock import to_datetime
+from outlive.agents.questions import PromiseWaiter, answer_calls
+from outlive.agents.requests import MODEL_RETRY, RequestRetry, leave_retries_to_us
+from outlive.agents.spending import bound_answer
+from outlive.agents.streams import OF_MODEL, show_model, show_once
+from outlive.agents.units import UnitBackend, current_scope, name_call
+from outlive.clock import Duration, seconds, to_datetime
 from outlive.definitions import current_execution
 from outlive.engine.branch import Branch
-from outlive.errors import EncodeFailed
-from outlive.model.definition import ONCE, Retry
+from outlive.engine.roles import Host
+from outlive.errors import EncodeFailed, UsageError
+from outlive.model.definition import Retry
 
 
 class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
@@ -60,20 +71,29 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         models: Mapping[str, Model] | None = None,
         name: str | None = None,
         strict: bool = False,
-        model_retry: Retry = ONCE,
+        model_retry: Retry = MODEL_RETRY,
         policy: Policy | None = None,
+        stream: bool = False,
+        cache: Duration | None = None,
+        budgets: tuple[Budget, ...] = (),
     ) -> None:
         super().__init__(models=models, name=name)
+        self._stream = stream
+        self._models = dict(models or {})
+        self._budgets = budgets
         self._strict = strict
         self._policy = policy
-        self._model_effect = Effect("pure", model_retry)
+        self._cache_s = None if cache is None else seconds(cache)
+        if self._cache_s == 0:
+            raise UsageError("durable(…, cache=…) is how long answers are shared, more than 0")
+        self._model_effect = Effect("pure", RequestRetry(**vars(model_retry)))
         self._backend: UnitBackend | None = None
 
     def _bind_to_agent(self, agent: AbstractAgent[AgentDepsT, Any]) -> None:
         config = RoleBasedOperationConfig(
             model=self._model_effect, event=PURE, capability=PURE, tool=AT_MOST_ONCE, resolve_tool=self._effect_of
         )
-        self._backend = UnitBackend(agent_name=self.name, config=config)
+        self._backend = UnitBackend(agent_name=self.name, config=config, models=self._models, cache_s=self._cache_s)
         super()._bind_to_agent(agent)
 
     def _effect_of(self, operation_id: DurableOperationId, tool: Any, name: str) -> Effect | Literal[False]:
@@ -91,12 +111,16 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
     def in_durable_context(self) -> bool:
         return current_execution() is not None
 
+    def get_model_settings(self) -> Callable[[RunContext[AgentDepsT]], ModelSettings]:
+        def settings(ctx: RunContext[AgentDepsT]) -> ModelSettings:
+            given = leave_retries_to_us(cast(Model, ctx.model), ctx.model_settings) if self.in_durable_context else {}
+            return cast(ModelSettings, given)
+
+        return settings
+
     def get_default_run_id(self) -> str | None:
-        run = current_execution()
-        if run is None:
-            return None
-        around = current_scope.get() or run.loop.branch()
-        return f"{run.id}/{around.key(name_agent(self.name))}"
+        run, scope = current_execution(), current_scope.get()
+        return None if run is None or scope is None else f"{run.id}/{scope.scope.removesuffix('/')}"
 
     def get_default_conversation_id(self, run_id: str) -> str | None:
         return conversation_id_from_run_id(run_id) if self.in_durable_context else None
@@ -110,18 +134,44 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         return None if clock is None else clock()
 
     async def wrap_run(self, ctx: RunContext[AgentDepsT], *, handler: WrapRunHandler) -> AgentRunResult[Any]:
-        run = current_execution()
-        if run is None:
+        run, scope = current_execution(), current_scope.get()
+        if run is None or scope is None:
             return await handler()
-        token = current_scope.set(Branch(f"{_scope_of(run.id, self.name, ctx.run_id)}/"))
-        try:
-            with (
-                Agent.using_thread_executor(_Callbacks(run.engine.bodies.threads)),
-                Agent.using_sleep(asyncio.sleep),
-            ):
-                return await super().wrap_run(ctx, handler=handler)
-        finally:
-            current_scope.reset(token)
+        with (
+            charged_to(open_charges(run, scope.scope, self._budgets)),
+            external_event_scope(PromiseWaiter(run, self.name)),
+            Agent.using_thread_executor(_Callbacks(run.engine)),
+            Agent.using_sleep(asyncio.sleep),
+        ):
+            return await super().wrap_run(ctx, handler=handler)
+
+    async def prepare_model_request(
+        self, ctx: RunContext[AgentDepsT], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
+        """Let a budget say how long the answer may be, where nobody else does."""
+        prepared = await super().prepare_model_request(ctx, request_context)
+        charges = current_charges.get() if self.in_durable_context else None
+        if charges is not None:
+            prepared.model_settings = bound_answer(charges, prepared.model_settings)
+        return prepared
+
+    @property
+    def has_wrap_run_event_stream(self) -> bool:
+        """Whether models are asked to stream."""
+        return super().has_wrap_run_event_stream or (self._stream and self.in_durable_context)
+
+    def _model_stream_event_handler(self) -> EventStreamHandler[AgentDepsT] | None:
+        return show_model if self._stream else super()._model_stream_event_handler()
+
+    async def wrap_run_event_stream(
+        self, ctx: RunContext[AgentDepsT], *, stream: AsyncIterable[AgentStreamEvent]
+    ) -> AsyncIterator[AgentStreamEvent]:
+        run, scope = current_execution(), current_scope.get()
+        async with aclosing(cast(AsyncGenerator[Any], super().wrap_run_event_stream(ctx, stream=stream))) as events:
+            async for event in events:
+                if self._stream and run is not None and scope is not None and not isinstance(event, OF_MODEL):
+                    show_once(run, scope, event)
+                yield event
 
     async def wrap_tool_execute(
         self,
@@ -151,20 +201,41 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         finally:
             current_scope.reset(token)
 
+    def get_ordering(self) -> CapabilityOrdering:
+        """Come before `RequestInput`: whom a policy asks is not for somebody else to say."""
+        return replace(super().get_ordering(), wraps=[RequestInput])
+
     async def handle_deferred_tool_calls(
         self, ctx: RunContext[AgentDepsT], *, requests: DeferredToolRequests
     ) -> DeferredToolResults | None:
-        """Wait for people where calls need approval; calls that others execute are left to others."""
+        """Wait for people where calls need approval, and for what calls wait for elsewhere, unless others do."""
         run = current_execution()
-        if run is None or not requests.approvals:
+        if run is None:
             return None
-        return await resolve(run, self.name, ctx.tools, requests)
+        if _has_request_input(ctx):
+            ours = [call for call in requests.approvals if VERDICT in requests.metadata.get(call.tool_call_id, {})]
+            requests = replace(requests, approvals=ours, calls=[])
+        elif _ends_with_requests(ctx.agent):
+            requests = replace(requests, calls=[])
+        if not requests.approvals and not requests.calls:
+            return None
+        approvals, answers = await asyncio.gather(
+            resolve(run, self.name, ctx.tools, requests), answer_calls(run, self.name, requests)
+        )
+        return DeferredToolResults(approvals=approvals, calls=answers)
 
 
-def _scope_of(run_id: str, name: str, agent_run_id: str | None) -> str:
-    """Give the scope of an agent run's units: of the place where it began, or of the id that its caller gave it."""
-    prefix, given = f"{run_id}/", agent_run_id or ""
-    return given.removeprefix(prefix) if given.startswith(prefix) else f"{name_agent(name)}({name_agent(given)})"
+def _has_request_input(ctx: RunContext[Any]) -> bool:
+    leaves: list[Any] = []
+    if ctx.root_capability is not None:
+        ctx.root_capability.apply(leaves.append)
+    return any(isinstance(leaf, RequestInput) for leaf in leaves)
+
+
+def _ends_with_requests(agent: AbstractAgent[Any, Any] | None) -> bool:
+    """Say whether an agent gives calls that others make to whoever runs it."""
+    wanted: Any = None if agent is None else agent.output_type
+    return DeferredToolRequests in (wanted if isinstance(wanted, list | tuple) else [wanted, *get_args(wanted)])
 
 
 class _Callbacks(Executor):
@@ -172,8 +243,8 @@ class _Callbacks(Executor):
 
     at_once = True  # what a run loop asks
 
-    def __init__(self, threads: Executor) -> None:
-        self._threads = threads
+    def __init__(self, engine: Host) -> None:
+        self._engine = engine
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        return self._threads.submit(fn, *args, **kwargs)
+        return self._engine.bodies.threads.submit(fn, *args, **kwargs)  # type: ignore[no-any-return]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Generic, NoReturn, TypeVar
 
 import pydantic_ai
 from pydantic_ai.agent.abstract import AbstractAgent
@@ -14,14 +14,18 @@ from pydantic_ai.models import Model
 from pydantic_ai.run import AgentRunResult
 
 from outlive.agents.approvals import Policy
+from outlive.agents.budget import Budget, check_budgets
 from outlive.agents.durability import OutliveDurability
-from outlive.agents.units import name_agent
+from outlive.agents.requests import MODEL_RETRY
+from outlive.agents.units import current_scope, name_agent
+from outlive.clock import Duration
 from outlive.codec.payload import CallShape
 from outlive.definitions import Workflow, current_execution
+from outlive.engine.branch import Branch
 from outlive.engine.roles import LiveRun
 from outlive.engine.threads import current_body
 from outlive.errors import UsageError
-from outlive.model.definition import ONCE, Retry, WorkflowSpec
+from outlive.model.definition import Retry, WorkflowSpec
 from outlive.version import version_of
 
 DepsT = TypeVar("DepsT")
@@ -38,6 +42,7 @@ class DurableAgent(Workflow[[str], Any], Generic[DepsT, OutputT]):
 
     def __init__(self, agent: AbstractAgent[DepsT, OutputT], durability: OutliveDurability[DepsT], deps: Any) -> None:
         self.agent = agent
+        self._name = name_agent(durability.name or agent.name)
         self._capabilities = () if OutliveDurability.from_agent(agent) else (durability,)
         self._options = {} if deps is _NO_DEPS else {"deps": deps}
 
@@ -49,7 +54,7 @@ class DurableAgent(Workflow[[str], Any], Generic[DepsT, OutputT]):
         super().__init__(
             WorkflowSpec(
                 function=answer,
-                name=f"agent.{name_agent(durability.name or agent.name)}",
+                name=f"agent.{self._name}",
                 is_async=True,
                 shape=CallShape(answer),
                 site=f"{__name__}:{durability.name or agent.name}",
@@ -67,8 +72,29 @@ class DurableAgent(Workflow[[str], Any], Generic[DepsT, OutputT]):
         if current_body.get() is not None and execution is None:
             raise UsageError("a durable agent is for async workflow functions; a plain one starts it as a child run")
         capabilities = [*(options.pop("capabilities", None) or ()), *self._capabilities]
-        with nullcontext() if execution is None else replay_scope(is_replaying=lambda: _tells_nothing_new(execution)):
+        with nullcontext() if execution is None else _scope(execution, self._name):
             return await self.agent.run(prompt, capabilities=capabilities, **{**self._options, **options})
+
+    def run_stream(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse to stream to the caller, who may die: *Raises* UsageError, which says what does not."""
+        raise UsageError(
+            f"{self.spec.name} streams to whoever follows its run: durable(agent, stream=True), "
+            "then events(run) in any program; a workflow awaits run(…)"
+        )
+
+    run_stream_events = iter = run_stream
+
+
+@contextmanager
+def _scope(run: LiveRun, name: str) -> Iterator[None]:
+    """Let the units of an agent's run be named by the place where it begins; any id may be given to several runs."""
+    around = current_scope.get() or run.loop.branch()
+    token = current_scope.set(Branch(f"{around.key(name)}/"))
+    try:
+        with replay_scope(is_replaying=lambda: _tells_nothing_new(run)):
+            yield
+    finally:
+        current_scope.reset(token)
 
 
 def _tells_nothing_new(run: LiveRun) -> bool:
@@ -82,22 +108,38 @@ def durable(
     name: str | None = None,
     deps: Any = _NO_DEPS,
     models: Mapping[str, Model] | None = None,
-    model_retry: Retry = ONCE,
+    model_retry: Retry = MODEL_RETRY,
     strict: bool = False,
     policy: Policy | None = None,
+    stream: bool = False,
+    cache: Duration | None = None,
+    budget: Budget | Sequence[Budget] | None = None,
 ) -> DurableAgent[DepsT, OutputT]:
     """Make a Pydantic AI agent durable; the agent itself stays as it is.
 
     `name` (else the agent's own) is part of every journal: keep it. `deps` are given to each run that brings none,
-    `models` are those that a run may switch to. `model_retry` repeats failed model requests; `strict` refuses tools
-    without an effect class. `policy` says of each call of a tool whether it passes (None), is refused (`Deny`) or
-    waits for people (`Ask`), see `approvals`. *Raises* UsageError for an agent without a name.
+    `models` are those that a run may switch to. `model_retry` repeats model requests after failures that may pass, or
+    those of its `on=`; `strict` refuses tools without an effect class. `policy` says of each call of a tool whether it
+    passes (None), is refused (`Deny`) or waits for people (`Ask`), see `approvals`. With `cache` the answer to a model
+    request is given, for so long, to equal requests of all runs; of those at one time one is sent. With `stream` models
+    are asked to stream, and programs follow what they say, and what tools answer, with `events(run)`. `budget` limits
+    what the agent may use, see `Budget`: what exceeds that is not done, and raises BudgetExceeded there.
+    *Raises* UsageError for an agent without a name.
     """
     if not isinstance(agent, AbstractAgent):
         raise UsageError(f"durable() takes an agent of Pydantic AI, not {agent!r}")
     if not (name or agent.name):
         raise UsageError("a durable agent needs a name, which its journals keep: Agent(…, name='support')")
-    durability = OutliveDurability[Any](name=name, models=models, model_retry=model_retry, strict=strict, policy=policy)
+    durability = OutliveDurability[Any](
+        name=name,
+        models=models,
+        model_retry=model_retry,
+        strict=strict,
+        policy=policy,
+        stream=stream,
+        cache=cache,
+        budgets=check_budgets(budget),
+    )
     try:
         durability.for_agent(agent)  # as each run does: what is wrong with the agent is told here
     except UserError as error:

@@ -14,6 +14,7 @@ import contextvars
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -27,25 +28,37 @@ from pydantic_ai.durable_exec import (
     ModelCancelSuspendedResponseId,
     ModelCompactMessagesId,
     ModelRequestId,
+    RoleBasedOperationConfig,
     ToolsetCallToolId,
     ToolsetGetInstructionsId,
     ToolsetGetToolsId,
     ToolsetValidateToolArgumentsId,
     record_durable_unit,
 )
+from pydantic_ai.models import Model
 
+from outlive.agents.answers import name_answer, share
 from outlive.agents.effects import Effect, current_tx
+from outlive.agents.requests import ask, name_model, revive
+from outlive.agents.spending import Spending, spending_of
 from outlive.codec.payload import CallShape, digest
 from outlive.definitions import in_workflow
 from outlive.engine.bodies import current_step
 from outlive.engine.branch import Branch
 from outlive.engine.calls import StepCall
 from outlive.engine.invoke import wait_for
+from outlive.engine.roles import LiveRun
 from outlive.engine.transactions import current_transaction
+from outlive.errors import StepFailed
 from outlive.model.definition import StepSpec
 
 # The agent run that is executing: it alone counts the names of its units.
 current_scope: contextvars.ContextVar[Branch | None] = contextvars.ContextVar("outlive_agent_scope", default=None)
+
+# Who wants to know of each unit as it is asked for: its key, and what it is.
+told_of_units: contextvars.ContextVar[Callable[[str, DurableOperationId, tuple[Any, ...]], object] | None] = (
+    contextvars.ContextVar("outlive_told_of_units", default=None)
+)
 
 _LABEL_MAX_CHARS = 80
 _UNFIT = re.compile(r"[^\w.:-]")
@@ -64,14 +77,28 @@ class Unit:
     """What a step of an agent executes: a body, in the context of whoever asked for it."""
 
     body: Callable[[], Awaitable[Any]]
-    verify: Callable[..., Any] | None
-    tool: str
-    arguments: Mapping[str, Any]
+    verify: Callable[..., Any] | None = None
+    tool: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    again: bool = False  # it may have begun before, in another process or generation
+    spending: Spending | None = None
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
 
 class UnitBackend(JournalCallableOperationBackend[Effect]):
-    """Executes each unit as a step of the run whose body is executing."""
+    """Executes each unit as a step of the run whose body is executing; `cache_s`: how long answers are shared."""
+
+    def __init__(
+        self,
+        *,
+        agent_name: str,
+        config: RoleBasedOperationConfig[Effect],
+        models: Mapping[str, Model],
+        cache_s: float | None,
+    ) -> None:
+        super().__init__(agent_name=agent_name, config=config)
+        self._models = models
+        self._cache_s = cache_s
 
     async def execute(
         self,
@@ -86,15 +113,46 @@ class UnitBackend(JournalCallableOperationBackend[Effect]):
         assert scope is not None
         kind, label = name_unit(operation_id, cache_key)
         key = scope.key(f"{kind}({label})" if label else kind)
+        if (tell := told_of_units.get()) is not None:
+            tell(key, operation_id, cache_key)
         is_tool = isinstance(operation_id, ToolsetCallToolId)
-        unit = Unit(body, config.verify, cache_key[0] if is_tool else kind, cache_key[1] if is_tool else {})
-        call = StepCall(run, key, None, _spec(kind, config), (unit,), {})
-        try:
-            return await wait_for(run, call)
-        except ToolRefused as refused:
-            return refused.payload
-        finally:
-            record_durable_unit(executed=call.begun)
+        tool, arguments = cache_key[:2] if is_tool else (kind, {})
+        if isinstance(operation_id, ModelRequestId):
+            body = self._request(run, operation_id, cache_key, body)
+        spending = spending_of(operation_id, cache_key)
+        unit = Unit(body, config.verify, tool, arguments, again=_may_have_begun(run), spending=spending)
+        return await execute(run, key, kind, config, unit)
+
+    def _request(
+        self, run: LiveRun, operation_id: ModelRequestId, cache_key: tuple[Any, ...], body: Callable[[], Awaitable[Any]]
+    ) -> Callable[[], Awaitable[Any]]:
+        """Give the body of a model request that heeds what its provider has told others, and shares its answer."""
+        model = name_model(operation_id, cache_key[-1].model, self._models)
+        body = partial(ask, run.engine, model, body)
+        if self._cache_s is None:
+            return body
+        return partial(share, name_answer(model, cache_key), self._cache_s, partial(_give_storable, body))
+
+
+async def execute(run: LiveRun, key: str, kind: str, effect: Effect, unit: Unit) -> Any:
+    """Execute a unit as the step of a key, or give what is recorded there."""
+    call = StepCall(run, key, None, _spec(kind, effect), (unit,), {})
+    try:
+        return await wait_for(run, call)
+    except ToolRefused as refused:
+        return refused.payload
+    except StepFailed as failed:
+        raise revive(failed) from None
+    finally:
+        record_durable_unit(executed=call.begun)
+
+
+def _may_have_begun(run: LiveRun) -> bool:
+    """Say whether a unit may have begun in a run that was then held, handed over or rewound, which is no attempt.
+
+    What began had all that led to it on disk: so it is asked for before anything new is recorded.
+    """
+    return run.generation > run.claimed.continued or (run.claim > 1 and not run.recorder.outcomes)
 
 
 def name_unit(operation_id: DurableOperationId, cache_key: tuple[Any, ...]) -> tuple[str, str]:
@@ -147,14 +205,29 @@ async def _execute(unit: Unit) -> Any:
     told: tuple[contextvars.ContextVar[Any], ...] = (current_step, current_transaction, current_tx)
     for variable in told:
         unit.context.run(variable.set, variable.get())
-    return _storable(await asyncio.get_running_loop().create_task(_await(unit.body), context=unit.context))
+    if unit.spending is None:
+        return await _execute_body(unit)
+    call = current_step.get()
+    assert call is not None
+    return await unit.spending.spend(call, partial(_execute_body, unit))
 
 
-async def _await(body: Callable[[], Awaitable[Any]]) -> Any:
-    return await body()
+async def _execute_body(unit: Unit) -> Any:
+    return await asyncio.get_running_loop().create_task(_give_storable(unit.body), context=unit.context)
 
 
-def _storable(payload: Any) -> Any:
+async def _give_storable(body: Callable[[], Awaitable[Any]]) -> Any:
+    return storable(await body())
+
+
+async def _reserve(unit: Unit) -> None:
+    """Reserve what the next attempt of a unit may use, before its transaction is open."""
+    call = current_step.get()
+    if unit.spending is not None and call is not None:
+        await unit.spending.reserve(call)
+
+
+def storable(payload: Any) -> Any:
     """Put U+FFFD for what no database stores as text: tools may read any file, and what they did has happened."""
     try:
         if b"\\u0000" not in msgspec.json.encode(payload):
@@ -222,5 +295,6 @@ def _spec(kind: str, effect: Effect) -> StepSpec:
             on_unknown=_verify if effect.name == "at_most_once" else "retry",
             check_arguments=False,
             transactional=transactional,
+            prepare=_reserve,
         )
     return spec

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from outlive.approvals import visible
+
 VALUE_MAX_CHARS = 60
 ERROR_MAX_CHARS = 160
 
@@ -35,14 +37,15 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def as_json(value: Any) -> str:
-    """Give a value as JSON that fits into a table."""
-    return cut(json.dumps(value, default=_plain, ensure_ascii=False), VALUE_MAX_CHARS)
+def as_json(value: Any, max_chars: int | None = VALUE_MAX_CHARS) -> str:
+    """Give a value as JSON that fits into a table, or all of it."""
+    text = visible(json.dumps(value, default=_plain, ensure_ascii=False))
+    return text if max_chars is None else cut(text, max_chars)
 
 
 def cut(text: str, max_chars: int = ERROR_MAX_CHARS) -> str:
     """Give a text as one line that fits into a table."""
-    line = " ".join(text.split())
+    line = visible(" ".join(text.split()))
     return line if len(line) <= max_chars else line[: max_chars - 1] + "…"
 
 

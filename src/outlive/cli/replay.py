@@ -16,6 +16,7 @@ from outlive.cli.output import print_json
 from outlive.cli.settings import OK, RUN_FAILED, Settings, common_options, refuse_missing_file
 from outlive.cli.worker import import_target
 from outlive.codec.jsontext import JsonCodec
+from outlive.codec.payload import Codec
 from outlive.engine.rehearsal import Report, rehearse
 from outlive.errors import UsageError
 from outlive.model.frozen import FrozenJournal, read_lines
@@ -46,16 +47,13 @@ def replay(
     """
     if journals is not None and query is not None:
         raise UsageError("--query chooses runs of a database; all journals of a file are replayed")
-    found = import_target(target)
-    is_app = isinstance(found, Outlive)
-    definitions = Registry(found._include if is_app else [found])
-    codec = found._options.codec if is_app else JsonCodec()
+    definitions, codec, own_url = load_code(target)
     logging.getLogger("outlive").setLevel(logging.CRITICAL)  # what replay finds is told below
 
     async def replay_all() -> list[Report]:
         source: Any = nullcontext()
         if journals is None:
-            url = found._url if is_app and not settings.url else settings.require_url()
+            url = settings.url or own_url or settings.require_url()
             refuse_missing_file(url)
             source = Outlive(url, worker=False, migrate=False, include=[])
         async with source as client:
@@ -72,6 +70,14 @@ def replay(
     else:
         _print(reports)
     return RUN_FAILED if check and broken else OK
+
+
+def load_code(target: str) -> tuple[Registry, Codec, str | None]:
+    """Give the definitions of a module or app, the codec that reads their journals, and the database of the app."""
+    found = import_target(target)
+    if isinstance(found, Outlive):
+        return Registry(found._include), found._options.codec, found._url
+    return Registry([found]), JsonCodec(), None
 
 
 async def _read(client: Outlive | None, lines: BinaryIO | None, query: str) -> AsyncIterator[FrozenJournal]:

@@ -8,12 +8,17 @@ import sys
 import click
 
 from outlive import __version__, errors
+from outlive.cli import budgets as _budgets  # noqa: F401 - commands of `agents`
 from outlive.cli import messages as _messages  # noqa: F401 - commands of `runs`
+from outlive.cli.agents import agents
+from outlive.cli.approvals import approvals
 from outlive.cli.control import audit
 from outlive.cli.db import db
 from outlive.cli.demo import demo
 from outlive.cli.doctor import doctor
+from outlive.cli.mcp import mcp
 from outlive.cli.promises import promises, settle
+from outlive.cli.questions import questions
 from outlive.cli.queues import queues
 from outlive.cli.replay import replay
 from outlive.cli.runs import runs
@@ -50,7 +55,23 @@ def cli(_: Settings) -> None:
     """Durable workflows in the database you already have."""
 
 
-for command in (demo, runs, queues, schedules, promises, settle, audit, worker, replay, db, doctor):
+for command in (
+    demo,
+    runs,
+    queues,
+    schedules,
+    promises,
+    settle,
+    approvals,
+    questions,
+    agents,
+    audit,
+    worker,
+    mcp,
+    replay,
+    db,
+    doctor,
+):
     cli.add_command(command)
 
 

@@ -61,12 +61,15 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def signed(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command who acts."""
+    who = "Who acts; default: the user of this machine."
+    return click.option("--by", metavar="NAME", callback=_name_user, help=who)(command)
+
+
 def audited(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command what the audit keeps of it: why, and who acts."""
-    command = click.option(
-        "--by", metavar="NAME", callback=_name_user, help="Who acts; default: the user of this machine."
-    )(command)
-    return click.option("--reason", metavar="TEXT", help="Why; kept in the audit.")(command)
+    return click.option("--reason", metavar="TEXT", help="Why; kept in the audit.")(signed(command))
 
 
 def _name_user(_: click.Context, __: click.Parameter, given: str | None) -> str | None:

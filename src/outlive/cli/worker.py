@@ -70,6 +70,19 @@ def find_app(target: str, settings: Settings, queues: tuple[str, ...] = ()) -> O
 
 def import_target(target: str) -> Outlive | ModuleType:
     """Import what MODULE or MODULE:APP names."""
+    found = import_object(target)
+    if isinstance(found, ModuleType):
+        return found
+    app = _make(target, found) if _is_factory(found) else found
+    if isinstance(app, sync.Outlive):
+        app = app._real
+    if not isinstance(app, Outlive):
+        raise UsageError(f"{target} is {found!r}, not an Outlive object or a function that gives one without arguments")
+    return app
+
+
+def import_object(target: str) -> Any:
+    """Import a module, or what it calls by the name behind the colon."""
     module_name, _, attribute = target.partition(":")
     if not module_name:
         raise UsageError(f"{target!r} names no module; say MODULE or MODULE:APP")
@@ -89,13 +102,7 @@ def import_target(target: str) -> Outlive | ModuleType:
     if not hasattr(module, attribute):
         apps = ", ".join(_list_apps(module))
         raise UsageError(f"module {module_name!r} has no {attribute!r}" + (f"; its apps: {apps}" if apps else ""))
-    found = getattr(module, attribute)
-    app = _make(target, found) if _is_factory(found) else found
-    if isinstance(app, sync.Outlive):
-        app = app._real
-    if not isinstance(app, Outlive):
-        raise UsageError(f"{target} is {found!r}, not an Outlive object or a function that gives one without arguments")
-    return app
+    return getattr(module, attribute)
 
 
 def _make(target: str, factory: Any) -> Any:

@@ -172,6 +172,12 @@ def _rebuild(record: _Record, allow_cancelled: bool) -> BaseException:
     return error
 
 
+def attributes_of(failed: StepFailed) -> dict[str, Any]:
+    """Give what the record of an error that was not rebuilt tells beside its message."""
+    record: _Record | None = vars(failed).get("__outlive_record__")
+    return {} if record is None or record.attrs is msgspec.UNSET else record.attrs
+
+
 def add_notes(error: BaseException, attrs: Any) -> None:
     """Add the notes (PEP 678) of a record's attributes to an error that was made without them."""
     for note in attrs.get("__notes__", ()) if isinstance(attrs, dict) else ():

@@ -3,7 +3,7 @@
 Started by the parent as `python -m outlive.demo.child URL SALE ORDERS`. Orders arrive one by one. A
 service that was killed starts again at the first order: the id of the run says which it
 has had before, and those go on where they stood. Tells its parent on stdout, a line each,
-that it is ready and which orders are finished.
+that it is ready, which orders are finished, and that all are done; then the parent says when it ends.
 """
 
 from __future__ import annotations
@@ -64,12 +64,14 @@ def say(*words: str) -> None:
     print(*words, flush=True)
 
 
-def die_with_parent() -> None:
-    """End when stdin ends: the parent holds its other end and may be killed itself."""
-    os.read(sys.stdin.fileno(), 1)
-    os._exit(1)
+def end_with_parent() -> None:
+    """End when the parent says so; also when stdin ends, for he holds its other end and may be killed himself."""
+    os._exit(0 if os.read(sys.stdin.fileno(), 1) else 1)
 
 
 if __name__ == "__main__":
-    threading.Thread(target=die_with_parent, daemon=True).start()
+    ending = threading.Thread(target=end_with_parent, daemon=True)
+    ending.start()
     asyncio.run(serve(sys.argv[1], sys.argv[2], load_orders(int(sys.argv[3]))))
+    say("done")
+    ending.join()

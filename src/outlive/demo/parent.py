@@ -53,17 +53,22 @@ class Parent:
         self.course = Course()
 
     def live(self, on_progress: Callable[[Course], None]) -> int | None:
-        """Let one process live; give its id if it was killed, None if it ended by itself with all work done."""
+        """Let one process live; give its id if it was killed, None if it ended with all work done."""
         course = self.course
         with tempfile.TemporaryFile("w+") as complaints, self._child(complaints) as child:
-            for line in child.stdout or ():
+            assert child.stdin is not None
+            assert child.stdout is not None
+            for line in child.stdout:
                 course.hear(line)
                 on_progress(course)
-                if child.poll() is None and self._is_time_to_kill():
+                if self._is_time_to_kill():
                     time.sleep(self._waits_s[course.deaths])
                     child.kill()
-                    for last_words in child.stdout or ():
+                    for last_words in child.stdout:
                         course.hear(last_words)
+                elif line == "done\n":  # no process ends before: all kills take place, however fast it works
+                    child.stdin.write("\n")
+                    child.stdin.flush()
             code = child.wait()
             if code == -signal.SIGKILL:
                 course.deaths += 1

@@ -86,11 +86,14 @@ class Bodies:
                 await self.rest(_NOT_NOW_S)
             current_step.set(call)
             try:
+                if spec.prepare is not None:
+                    await spec.prepare(*call.args)
                 if spec.transactional:
                     await self._transactions.execute(call, self.run)
                     return None
                 if spec.on_unknown != "retry" and not verify:
                     await execution.recorder.start(call)
+                    await self.ready(execution)
                 if spec.is_async and spec.timeout_s is None and not verify:
                     value = await spec.function(*call.args, **call.kwargs)
                 else:
@@ -123,6 +126,11 @@ class Bodies:
             execution.recorder.attempt(call, record)
             await self.rest(delay_s)
             call.attempts += 1
+
+    async def ready(self, execution: Any) -> None:
+        """Wait until a body of this run may execute: the process may have stood still in what it awaited before."""
+        while not execution.engine.roster.may_begin(execution):
+            await self.rest(_NOT_NOW_S)
 
     async def rest(self, delay_s: float) -> None:
         """Wait between attempts: nothing executes meanwhile, so a process that ends does not wait for it."""

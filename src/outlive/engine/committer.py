@@ -23,7 +23,7 @@ from outlive.errors import JournalCorrupt, StoreError, StoreUnavailable
 from outlive.limits import BATCH_MAX_ROWS
 from outlive.model.mail import SideRow
 from outlive.model.writes import Committed, Continue, EntryWrite, Finish, Mark, NewRun, Release
-from outlive.store.interface import FenceLost, RowTaken, WriteRefused
+from outlive.store.refusals import FenceLost, RowTaken, WriteRefused
 
 log = logging.getLogger("outlive.committer")
 

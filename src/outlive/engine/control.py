@@ -20,7 +20,7 @@ from outlive.model import control
 from outlive.model.reads import RunRow
 from outlive.model.status import Status
 from outlive.model.writes import Fork, Note, Reopening
-from outlive.store.interface import GenerationEnded, RowTaken, SingletonTaken
+from outlive.store.refusals import GenerationEnded, RowTaken, SingletonTaken
 
 
 class Control:

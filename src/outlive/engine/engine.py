@@ -39,7 +39,8 @@ from outlive.limits import BEATS_PER_LEASE, POLL_IDLE_S
 from outlive.model.mail import NewMessage, Settlement, Settling, SideRow
 from outlive.model.reads import Claimed, EndedRun, WorkerRow
 from outlive.model.writes import Committed, Continue, ExistingRun, Fence, Finish, NewRun, Note, Release, Terms
-from outlive.store.interface import FenceLost, RowTaken, Store
+from outlive.store.interface import Store
+from outlive.store.refusals import FenceLost, RowTaken
 
 log = logging.getLogger("outlive.engine")
 
@@ -331,7 +332,7 @@ class Engine:
     def note(
         self,
         action: str,
-        noun: Literal["run", "queue", "schedule"],
+        noun: Literal["run", "queue", "schedule", "budget"],
         target: str,
         reason: str | None,
         by: str | None,

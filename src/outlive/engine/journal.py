@@ -33,6 +33,7 @@ class Journal:
     def __init__(self, entries: Sequence[EntryRow], *, same_version: bool) -> None:
         self.same_version = same_version
         self.last_seq = 0
+        self.generation = 0  # in which the entry was recorded that was read last
         self.unread: dict[str, EntryRow] = {}  # recorded outcomes not delivered yet, by key, in order of seq
         self.started: dict[str, EntryRow] = {}  # those of calls that had begun but have no outcome
         self._before: dict[str, str] = {}  # the entry before each cancellation
@@ -72,6 +73,7 @@ class Journal:
         """Read an entry; that of a call which answers at once may be out of turn."""
         entry = self.unread.pop(key, None)
         if entry is not None and entry.seq is not None:
+            self.generation = entry.generation
             seq, at = self._read_up_to.get(entry.noted_version, (0, 0.0))
             self._read_up_to[entry.noted_version] = max(seq, entry.seq), max(at, entry.finished_at or 0.0)
         return entry

@@ -22,7 +22,8 @@ from outlive.errors import StoreError, UsageError
 from outlive.limits import BEATS_PER_LEASE, LEASE_MARGIN, LOOP_LAG_WARN_S
 from outlive.model.reads import WorkerRow
 from outlive.model.writes import Fence
-from outlive.store.interface import FenceLost, SideChannel
+from outlive.store.interface import SideChannel
+from outlive.store.refusals import FenceLost
 
 log = logging.getLogger("outlive.lease")
 

@@ -16,7 +16,7 @@ from typing import Any
 from outlive.errors import StoreError
 from outlive.limits import POLL_BUSY_S, POLL_IDLE_S
 from outlive.model.writes import Fence
-from outlive.store.interface import FenceLost
+from outlive.store.refusals import FenceLost
 
 log = logging.getLogger("outlive.engine")
 

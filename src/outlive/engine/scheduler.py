@@ -16,7 +16,7 @@ from outlive.engine.roles import Host
 from outlive.limits import POLL_BUSY_S, POLL_IDLE_S, SCHEDULE_LATE_S, SCHEDULE_RETRY_S, SCHEDULE_RUNS_MAX
 from outlive.model.schedule import ScheduleRow, ScheduleSpec, ScheduleWrite, change, decide, read_spec, spread, tick_id
 from outlive.model.writes import NewRun
-from outlive.store.interface import WriteRefused
+from outlive.store.refusals import WriteRefused
 
 log = logging.getLogger("outlive.engine")
 

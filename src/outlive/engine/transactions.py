@@ -22,7 +22,8 @@ from outlive.errors import StoreUnavailable, UsageError
 from outlive.limits import TRANSACTION_TIMEOUT_S
 from outlive.model.definition import StepSpec
 from outlive.model.writes import EntryWrite, Fence
-from outlive.store.interface import EntrySettled, FenceLost, OpenSession, OpenTransaction, RolledBack
+from outlive.store.interface import OpenSession, OpenTransaction
+from outlive.store.refusals import EntrySettled, FenceLost, RolledBack
 
 log = logging.getLogger("outlive.transaction")
 

@@ -24,6 +24,7 @@ __all__ = ["event_stream", "exception_handlers", "handle", "lifespan"]
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 _SEQ_DIGITS = 18  # of the largest item that a database can count, rounded down
+_AS_IT_COMES = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # nginx would gather some kilobytes first
 _KEEP_ALIVE_S = 15.0  # proxies close connections on which nothing comes for a minute or so
 
 
@@ -70,7 +71,7 @@ def event_stream(run: Run, name: str, connection: HTTPConnection) -> StreamingRe
     if seen.isdecimal() and len(seen) > _SEQ_DIGITS:
         raise HTTPException(400, "Last-Event-ID is the id of an event that was sent here")
     events = _events(run, name, int(seen) if seen.isdecimal() else 0)
-    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    return StreamingResponse(events, media_type="text/event-stream", headers=_AS_IT_COMES)
 
 
 async def _events(run: Run, name: str, after: int) -> AsyncIterator[bytes]:

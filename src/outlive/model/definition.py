@@ -70,6 +70,7 @@ class StepSpec:
     check_arguments: bool = True
     transactional: bool = False
     session: Callable[..., Any] | None = None  # of SQLAlchemy, for a transaction that writes through it
+    prepare: Callable[..., Any] | None = None  # awaited before each attempt, outside of its transaction and its timeout
     kind: str = field(init=False)  # of its entries
     arguments: str = field(init=False)  # what errors call them
     result: str = field(init=False)

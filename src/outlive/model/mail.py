@@ -1,8 +1,9 @@
 """What runs tell each other and the world, as it is written and read: messages, values, stream items, promises.
 
 Written as side rows of a batch: each belongs to the entry `entry` of the run
-`row` in the same batch and is written only with it, so it takes effect once,
-whoever sends the batch again. Payloads are text already, made by `codec`.
+`row` in the same batch and is written only with it, or has a key of its own; so
+it takes effect once, whoever sends the batch again. Payloads are text already,
+made by `codec`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
+
+from outlive.model.ledger import Spent
 
 
 class NewMessage(msgspec.Struct, gc=False):
@@ -48,13 +51,17 @@ class NewValue(msgspec.Struct, gc=False):
 
 
 class NewItem(msgspec.Struct, gc=False):
-    """The next item of a run's stream; the store numbers it."""
+    """The next item of a run's stream; the store numbers it.
+
+    Without `entry` the owner's fence is enough, and a stream that has an item of this `key` gets no other one.
+    """
 
     row: int
-    entry: str
+    entry: str | None
     name: str
     value: str
     codec: str
+    key: str | None = None
 
 
 class NewPromise(msgspec.Struct, gc=False):
@@ -84,7 +91,7 @@ class Settlement(msgspec.Struct, gc=False):
     codec: str
 
 
-SideRow = NewMessage | Receipt | NewValue | NewItem | NewPromise | Settlement
+SideRow = NewMessage | Receipt | NewValue | NewItem | NewPromise | Settlement | Spent
 
 Problem = Literal["unknown", "ended"]
 

@@ -262,3 +262,11 @@ class RunQuery:
     after: int | None = None
     limit: int = 100
     oldest_first: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class Memo:
+    """What is known under a name: a value, None while somebody makes it, and for how long."""
+
+    value: str | None
+    left_s: float

@@ -10,7 +10,8 @@ the garbage collector's sight: it holds nothing but numbers and text.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import msgspec
@@ -209,10 +210,15 @@ class Note:
     audit: int
     who: str
     action: str
-    noun: Literal["run", "queue", "schedule"]
+    noun: Literal["run", "queue", "schedule", "budget"]
     target: str
     reason: str | None = None
     facts: str | None = None
+
+
+def note_of_settling(note: Note, run_id: str, key: str) -> Note:
+    """Give the note of a settlement, which tells of which run and promise: whoever has only the token does not know."""
+    return replace(note, target=run_id, facts=json.dumps({"promise": key}))
 
 
 @dataclass(slots=True)

@@ -13,17 +13,13 @@ data of a write (nothing of it is written then).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from outlive.errors import StoreError
+from outlive.model.ledger import AccountSums, Charge, LedgerRow, Reservation, Share, Spent, Verdict
 from outlive.model.line import QueueLimits
 from outlive.model.mail import (
     Message,
-    NewMessage,
-    NewPromise,
     OpenPromise,
     Settled,
     Settlement,
@@ -38,6 +34,7 @@ from outlive.model.reads import (
     EntryRow,
     LineClaim,
     LineRow,
+    Memo,
     QueueRow,
     RequestRow,
     RunQuery,
@@ -49,60 +46,6 @@ from outlive.model.reads import (
 from outlive.model.retention import Prunable
 from outlive.model.schedule import ScheduleRow, ScheduleWrite
 from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, Fork, NewRun, Note, Reopening, Terms
-
-
-class FenceLost(Exception):
-    """The fence's row is gone or has another epoch: nothing was written."""
-
-    def __init__(self, fence: Fence) -> None:
-        super().__init__(f"worker {fence.worker} no longer has epoch {fence.epoch}")
-        self.fence = fence
-
-
-class WriteRefused(StoreError):
-    """The database refused the data itself (constraint, encoding); nothing was written."""
-
-
-class RowTaken(WriteRefused):
-    """Row numbers drawn for new runs belong to other runs: nothing was written; draw others and send again."""
-
-    def __init__(self, rows: Collection[int]) -> None:
-        super().__init__(f"row numbers {sorted(rows)} belong to other runs; draw others and send the batch again")
-        self.rows = frozenset(rows)
-
-
-class GenerationEnded(Exception):
-    """A run is in another generation than the one that was planned for: read and plan again."""
-
-
-class SingletonTaken(Exception):
-    """Another singleton of the workflow and key has not ended: nothing was written."""
-
-    def __init__(self, other: str) -> None:
-        super().__init__(f"run {other!r} has not ended")
-        self.other = other
-
-
-def check_unfenced(batch: Batch) -> None:
-    """Refuse what only the owner of a run may write: without a fence there are starts and what comes from outside."""
-    outside = all(isinstance(side, NewMessage | NewPromise) and side.entry is None for side in batch.sides)
-    if not outside or len(batch) > len(batch.starts) + len(batch.sides):
-        raise WriteRefused("without a fence a batch may only start runs and send messages from outside")
-    if any(run.owned or run.parent is not None for run in batch.starts):
-        raise WriteRefused("without a fence a batch may only start runs that nobody owns yet")
-
-
-def note_of_settling(note: Note, run_id: str, key: str) -> Note:
-    """Give the note of a settlement, which tells of which run and promise: whoever has only the token does not know."""
-    return replace(note, target=run_id, facts=json.dumps({"promise": key}))
-
-
-class EntrySettled(Exception):
-    """A transaction's entry was already settled; the transaction was rolled back."""
-
-
-class RolledBack(Exception):
-    """The database aborted a transaction that may simply be run again (serialization, deadlock)."""
 
 
 class Row(Protocol):
@@ -415,6 +358,9 @@ class Store(Protocol):
     async def list_promises(self, topic: str, run_id: str | None, after: str | None, limit: int) -> list[OpenPromise]:
         """Read the open promises of a topic, of one run or of all, the oldest first, behind the one of a token."""
 
+    async def find_open_promise(self, run_id: str, key: str) -> OpenPromise | None:
+        """Read the promise with a topic that an entry of a run has made, if it is open."""
+
     async def settle(
         self, settlement: Settlement, note: Note | None = None, *, at_expiry: bool = False
     ) -> tuple[Settling, int | None]:
@@ -437,6 +383,48 @@ class Store(Protocol):
 
         A stream whose run is not there has none.
         """
+
+    # -- memos --------------------------------------------------------------
+    async def read_memo(self, name: str) -> Memo | None:
+        """Read what is known under a name, None if nothing is or it has passed."""
+
+    async def take_memo(self, name: str, maker: str, fence: Fence, for_s: float) -> bool:
+        """Become the one who makes the value of a memo, for so long; False if it has one, or another one is making it.
+
+        A maker whose worker has been taken over, or has left, makes nothing. Again, by the same maker, it is True.
+        """
+
+    async def put_memo(self, name: str, maker: str, value: str | None, for_s: float) -> None:
+        """Set a memo for so long, or for no time: forget it; nothing happens if another maker has taken it meanwhile.
+
+        Deletes some that have passed.
+        """
+
+    # -- budgets ------------------------------------------------------------
+    async def reserve(self, fence: Fence, reservation: Reservation, earlier: Spent | None = None) -> Verdict:
+        """Reserve on all accounts that a unit is charged to, or on none, with the first refusal; one transaction.
+
+        What is settled meanwhile, and what runs that have ended left open, is put into the balances first. One that
+        is in the ledger already is neither added nor refused. Of the same unit, what an interrupted attempt
+        reserved is lost, but `earlier` says what became of one that failed in this process.
+        """
+
+    async def list_charged(self, row: int) -> list[Charge]:
+        """Read the accounts charged for the agent's runs within which a run was started, by all that are above it."""
+
+    async def put_account(
+        self, account: str, *, changed: str | None = None, stopped: bool | None = None, note: Note
+    ) -> None:
+        """Set what is given, of an account that may not be open yet: limits by name (JSON), None lifts one."""
+
+    async def list_accounts(self, account: str | None, period: str | None, limit: int, after: str) -> list[AccountSums]:
+        """Read accounts by name, those behind one or the one, with their sums in a period, else in that of now."""
+
+    async def list_shares(self, account: str) -> list[Share]:
+        """Read what is in the ledger of an account, added up by run, model and state."""
+
+    async def list_ledger(self, account: str, limit: int, before: int) -> list[LedgerRow]:
+        """Read the reservations on an account, the latest first, before one."""
 
     # -- hints --------------------------------------------------------------
     async def notify(self) -> None:

@@ -7,6 +7,7 @@ same; a house test compares.
 from outlive.sync.app import Outlive
 from outlive.sync.body import (
     Promise,
+    ask_user,
     continue_as_new,
     durable,
     emit,
@@ -31,6 +32,7 @@ from outlive.sync.run import Run
 
 __all__ = ["Outlive", "Page", "Promise", "Run"]
 __all__ += [
+    "ask_user",
     "continue_as_new",
     "durable",
     "emit",

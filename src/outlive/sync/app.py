@@ -14,7 +14,7 @@ from outlive.limits import COUNT_MAX_RUNS
 from outlive.model.frozen import FrozenJournal
 from outlive.model.line import KEPT
 from outlive.model.schedule import Overlap
-from outlive.promises import PromisePage
+from outlive.promises import OpenPromise, PromisePage
 from outlive.queues import Debounce, QueueInfo
 from outlive.schedules import ScheduleInfo
 from outlive.sync.face import Joining, Life, Page
@@ -185,6 +185,13 @@ class Outlive(Life):
         What was made with a codec that this app does not have is a DecodeFailed.
         """
         return self._wait(self._real.promises(topic, run_id=run_id, limit=limit, after=after))
+
+    def find_promise(self, run_id: str, key: str) -> OpenPromise | None:
+        """Find an open promise of a run by the key of its entry; None if it is settled, has expired, or never was.
+
+        It has a topic: others are known to those who have their tokens.
+        """
+        return self._wait(self._real.find_promise(run_id, key))
 
     def settle(
         self,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
-from outlive import ambient, messages, versions
+from outlive import ambient, messages, questions, versions
 from outlive.engine.threads import current_body
 from outlive.errors import UsageError
 from outlive.sync.portal import Portal
@@ -91,6 +91,7 @@ class Promise:
 
 start = _made(_awaited(ambient.start), lambda run: Run(_NO_PORTAL, run))
 promise = _made(_awaited(messages.promise), Promise)
+ask_user = _awaited(questions.ask_user)
 sleep = _awaited(ambient.sleep)
 sleep_until = _awaited(ambient.sleep_until)
 receive = _awaited(messages.receive)

@@ -18,7 +18,8 @@ from outlive.engine.engine import Engine
 from outlive.engine.runloop import close_coroutine
 from outlive.errors import StoreError
 from outlive.model.writes import Batch, Committed
-from outlive.store.interface import FenceLost, Store
+from outlive.store.interface import Store
+from outlive.store.refusals import FenceLost
 from outlive.testing.simstore import SimStore
 from outlive.testing.world import START_S, SimProcess, SimWorld, finish
 

@@ -18,11 +18,12 @@ from msgspec.structs import asdict
 
 from outlive.limits import GENERATIONS_KEPT
 from outlive.model.attributes import index_attributes
+from outlive.model.ledger import Spent
 from outlive.model.mail import NewItem, NewMessage, NewPromise, NewValue, Receipt, Settlement, SideRow
 from outlive.model.writes import Batch, EntryWrite, Fence, Mark, NewRun
 from outlive.store.blobs import Blobs
-from outlive.store.interface import WriteRefused, check_unfenced
 from outlive.store.postgres.statements import Statement, named_block, number_parameters
+from outlive.store.refusals import WriteRefused, check_unfenced
 
 STATEMENT_MAX_CHARS = 200 * 1024 * 1024  # a message of PostgreSQL has at most 1 GB, and a character up to 4 bytes
 _PARTS = {"finish": "finish_run", "continue": "continue_run", "release": "release_run", "mark": "mark_run"}
@@ -33,6 +34,7 @@ _SIDES: dict[type, tuple[str, str]] = {  # the records of each kind of side row,
     NewItem: ("item", "insert_items"),
     NewPromise: ("promise", "insert_promises"),
     Settlement: ("settlement", "settle_promises"),
+    Spent: ("spent", "settle_reservations"),
 }
 _RECORDS = re.compile(
     r"as materialized \(\s+select g\.\* from json_to_recordset\(cast\(:(\w+) as json\)\) as g \(([^)]+)\)"

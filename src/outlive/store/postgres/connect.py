@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from outlive.errors import OutliveError, SchemaMismatch, StoreReadOnly, StoreUnavailable, UsageError
-from outlive.store.interface import WriteRefused
+from outlive.store.refusals import WriteRefused
 
 if TYPE_CHECKING:
     import asyncpg
@@ -40,6 +40,7 @@ SESSION_SQL = """select set_config('default_transaction_isolation', 'read commit
 
 LOST = ("08", "57")  # classes of SQLSTATEs: the connection, or the whole server
 CANCELLED = "57014"
+IDLE = "25P03"  # the server hung up, because this process stood still within a transaction
 
 # What an answer of the server means, by its SQLSTATE or the class of it.
 _SCHEMA = (SchemaMismatch, "{url} lacks the schema of this Outlive: {error}; run `outlive db migrate`")
@@ -143,7 +144,7 @@ class Address:
             return None
         if isinstance(error, driver.PostgresError):
             state: str = error.sqlstate or ""
-            if state[:2] not in LOST or state == CANCELLED:
+            if (state[:2] not in LOST and state != IDLE) or state == CANCELLED:
                 kind, sentence = _MEANINGS.get(state) or _MEANINGS.get(state[:2]) or _ROLLED_BACK
                 if opening and state == "42501":
                     kind = UsageError

@@ -13,9 +13,9 @@ from dataclasses import asdict
 from outlive import hooks
 from outlive.model.reads import AuditRow, EntryRow
 from outlive.model.writes import ExistingRun, Fork, Note, Reopening
-from outlive.store.interface import GenerationEnded, RowTaken, SingletonTaken, WriteRefused
 from outlive.store.postgres.database import Database, Send
 from outlive.store.postgres.reading import to_entry
+from outlive.store.refusals import GenerationEnded, RowTaken, SingletonTaken, WriteRefused
 
 
 async def write_audit(send: Send, note: Note) -> None:

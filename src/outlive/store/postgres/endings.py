@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from outlive.errors import StoreUnavailable, UsageError
 from outlive.model.writes import EntryWrite, Fence
-from outlive.store.interface import EntrySettled, FenceLost, RolledBack
-from outlive.store.postgres.connect import CANCELLED, LOST
+from outlive.store.postgres.connect import CANCELLED, IDLE, LOST
 from outlive.store.postgres.statements import statement
+from outlive.store.refusals import EntrySettled, FenceLost, RolledBack
 
 if TYPE_CHECKING:
     from outlive.store.postgres.connect import Address
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _RETRY = ("40001", "40P01")  # serialization failure, deadlock
 _LOCKED = "55P03"  # a lock was not available in time, perhaps because its holder stands still
 _ABORTED = "25P02"
-IDLE = "25P03"  # the server hung up, because this process stood still within the transaction
 
 _COMMENT = re.compile(r"/\*(?:(?!/\*|\*/).)*\*/", re.DOTALL)  # without another one in it: PostgreSQL nests them
 _ENDS = re.compile(

@@ -17,10 +17,10 @@ from outlive.errors import SchemaMismatch, UsageError
 from outlive.model.line import refuse_bounded
 from outlive.model.writes import ExistingRun, NewRun
 from outlive.store.blobs import Blobs
-from outlive.store.interface import RowTaken, WriteRefused
 from outlive.store.postgres.commit import combine, list_attributes, name_start_parts
 from outlive.store.postgres.endings import sqlstate
 from outlive.store.postgres.statements import PARAMETER, named_block, number_parameters
+from outlive.store.refusals import RowTaken, WriteRefused
 
 
 @cache

@@ -12,10 +12,10 @@ from msgspec.structs import asdict
 
 from outlive import hooks
 from outlive.model.mail import Message, OpenPromise, Settled, Settlement, Settling, Shown, StreamPart
-from outlive.model.writes import Note
-from outlive.store.interface import note_of_settling
+from outlive.model.writes import Note, note_of_settling
 from outlive.store.postgres.control import write_audit
 from outlive.store.postgres.database import Database
+from outlive.store.postgres.statements import Statement, named_block, number_parameters
 
 
 class Mail(Database):
@@ -41,6 +41,7 @@ class Mail(Database):
             async with self._transaction() as send:
                 found = await send("settle_promise", **facts)
                 if found and found[0]["settled"]:
+                    hooks.point("settle.noting")
                     await write_audit(send, note_of_settling(note, found[0]["run"], found[0]["key"]))
         if not found:
             return "unknown", None
@@ -51,8 +52,14 @@ class Mail(Database):
         return "expired" if outcome is None else "already", row
 
     async def list_promises(self, topic: str, run_id: str | None, after: str | None, limit: int) -> list[OpenPromise]:
-        rows = await self._read("list_promises", topic=topic, run=run_id, after=after, limit=limit)
-        return [OpenPromise(**row) for row in rows]
+        query = open_promises("from_topic" if run_id is None else "from_run_topic")
+        facts = {"topic": topic, "run": run_id, "after": after, "limit": limit}
+        return [OpenPromise(**row) for row in await self._pool.fetch(query.text, query.arguments(facts))]
+
+    async def find_open_promise(self, run_id: str, key: str) -> OpenPromise | None:
+        query = open_promises("from_run_key")
+        found = await self._pool.fetch(query.text, query.arguments({"run": run_id, "key": key}))
+        return OpenPromise(**found[0]) if found else None
 
     async def list_settled(self, tokens: Sequence[str]) -> Mapping[str, Settled]:
         return {row["token"]: Settled(**row) for row in await self._read("list_settled", token=list(tokens))}
@@ -74,3 +81,8 @@ class Mail(Database):
             else:
                 part.items.append(Shown(*facts))
         return parts
+
+
+def open_promises(source: str) -> Statement:
+    """Give the statement that reads open promises from somewhere."""
+    return number_parameters(f"{named_block('select_open_promises')}\n{named_block(source)}")

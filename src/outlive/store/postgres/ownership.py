@@ -14,10 +14,10 @@ from outlive import hooks
 from outlive.limits import SUSPECT_CRASHES, SUSPECT_GROUPS
 from outlive.model.reads import Claimed, TakenOver, WorkerRow
 from outlive.model.writes import Fence, Note
-from outlive.store.interface import FenceLost, WriteRefused
 from outlive.store.postgres.control import write_audit
 from outlive.store.postgres.database import Database
 from outlive.store.postgres.reading import to_claimed
+from outlive.store.refusals import FenceLost, WriteRefused
 
 SWEEP_OVERLAP_S = 60.0  # what came so long ago is looked at by every sweep ...
 SWEEPS_PER_FULL = 600  # ... and older by one of so many, the first of a process among them

@@ -12,9 +12,9 @@ from outlive import hooks
 from outlive.model.line import QueueLimits, list_rates
 from outlive.model.reads import Claimed, LineClaim, LineRow, QueueRow
 from outlive.model.writes import Fence, Note
-from outlive.store.interface import FenceLost
 from outlive.store.postgres.control import write_audit
 from outlive.store.postgres.database import Database
+from outlive.store.refusals import FenceLost
 
 _ABOUT_ALL = ("stands", "waiting", "next_at", "last_queue", "run_row")
 

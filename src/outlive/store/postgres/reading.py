@@ -10,9 +10,9 @@ from typing import Any
 
 from outlive.model.reads import Claimed, EndedRun, EntryRow, RequestRow, RunRow, WorkerRow
 from outlive.model.writes import Fence
-from outlive.store.interface import FenceLost
 from outlive.store.postgres.database import Database
 from outlive.store.postgres.statements import Statement, named_block, number_parameters
+from outlive.store.refusals import FenceLost
 
 
 class Reading(Database):

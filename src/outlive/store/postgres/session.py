@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from outlive import hooks
 from outlive.errors import UsageError
 from outlive.model.writes import EntryWrite, Fence
+from outlive.store.postgres.connect import IDLE
 from outlive.store.postgres.endings import (
-    IDLE,
     check_settled,
     ends_transaction,
     explain_statement,

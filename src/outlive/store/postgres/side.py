@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from outlive import hooks
 from outlive.model.writes import Fence
-from outlive.store.interface import FenceLost
 from outlive.store.postgres.connect import hang_up
 from outlive.store.postgres.statements import statement
+from outlive.store.refusals import FenceLost
 
 if TYPE_CHECKING:
     from outlive.store.postgres.connect import Address, Connection

@@ -18,10 +18,10 @@ from outlive.model.attributes import index_attributes
 from outlive.model.line import decode_limits
 from outlive.model.writes import ExistingRun, NewRun, Terms
 from outlive.store.blobs import Blobs
-from outlive.store.interface import RowTaken, WriteRefused
 from outlive.store.postgres.commit import combine, list_attributes, name_start_parts
 from outlive.store.postgres.database import Database, Send
 from outlive.store.postgres.statements import Statement, number_parameters
+from outlive.store.refusals import RowTaken, WriteRefused
 
 
 class Starting(Database):

@@ -15,12 +15,13 @@ from outlive import hooks
 from outlive.errors import UsageError
 from outlive.model.mail import Delivery
 from outlive.model.writes import Batch, Committed, ExistingRun, Fence, NewRun
-from outlive.store.interface import FenceLost, RowTaken, WriteRefused
 from outlive.store.postgres import joining
 from outlive.store.postgres.commit import compose, find_collisions
 from outlive.store.postgres.connect import load_driver
 from outlive.store.postgres.control import Control
+from outlive.store.postgres.ledger import Ledger
 from outlive.store.postgres.mail import Mail
+from outlive.store.postgres.memos import Memos
 from outlive.store.postgres.ownership import Ownership
 from outlive.store.postgres.queues import Queues
 from outlive.store.postgres.reading import Reading
@@ -32,11 +33,14 @@ from outlive.store.postgres.starting import Starting
 from outlive.store.postgres.statements import Statement
 from outlive.store.postgres.transaction import PostgresTransaction
 from outlive.store.postgres.versions import Versions
+from outlive.store.refusals import FenceLost, RowTaken, WriteRefused
 
 _COMMIT = hooks.declare_site("commit")
 
 
-class PostgresStore(Ownership, Control, Mail, Queues, Reading, Search, Retention, Schedules, Starting, Versions):
+class PostgresStore(
+    Ownership, Control, Ledger, Mail, Memos, Queues, Reading, Search, Retention, Schedules, Starting, Versions
+):
     """One database. See `outlive.store.interface.Store` for what each method promises."""
 
     async def commit(self, batch: Batch, fence: Fence | None) -> Committed:

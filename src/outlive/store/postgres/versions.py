@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from outlive import hooks
 from outlive.model.reads import VersionRow
 from outlive.model.writes import Fence
-from outlive.store.interface import FenceLost
 from outlive.store.postgres.database import Database
+from outlive.store.refusals import FenceLost
 
 
 class Versions(Database):

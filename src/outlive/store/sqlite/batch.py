@@ -16,7 +16,7 @@ from typing import Any
 from outlive.model.attributes import index_attributes
 from outlive.model.writes import Batch, Committed, EntryWrite, ExistingRun, Fence, NewRun, Release
 from outlive.store.blobs import Blob
-from outlive.store.interface import FenceLost, RowTaken, check_unfenced
+from outlive.store.refusals import FenceLost, RowTaken, check_unfenced
 from outlive.store.sqlfile import load_sql
 from outlive.store.sqlite.continuing import continue_run
 from outlive.store.sqlite.drivers import Connection

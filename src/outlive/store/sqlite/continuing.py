@@ -16,7 +16,8 @@ SQL = load_sql("outlive.store.sqlite")
 
 _BLOCKS = (
     "end_generation", "continue_run", "refresh_live", "move_entries", "clear_entries", "forget_messages",
-    "forget_promises", "forget_entries", "forget_generations", "forget_blobs",
+    "forget_promises", "forget_entries", "forget_generations", "forget_blobs", "forget_expenses",
+    "forget_accounts",
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from outlive.hooks import commit_site
 from outlive.model.reads import AuditRow, EntryRow
 from outlive.model.writes import ExistingRun, Fork, Note, Reopening
-from outlive.store.interface import GenerationEnded, RowTaken, SingletonTaken
+from outlive.store.refusals import GenerationEnded, RowTaken, SingletonTaken
 from outlive.store.sqlite.batch import SQL
 from outlive.store.sqlite.database import Database, reading, writing
 from outlive.store.sqlite.drivers import Connection

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from outlive.errors import SchemaMismatch, StoreError, StoreReadOnly, StoreUnavailable
-from outlive.store.interface import WriteRefused
+from outlive.store.refusals import WriteRefused
 
 BUSY, LOCKED, READONLY, INTERRUPT, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL = 5, 6, 8, 9, 10, 11, 13, 14, 15
 TOOBIG, CONSTRAINT, MISMATCH, RANGE, NOTADB = 18, 19, 20, 25, 26

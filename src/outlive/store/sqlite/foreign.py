@@ -18,7 +18,7 @@ from outlive.errors import UsageError
 from outlive.model.line import refuse_bounded
 from outlive.model.writes import ExistingRun, NewRun
 from outlive.store.blobs import Blobs
-from outlive.store.interface import RowTaken, WriteRefused
+from outlive.store.refusals import RowTaken, WriteRefused
 from outlive.store.sqlite.batch import SQL, attribute_values, blob_values, expand, live_values, run_values
 from outlive.store.sqlite.connect import Location
 from outlive.store.sqlite.failures import translated

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from outlive.hooks import commit_site
+from outlive import hooks
 from outlive.model.mail import Message, OpenPromise, Settled, Settlement, Settling, Shown, StreamPart
-from outlive.model.writes import Note
-from outlive.store.interface import note_of_settling
+from outlive.model.writes import Note, note_of_settling
 from outlive.store.sqlite.batch import SQL
 from outlive.store.sqlite.control import write_audit
 from outlive.store.sqlite.database import Database, reading, writing
@@ -26,7 +25,7 @@ class Mail(Database):
         found = {place: [Message(*facts) for facts in db.rows(SQL["list_mail"], (*place, limit))] for place in wanted}
         return {place: messages for place, messages in found.items() if messages}
 
-    @commit_site("settle")
+    @hooks.commit_site("settle")
     @writing
     def settle(
         self, db: Connection, settlement: Settlement, note: Note | None = None, *, at_expiry: bool = False
@@ -42,6 +41,7 @@ class Mail(Database):
             return "expired", row
         db.run(SQL["settle_promises"], settlement_values(settlement, now))
         if note is not None:
+            hooks.point("settle.noting")
             write_audit(db, note_of_settling(note, run, key), now)
         return "settled", row
 
@@ -50,7 +50,13 @@ class Mail(Database):
         self, db: Connection, topic: str, run_id: str | None, after: str | None, limit: int
     ) -> list[OpenPromise]:
         facts = {"topic": topic, "run": run_id, "after": after, "limit": limit, "now": self._wall()}
-        return [OpenPromise(*row) for row in db.rows(SQL["list_promises"], facts)]
+        query = open_promises("from_topic" if run_id is None else "from_run_topic")
+        return [OpenPromise(*row) for row in db.rows(query, facts)]
+
+    @reading
+    def find_open_promise(self, db: Connection, run_id: str, key: str) -> OpenPromise | None:
+        found = db.rows(open_promises("from_run_key"), {"run": run_id, "key": key, "now": self._wall()})
+        return OpenPromise(*found[0]) if found else None
 
     @reading
     def list_settled(self, db: Connection, tokens: Sequence[str]) -> Mapping[str, Settled]:
@@ -75,3 +81,8 @@ class Mail(Database):
             if items or is_over:
                 parts[place] = StreamPart(items, is_over)
         return parts
+
+
+def open_promises(source: str) -> str:
+    """Give the statement that reads open promises from somewhere."""
+    return f"{SQL['select_open_promises']}\n{SQL[source]}"

@@ -18,7 +18,7 @@ from outlive.hooks import commit_site
 from outlive.limits import QUARANTINE_CRASHES, SUSPECT_CRASHES, SUSPECT_GROUPS
 from outlive.model.reads import Claimed, TakenOver, WorkerRow
 from outlive.model.writes import Fence, Note
-from outlive.store.interface import WriteRefused
+from outlive.store.refusals import WriteRefused
 from outlive.store.sqlite.batch import SQL, check_fence
 from outlive.store.sqlite.connect import FIRST_SAFE_LIBRARY, dotted, library_version
 from outlive.store.sqlite.control import write_audit

@@ -1,7 +1,7 @@
-"""Side rows of a batch: messages, receipts, values, stream items, promises, settlements.
+"""Side rows of a batch: messages, receipts, values, stream items, promises, settlements, what reservations came to.
 
 Invariant: a side row is written with its entry and only then; what numbers
-itself (stream items) only with an entry that is new.
+itself (stream items) only with an entry that is new, or with a key that is.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec.structs import asdict
 
+from outlive.model.ledger import Spent
 from outlive.model.mail import (
     Delivery,
     NewItem,
@@ -53,8 +54,10 @@ def write_sides(
             db.run(SQL["insert_promises"], (*made, side.topic, side.about, side.about_codec))
         elif isinstance(side, Settlement):
             db.run(SQL["settle_promises"], settlement_values(side, now))
-        elif isinstance(side, NewItem) and place in new:
-            facts = {"row": side.row, "name": side.name, "value": side.value, "codec": side.codec}
+        elif isinstance(side, Spent):
+            db.run(SQL["settle_reservations"], {**asdict(side), "now": now})
+        elif isinstance(side, NewItem) and (side.entry is None or place in new):
+            facts = {"row": side.row, "name": side.name, "value": side.value, "codec": side.codec, "key": side.key}
             db.run(SQL["insert_items"], {**facts, "now": now})
 
 

@@ -12,7 +12,9 @@ from outlive.store.sqlite import foreign
 from outlive.store.sqlite.batch import write_batch
 from outlive.store.sqlite.control import Control
 from outlive.store.sqlite.drivers import Connection
+from outlive.store.sqlite.ledger import Ledger
 from outlive.store.sqlite.mail import Mail
+from outlive.store.sqlite.memos import Memos
 from outlive.store.sqlite.ownership import Ownership
 from outlive.store.sqlite.queues import Queues
 from outlive.store.sqlite.reading import Reading
@@ -28,7 +30,9 @@ from outlive.store.sqlite.writer import write
 _COMMIT = hooks.declare_site("commit")
 
 
-class SqliteStore(Ownership, Control, Mail, Queues, Reading, Search, Retention, Schedules, Starting, Versions):
+class SqliteStore(
+    Ownership, Control, Ledger, Mail, Memos, Queues, Reading, Search, Retention, Schedules, Starting, Versions
+):
     """See `outlive.store.interface.Store` for what each method promises, and `Database` for the settings."""
 
     async def commit(self, batch: Batch, fence: Fence | None) -> Committed:

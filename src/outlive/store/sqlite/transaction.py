@@ -21,7 +21,7 @@ from outlive import hooks
 from outlive.clock import Clock
 from outlive.errors import StoreReadOnly, StoreUnavailable, UsageError
 from outlive.model.writes import Committed, EntryWrite, Fence
-from outlive.store.interface import EntrySettled
+from outlive.store.refusals import EntrySettled
 from outlive.store.sqlite.batch import check_fence, current_entries, find_outcome, write_entries
 from outlive.store.sqlite.drivers import Connection, Guarded
 from outlive.store.sqlite.failures import extended_code, translate, translated

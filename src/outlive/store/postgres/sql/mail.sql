@@ -50,18 +50,24 @@ shown as (
 )
 
 -- name: insert_items
--- Appends to streams, numbered on; only with a new entry, so once.
+-- Appends to streams, numbered on; only with a new entry or a new key, so once.
 given_items as materialized (
   select g.* from json_to_recordset(cast(:item as json)) as g (
-    row bigint, entry text, name text, value text, codec text, place integer)
+    row bigint, entry text, name text, value text, codec text, key text, place integer)
 ),
 emitted as (
-  insert into outlive.stream_items (row, name, seq, value, codec, created_at)
+  insert into outlive.stream_items (row, name, seq, value, codec, created_at, key)
   select g.row, g.name,
     coalesce((select max(i.seq) from outlive.stream_items i where i.row = g.row and i.name = g.name), 0)
       + row_number() over (partition by g.row, g.name order by g.place),
-    g.value, g.codec, now()
-  from given_items g where (g.row, g.entry) in (select w.row, w.key from written w where w.is_new)
+    g.value, g.codec, now(), g.key
+  from (
+    select distinct on (g.row, g.name, coalesce(g.key, g.place::text), g.key is null) g.* from given_items g
+    order by g.row, g.name, coalesce(g.key, g.place::text), g.key is null, g.place) g
+  where exists (select from fence) and case when g.entry is null
+    then not exists (
+      select from outlive.stream_items i where i.row = g.row and i.name = g.name and i.key = g.key)
+    else (g.row, g.entry) in (select w.row, w.key from written w where w.is_new) end
 )
 
 -- name: insert_promises
@@ -137,20 +143,38 @@ settled as (
 select g.row, exists (select from settled) as settled, g.key, (select r.id from outlive.runs r where r.row = g.row) as run
 from given g
 
--- name: list_promises
--- Reads the oldest open promises of a topic behind one, of one run or of all. Along their index, so it reads as many as it gives.
+-- name: select_open_promises
+-- Reads promises that wait for somebody; where from, which names few of them, follows.
 select r.id as run, p.key, p.token, p.topic, p.about, p.about_codec, extract(epoch from p.created_at)::float8 as created_at,
   extract(epoch from p.expires_at)::float8 as expires_at
+
+-- name: from_topic
+-- The oldest of a topic behind one. Along their index, so it reads as many as it gives.
 from outlive.promises p
-cross join lateral (
-  select r.id from outlive.runs r
-  where r.row = p.row and r.status is null and (cast(:run as text) is null or r.id = cast(:run as text)) limit 1) r
-where p.topic = cast(:topic as text) and p.settled_at is null
+cross join lateral (select r.id from outlive.runs r where r.row = p.row and r.status is null limit 1) r
+where p.topic = cast(:topic as text) and p.settled_at is null and (p.expires_at is null or p.expires_at > now())
   and (p.created_at, p.token) > (
     coalesce((select a.created_at from outlive.promises a where a.token = cast(:after as text)), '-infinity'),
     coalesce(cast(:after as text), ''))
-  and (p.expires_at is null or p.expires_at > now())
 order by p.created_at, p.token limit cast(:limit as integer)
+
+-- name: from_run_topic
+-- The same of one run. Along the promises of the run: those of the topic may be many more.
+from outlive.runs r
+cross join lateral (select n.* from outlive.promises n where n.row = r.row offset 0) p
+where r.id = :run and r.status is null
+  and p.topic = cast(:topic as text) and p.settled_at is null and (p.expires_at is null or p.expires_at > now())
+  and (p.created_at, p.token) > (
+    coalesce((select a.created_at from outlive.promises a where a.token = cast(:after as text)), '-infinity'),
+    coalesce(cast(:after as text), ''))
+order by p.created_at, p.token limit cast(:limit as integer)
+
+-- name: from_run_key
+-- The one of a run's entry.
+from outlive.runs r
+cross join lateral (select n.* from outlive.promises n where n.row = r.row and n.key = :key offset 0) p
+where r.id = :run and r.status is null
+  and p.topic is not null and p.settled_at is null and (p.expires_at is null or p.expires_at > now())
 
 -- name: find_promise
 -- Reads why a promise could not be settled, in a snapshot after the attempt.

@@ -102,6 +102,14 @@ gone_messages as (
   delete from outlive.messages m using gone g
   where m.row = any (array(select s.row from standing s)) and (m.row, m.received_by) = (g.row, g.key)
 ),
+gone_expenses as (
+  delete from outlive.budget_ledger l using standing s
+  where l.row = any (array(select x.row from standing x)) and l.row = s.row and l.generation <= s.last_gone and l.folded
+),
+gone_accounts as (
+  delete from outlive.budget_accounts a using standing s
+  where a.row = any (array(select x.row from standing x)) and a.row = s.row and a.generation <= s.last_gone
+),
 gone_promises as (
   delete from outlive.promises p using gone g
   where p.row = any (array(select s.row from standing s)) and (p.row, p.key) = (g.row, g.key)

@@ -19,10 +19,12 @@ INSERT INTO ol_run_values (row, name, value, codec, updated_at) VALUES (?, ?, ?,
 ON CONFLICT (row, name) DO UPDATE SET value = excluded.value, codec = excluded.codec, updated_at = excluded.updated_at
 
 -- name: insert_items
--- Appends to a stream, numbered on.
-INSERT INTO ol_stream_items (row, name, seq, value, codec, created_at)
-SELECT :row, :name, coalesce(max(i.seq), 0) + 1, :value, :codec, :now FROM ol_stream_items i
-WHERE i.row = :row AND i.name = :name
+-- Appends to a stream, numbered on; once per key.
+INSERT INTO ol_stream_items (row, name, seq, value, codec, created_at, key)
+SELECT :row, :name,
+    coalesce((SELECT max(i.seq) FROM ol_stream_items i WHERE i.row = :row AND i.name = :name), 0) + 1,
+    :value, :codec, :now, :key
+WHERE NOT EXISTS (SELECT 1 FROM ol_stream_items i WHERE i.row = :row AND i.name = :name AND i.key = :key)
 
 -- name: insert_promises
 -- Makes a promise: of an entry, or, of a call, of the run that is to answer it.
@@ -38,15 +40,32 @@ WHERE token = :token AND outcome IS NULL
 -- Whose promise it is, whether it is settled, and when it expires.
 SELECT row, outcome, expires_at, key, (SELECT r.id FROM ol_runs r WHERE r.row = p.row) FROM ol_promises p WHERE token = ?
 
--- name: list_promises
--- The oldest open promises of a topic behind one, of one run or of all. Along their index, so it reads as many as it gives.
+-- name: select_open_promises
+-- Reads promises that wait for somebody; where from, which names few of them, follows.
 SELECT r.id, p.key, p.token, p.topic, p.about, p.about_codec, p.created_at, p.expires_at
+
+-- name: from_topic
+-- The oldest of a topic behind one. Along their index, so it reads as many as it gives.
 FROM ol_promises p CROSS JOIN ol_runs r ON r.row = p.row
-WHERE p.topic = :topic AND p.settled_at IS NULL
+WHERE p.topic = :topic AND p.settled_at IS NULL AND (p.expires_at IS NULL OR p.expires_at > :now) AND r.status IS NULL
     AND (p.created_at, p.token)
         > (coalesce((SELECT a.created_at FROM ol_promises a WHERE a.token = :after), 0.0), coalesce(:after, ''))
-    AND (p.expires_at IS NULL OR p.expires_at > :now) AND r.status IS NULL AND (:run IS NULL OR r.id = :run)
 ORDER BY p.created_at, p.token LIMIT :limit
+
+-- name: from_run_topic
+-- The same of one run. The plus keeps to the promises of the run: those of the topic may be many more.
+FROM ol_runs r CROSS JOIN ol_promises p ON p.row = r.row
+WHERE r.id = :run AND r.status IS NULL
+    AND +p.topic = :topic AND p.settled_at IS NULL AND (p.expires_at IS NULL OR p.expires_at > :now)
+    AND (p.created_at, p.token)
+        > (coalesce((SELECT a.created_at FROM ol_promises a WHERE a.token = :after), 0.0), coalesce(:after, ''))
+ORDER BY p.created_at, p.token LIMIT :limit
+
+-- name: from_run_key
+-- The one of a run's entry.
+FROM ol_runs r CROSS JOIN ol_promises p ON p.row = r.row
+WHERE r.id = :run AND r.status IS NULL AND p.key = :key
+    AND p.topic IS NOT NULL AND p.settled_at IS NULL AND (p.expires_at IS NULL OR p.expires_at > :now)
 
 -- name: list_mail
 -- The oldest unread messages of a topic of a run.

@@ -85,6 +85,14 @@ DELETE FROM ol_blobs WHERE row = :row
     AND name NOT IN (SELECT input FROM ol_generations WHERE row = :row AND input IS NOT NULL)
     AND name <> :input
 
+-- name: forget_expenses
+-- What was spent then, where it is in its balance.
+DELETE FROM ol_budget_ledger WHERE row = :row AND generation <= :last_gone AND folded
+
+-- name: forget_accounts
+-- The accounts of agents that were run then.
+DELETE FROM ol_budget_accounts WHERE row = :row AND generation <= :last_gone
+
 -- name: release_children
 -- Asks the children that were to end with the run to cancel.
 INSERT INTO ol_requests (row, kind, payload, created_at)

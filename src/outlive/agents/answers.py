@@ -1,0 +1,64 @@
+"""Answers of models that runs share: of equal requests at one time one is sent, and its answer is kept for a while.
+
+Equal is what has the same content and goes to the same model. Knows the memos of
+the store, which all processes read. Invariant: only a complete answer is kept;
+who fails, is cancelled or dies leaves the request to the next who wants it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from outlive.agents.content import content_of
+from outlive.agents.requests import insist
+from outlive.engine.bodies import current_step, describe
+from outlive.errors import StoreUnavailable
+from outlive.limits import ANSWER_MAKING_MAX_S, POLL_BUSY_S, POLL_IDLE_S
+
+GIVEN_BEFORE = "outlive_given_before"  # of the metadata of an answer that cost nothing
+
+
+def name_answer(model: str, details: tuple[Any, ...]) -> str:
+    """Give the name under which all find the answer to a request."""
+    _, messages, settings, parameters, _ = details
+    asked = [model, content_of(messages, settings, parameters)]
+    return f"answer {hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()}"
+
+
+async def share(name: str, keep_s: float, ask: Callable[[], Awaitable[Any]]) -> Any:
+    """Give the answer of this name, or ask for it, alone among all processes, and keep it for so long."""
+    step = current_step.get()
+    assert step is not None
+    engine, codec = step.execution.engine, step.execution.codec
+    store, maker, name = engine.store, describe(step).idempotency_key, f"{name} {codec.id}"
+    look_s = POLL_BUSY_S
+    while True:
+        memo = await insist(engine, lambda: store.read_memo(name))
+        if memo is not None and memo.value is not None:
+            return _given_before(codec.decode(memo.value, Any, where="an answer given before"))
+        if await insist(engine, lambda: store.take_memo(name, maker, engine.fence(), ANSWER_MAKING_MAX_S)):
+            break
+        await engine.bodies.rest(look_s)
+        look_s = min(look_s * 1.5, POLL_IDLE_S)
+    try:
+        answer = await ask()
+        kept = codec.encode(answer, where="an answer to keep") if answer["state"] == "complete" else None
+    except asyncio.CancelledError:
+        with suppress(StoreUnavailable):  # nobody waits for the store now; others take it when this process has ended
+            await store.put_memo(name, maker, None, 0.0)
+        raise
+    except BaseException:
+        await insist(engine, lambda: store.put_memo(name, maker, None, 0.0))
+        raise
+    await insist(engine, lambda: store.put_memo(name, maker, kept, keep_s if kept is not None else 0.0))
+    return answer
+
+
+def _given_before(answer: dict[str, Any]) -> dict[str, Any]:
+    """Give an answer as one that was paid for by somebody else."""
+    return answer | {"usage": {}, "metadata": {**(answer.get("metadata") or {}), GIVEN_BEFORE: True}}

@@ -1,0 +1,162 @@
+"""What a check has shown: the report of the process that executed the tests, read by somebody who does not trust it.
+
+Pure. The code under test executes in that process and may do there what it likes;
+so among the tests are some that cannot pass, and nobody outside of the worker knows
+which. Invariants: a process that ends with exit code 0 has not told the truth, nor
+has one in which a test that cannot pass has passed; what was once told is not taken
+back; a test passes only if all of its phases were told to have passed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Outcome = Literal["passed", "failed", "skipped", "xfailed"]
+_PHASES = {"setup", "call", "teardown"}
+_HONEST = 1  # the exit code of pytest where a test has failed
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What became of one test: why, and for a skip at which place it was decided."""
+
+    outcome: Outcome
+    text: str = ""
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a check has shown of each test; what speaks of tampering; why the check ended early, if it did.
+
+    `live` are modules that were imported from the workspace instead of the copy, `patched` is what was changed in
+    pytest while it was executing, `equal` are classes whose instances are equal to anything, and their files.
+    """
+
+    tests: dict[str, Shown] = field(default_factory=dict)
+    tampering: list[str] = field(default_factory=list)
+    trouble: str = ""
+    live: list[str] = field(default_factory=list)
+    patched: list[str] = field(default_factory=list)
+    equal: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_clean(self) -> bool:
+        """Say whether nothing has failed, and nothing is wrong with the check."""
+        return not (self.tampering or self.trouble or any(one.outcome == "failed" for one in self.tests.values()))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the process ended, known from the system, and what it said."""
+
+    status: int | None  # the exit code, or minus a signal; None if it was ended because it went too far
+    late: bool
+    report: str
+    output: str
+
+
+def read_evidence(ended: Ended, nonce: str, controls: list[str], timeout_s: float) -> Evidence:
+    """Read a report. `controls` are the files of the tests that cannot pass."""
+    told = _Told(nonce)
+    for line in ended.report.splitlines():
+        told.read(line)
+    tests = dict(told.unread)
+    failed_controls = set[str]()
+    for name in sorted(told.collected | told.phases.keys()):
+        shown = told.outcome_of(name)
+        file = name.split("::")[0]
+        if file not in controls:
+            tests[name] = shown or Shown("failed", "it was not executed to its end")
+        elif shown is not None and shown.outcome == "failed":
+            failed_controls.add(file)
+        elif shown is not None:
+            told.tampering.append(f"a test that cannot pass was reported as {shown.outcome}")
+    trouble = _trouble(ended, timeout_s, is_whole=told.is_over)
+    if ended.status == 0:
+        told.tampering.append(
+            "the process ended with exit code 0, which cannot be: tests that cannot pass were among its tests"
+        )
+    elif not trouble:
+        if failed_controls != set(controls):
+            told.tampering.append("tests that cannot pass were not executed")
+        if any(told.outcome_of(name) is None for name in told.collected):
+            told.tampering.append("the tests ended before all that were collected had been executed")
+    return Evidence(tests, sorted(set(told.tampering)), trouble, told.live, told.patched, told.equal)
+
+
+def _trouble(ended: Ended, timeout_s: float, *, is_whole: bool) -> str:
+    if ended.status in (0, _HONEST) and is_whole:
+        return ""
+    if ended.late:
+        return f"the check was ended after {timeout_s:g} s"
+    if ended.status is None:
+        return "the check was ended: its report was too long"
+    how = f"exit code {ended.status}" if ended.status >= 0 else f"signal {-ended.status}"
+    return f"the check ended early, with {how}: {_storable(ended.output[-1_000:].strip())}"
+
+
+class _Told:
+    """The lines of a report, sorted."""
+
+    def __init__(self, nonce: str) -> None:
+        self._nonce = nonce
+        self.collected: set[str] = set()
+        self.phases: dict[str, dict[str, list[Shown]]] = {}
+        self.unread: dict[str, Shown] = {}
+        self.tampering: list[str] = []
+        self.live: list[str] = []
+        self.patched: list[str] = []
+        self.equal: dict[str, str] = {}
+        self.is_over = False
+
+    def read(self, line: str) -> None:
+        try:
+            facts = _storable(json.loads(line))
+            if facts.pop("nonce") != self._nonce:
+                raise ValueError(line)
+            getattr(self, f"_read_{facts.pop('kind')}")(**facts)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            self.tampering.append("somebody else has written into the report of the tests")
+
+    def _read_collected(self, ids: list[str]) -> None:
+        self.collected |= set(ids)
+
+    def _read_unread(self, id: str, outcome: str, **why: str) -> None:
+        self.unread[id] = Shown("skipped" if outcome == "skipped" else "failed", **why)
+
+    def _read_phase(self, id: str, when: str, outcome: Any, xfail: bool, **why: str) -> None:
+        if outcome in ("passed", "failed", "skipped"):  # a plugin that repeats tests has an outcome of its own
+            kind: Outcome = "xfailed" if outcome == "skipped" and xfail else outcome
+            self.phases.setdefault(id, {}).setdefault(when, []).append(Shown(kind, **why))
+
+    def _read_end(self, live: list[str], patched: list[str], equal: dict[str, str]) -> None:
+        self.is_over = True
+        self.live, self.patched, self.equal = live, patched, equal
+
+    def outcome_of(self, name: str) -> Shown | None:
+        """Give the worst that was told of a test; None if not all of its phases were."""
+        phases = self.phases.get(name, {})
+        told = list(_flat(phases))
+        for worst in ("failed", "skipped", "xfailed"):
+            for shown in told:
+                if shown.outcome == worst:
+                    return shown
+        return Shown("passed") if phases.keys() >= _PHASES else None
+
+
+def _storable(value: Any) -> Any:
+    """Put something else for what no database stores as text: tests may say anything."""
+    if isinstance(value, str):
+        return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_storable(key): _storable(part) for key, part in value.items()}
+    return [_storable(part) for part in value] if isinstance(value, list) else value
+
+
+def _flat(phases: dict[str, list[Shown]]) -> Iterator[Shown]:
+    for shown in phases.values():
+        yield from shown

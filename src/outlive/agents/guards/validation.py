@@ -1,0 +1,111 @@
+"""`validated(…)`: an agent's output is asked for until it has its type, keeps the rules and fits the facts.
+
+What does not comes back to the model, so many times; then a person decides. The type
+is Pydantic AI's business, what the checks look up is theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_ai.exceptions import UnexpectedModelBehavior
+from pydantic_ai.run import AgentRunResult
+from pydantic_core import to_jsonable_python
+
+from outlive.agents.durable import DurableAgent
+from outlive.agents.guards.checks import Check, find_complaints
+from outlive.agents.reviews import ask_for_review
+from outlive.clock import Duration, seconds
+from outlive.definitions import in_workflow
+from outlive.errors import UsageError, ValidationExhausted
+from outlive.reviews import Decision
+
+OutputT = TypeVar("OutputT")
+WEEK_S = 7 * 86_400.0
+_WHAT = "validation of output"
+
+
+async def validated(
+    agent: DurableAgent[Any, OutputT],
+    prompt: Any,
+    *,
+    checks: Sequence[Check] = (),
+    attempts: int = 3,
+    expires: Duration = WEEK_S,
+    **options: Any,
+) -> OutputT:
+    """Run a durable agent, in a workflow, until its output passes all checks; give the output.
+
+    A check is a function of the output that gives None, or a text that says what is wrong: the model reads it and
+    tries again. After `attempts` a person has until `expires` to accept the last output as it is or a corrected
+    `value`, to let the agent try again, or to reject, see `reviews`. `options` are what `agent.run` takes.
+    *Durable*: the agent's work, what each check said, and the decision, as entries. *Again*: replay asks nobody.
+    *Raises* ValidationExhausted if a person rejects, or nobody decides in time.
+    """
+    run = in_workflow("agents.validated")
+    if not isinstance(attempts, int) or attempts < 1:
+        raise UsageError(f"validated(attempts=…) is a whole number of at least 1, not {attempts!r}")
+    seconds(expires)
+    history = options.pop("message_history", None)
+    failed: list[dict[str, Any]] = []
+    left, said = attempts, prompt
+    while True:
+        result, complaints = await _attempt(agent, said, history, checks, options)
+        if result is not None and not complaints:
+            return result.output
+        output = None if result is None else to_jsonable_python(result.output)
+        failed.append({"output": output, "complaints": complaints})
+        advice = "Your answer was checked and does not pass:\n" + "\n".join(f"- {text}" for text in complaints)
+        left -= 1
+        if left == 0:
+            decision, accepted = await _decide(agent, result, failed, complaints, expires)
+            if decision.verdict == "accept":
+                return cast(OutputT, accepted)
+            if decision.verdict == "reject":
+                raise ValidationExhausted(run.id, _WHAT, "; ".join(complaints), decision.by, decision.why)
+            left, advice = attempts, "\n\n".join(filter(None, [decision.why, advice]))
+        if result is not None:
+            history, said = result.all_messages(), advice
+        else:  # there is no conversation to go on with
+            said = [*([prompt] if isinstance(prompt, str) else prompt or ()), advice]
+
+
+async def _attempt(
+    agent: DurableAgent[Any, OutputT], said: Any, history: Any, checks: Sequence[Check], options: dict[str, Any]
+) -> tuple[AgentRunResult[OutputT] | None, list[str]]:
+    try:
+        result = await agent.run(said, message_history=history, **options)
+    except UnexpectedModelBehavior as error:
+        return None, [f"there is no output of the type asked for: {error.message}"]
+    return result, await find_complaints(checks, result.output)
+
+
+async def _decide(
+    agent: DurableAgent[Any, OutputT],
+    result: AgentRunResult[OutputT] | None,
+    failed: list[dict[str, Any]],
+    complaints: list[str],
+    expires: Duration,
+) -> tuple[Decision, Any]:
+    """Ask a person, again if what he accepts is no output; give the decision, and what is accepted."""
+    reason = "; ".join(complaints)
+    while True:
+        decision = await ask_for_review(_WHAT, reason, {"agent": agent.agent.name, "attempts": failed}, expires)
+        if decision.verdict != "accept":
+            return decision, None
+        if decision.value is None:
+            if result is not None:
+                return decision, result.output
+            reason = "there is no output to accept as it is: give value=…"
+            continue
+        try:
+            return decision, _read(agent, decision.value)
+        except ValidationError as error:
+            reason = f"the value that {decision.by} gave is no output of this agent: {error}"
+
+
+def _read(agent: DurableAgent[Any, Any], value: Any) -> Any:
+    kind = agent.agent.output_type
+    return TypeAdapter(kind).validate_python(value) if isinstance(kind, type) else value

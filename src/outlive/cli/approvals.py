@@ -1,0 +1,112 @@
+"""`outlive approvals`: which calls of tools wait for a person, and his decision. Needs no agent and no extra."""
+
+from __future__ import annotations
+
+import click
+
+from outlive import Outlive
+from outlive.approvals import Approval, ApprovalPage, Approvals, visible
+from outlive.cli.output import as_json, print_json, print_table, when
+from outlive.cli.settings import NOT_FOUND, OK, Settings, common_options, read_json, signed, with_client
+from outlive.errors import UsageError
+
+
+@click.group()
+def approvals() -> None:
+    """List the calls of tools that wait for a person, and decide on them."""
+
+
+@approvals.command("ls")
+@click.option("--run", "run_id", metavar="ID", help="Only those of this run.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="At most so many.")
+@click.option("--after", metavar="CURSOR", help="Go on behind this one.")
+@common_options
+def ls(settings: Settings, run_id: str | None, limit: int, after: str | None) -> None:
+    """List the calls that wait, the oldest first."""
+
+    async def read(client: Outlive) -> ApprovalPage:
+        return await Approvals(client).list(run_id=run_id, limit=limit, after=after)
+
+    page = with_client(settings, read)
+    if settings.json:
+        print_json({"approvals": page.items, "next": page.next})
+        return
+    rows = [
+        [one.agent, one.tool, as_json(one.arguments), one.role or "", _votes(one), when(one.expires_at), one.id]
+        for one in page.items
+    ]
+    print_table(["AGENT", "TOOL", "ARGUMENTS", "ROLE", "VOTES", "UNTIL (UTC)", "ID"], rows)
+    if page.next is not None:
+        click.echo(f"more: --after {page.next}", err=True)
+
+
+@approvals.command()
+@click.argument("approval_id", metavar="ID")
+@common_options
+def show(settings: Settings, approval_id: str) -> int:
+    """Show one call with all of its arguments. Exit code 3 if it waits no more."""
+
+    async def read(client: Outlive) -> Approval | None:
+        return await Approvals(client).find(approval_id)
+
+    found = with_client(settings, read)
+    if found is None:
+        click.echo(f"outlive: no approval {approval_id!r} waits: it was decided, has expired, or never was", err=True)
+        return NOT_FOUND
+    if settings.json:
+        print_json({"approval": found})
+        return OK
+    click.echo(f"{found.tool}  asked for by {found.agent}, run {found.run_id!r}")
+    for name, value in found.arguments.items():
+        click.echo(f"  {name:<10} {as_json(value, max_chars=None)}")
+    click.echo(f"  role       {found.role or 'anybody'}")
+    click.echo(f"  votes      {_votes(found)}")
+    click.echo(f"  since      {when(found.created_at)}")
+    click.echo(f"  until      {when(found.expires_at)}")
+    click.echo(f"  digest     {found.digest}")
+    return OK
+
+
+@approvals.command()
+@click.argument("approval_id", metavar="ID")
+@click.option("--approve/--deny", default=None, help="The decision.")
+@click.option("--edit", metavar="JSON", help="Approve the call with these arguments.")
+@click.option("--why", "--reason", "why", metavar="TEXT", help="The model reads it; kept in the audit.")
+@click.option("--role", "roles", metavar="ROLE", multiple=True, help="A role of whoever decides; may be repeated.")
+@click.option("--digest", metavar="TEXT", help="Only if the arguments are still those that `show` has shown.")
+@signed
+@common_options
+def decide(
+    settings: Settings,
+    approval_id: str,
+    *,
+    approve: bool | None,
+    edit: str | None,
+    why: str | None,
+    roles: tuple[str, ...],
+    digest: str | None,
+    by: str | None,
+) -> None:
+    """Approve or deny a call, once. Exit code 4 if the decision does not count; nothing is changed then."""
+    if approve is None:
+        raise UsageError("say --approve or --deny")
+    arguments = None if edit is None else read_json(edit, "--edit")
+
+    async def send(client: Outlive) -> None:
+        await Approvals(client).decide(
+            approval_id,
+            approve=approve,
+            by=by or client.name,
+            why=why,
+            roles=roles,
+            edit=arguments,
+            digest=digest,
+        )
+
+    with_client(settings, send)
+    settings.say("the call is approved" if approve else "the call is denied", {"approved": approve})
+
+
+def _votes(one: Approval) -> str:
+    names = f": {visible(', '.join(one.votes))}" if one.votes else ""
+    return f"{len(one.votes)} of {one.quorum}{names}"

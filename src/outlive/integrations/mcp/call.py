@@ -1,0 +1,81 @@
+"""A call that waits for its run: progress and questions on the way, the result at the end.
+
+For clients that know no tasks. Invariant: the run does not depend on the call: a client that leaves, or a
+server that dies, ends the wait and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from typing import Any
+
+from mcp.server.context import ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp_types import CallToolResult, InputRequests, InputRequiredResult
+
+from outlive import Outlive, Run
+from outlive.integrations.mcp.caller import Caller
+from outlive.integrations.mcp.outcome import outcome_of, progress_of
+from outlive.integrations.mcp.questions import Question, answer, list_questions
+from outlive.integrations.mcp.tool import WorkflowTool
+from outlive.limits import POLL_BUSY_S, POLL_IDLE_S
+
+log = logging.getLogger("outlive.mcp")
+
+Context = ServerRequestContext[Any, Any]
+
+
+async def wait_for_run(
+    ctx: Context, app: Outlive, run: Run, tool: WorkflowTool, caller: Caller, dismissed: Collection[str] = ()
+) -> CallToolResult | InputRequiredResult:
+    """Wait until the run has ended, or asks a client of MCP 2026-07-28 something that is not `dismissed`.
+
+    That client calls again with its answers. Older ones are asked while the call waits.
+    """
+    told, asked = Told(ctx, run), set(dismissed)  # who has closed a form without an answer is not asked again
+    forms: list[asyncio.Task[None]] = []
+    pause_s = POLL_BUSY_S
+    try:
+        while (result := await outcome_of(run, tool, pause_s)) is None:
+            pause_s = min(2 * pause_s, POLL_IDLE_S)
+            await told.tell()
+            open_now = await list_questions(app, run.id, caller) if caller.answers_forms else {}
+            new = {key: question for key, question in open_now.items() if key not in asked}
+            if new and caller.is_modern:
+                requests: InputRequests = {key: question.request for key, question in new.items()}
+                return InputRequiredResult(input_requests=requests, request_state=run.id)
+            asked.update(new)
+            forms += [asyncio.create_task(_ask(ctx, app, question, caller)) for question in new.values()]
+        return result
+    finally:
+        for form in forms:  # somebody else may have answered
+            form.cancel()
+
+
+async def _ask(ctx: Context, app: Outlive, question: Question, caller: Caller) -> None:
+    try:
+        response = await ctx.session.elicit_form(question.message, dict(question.schema), ctx.request_id)
+        await answer(app, question, response, caller)
+    except MCPError as error:
+        log.warning("%r was not answered by the client: %s; it stays open", question.message, error)
+
+
+class Told:
+    """The progress that a call has told its client, which hears of it if it asked for that: each time more."""
+
+    def __init__(self, ctx: Context, run: Run) -> None:
+        self._ctx = ctx
+        self._run = run
+        self._last = ""
+        self._number = -1.0
+
+    async def tell(self) -> None:
+        """Tell what the run has published since."""
+        progress = await progress_of(self._run)
+        number = max(self._number, 0) + 1 if progress.done is None else progress.done
+        if str(progress) == self._last or number <= self._number:
+            return
+        self._last, self._number = str(progress), number
+        await self._ctx.session.report_progress(number, progress.total, progress.message)

@@ -1,0 +1,155 @@
+"""Processes die wherever money is reserved, spent or settled: what was really paid never exceeds the budget."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from decimal import Decimal
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from outlive import Outlive
+from outlive.agents import budgets
+from outlive.budgets import BudgetInfo
+from tests.agents import fleet, shop
+from tests.house.source import ROOT, SRC
+from tests.support import nursery
+from tests.support.size import SOAK, pick
+
+LIMIT_S = 60.0
+MILLION = 1_000_000
+STORES = ("sqlite", "postgres")
+
+
+class Fleet:
+    """The database of a fleet, and the ledger of the one who sells to it."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        self.ledger = folder / "ledger"
+        self.ledger.touch()
+
+    def fly(self, agents: int, dies: str, out: IO[bytes]) -> nursery.Fork:
+        """Let a process of its own begin to work on so many agents."""
+        env = {**os.environ, "PYTHONPATH": f"{SRC}:{ROOT}", shop.LEDGER: str(self.ledger), shop.DIES: dies}
+        arguments = ["-m", "tests.agents.fleet", self.url, str(agents)]
+        return nursery.spawn(arguments, cwd=ROOT, env=env, stdout=out, stderr=out)
+
+    def fly_together(self, agents: int, *deaths: str) -> list[int]:
+        """Let a process for each of these deaths work at the same time, to its end; give the exit codes."""
+        with tempfile.TemporaryFile() as out:
+            forks = [self.fly(agents, dies, out) for dies in deaths]
+            try:
+                codes = [fork.wait(LIMIT_S) for fork in forks]
+            finally:
+                for fork in forks:
+                    fork.kill()
+                    fork.wait()
+            out.seek(0)
+            assert set(codes) <= {0, -signal.SIGKILL}, out.read().decode()
+        return codes
+
+    def sold(self) -> list[int]:
+        """Give what was really sold, in millionths of a dollar."""
+        return [int(line.split()[1]) for line in self.ledger.read_text().splitlines()]
+
+    async def read(self) -> BudgetInfo:
+        async with Outlive(self.url, worker=False) as app:
+            found = await budgets(app).find(fleet.ACCOUNT)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def flying(url: str, tmp_path: Path) -> Fleet:
+    return Fleet(url, tmp_path)
+
+
+async def test_one_calm_flight(flying: Fleet) -> None:
+    assert flying.fly_together(1, "") == [0]
+    found = await flying.read()
+    paid = Decimal(sum(flying.sold())) / MILLION
+    assert (found.spent.usd, found.spent.requests, found.spent.tools) == (paid, 3, 2)
+    assert found.spent.tokens == 3 * (fleet.SENT + fleet.ANSWERED)
+    assert found.lost.requests == found.reserved.requests == 0
+
+
+# where it dies, how many requests may have been paid for without anybody knowing
+DEATHS = [
+    ("reserve.before 1", 0),
+    ("reserve.after 1", 1),
+    ("before-model 2", 1),
+    ("after-model 2", 1),
+    ("commit.before 3", None),
+    ("commit.after 3", None),
+    ("reserve.before 3", 0),
+    ("within-tool 1", 0),
+    ("within-tool 2", 0),
+]
+
+
+PLAYED = [
+    (store, where, lost)
+    for number, (where, lost) in enumerate(DEATHS)
+    for store in (STORES if SOAK else STORES[number % 2 :][:1])  # each on one store at small size
+]
+
+
+@pytest.mark.parametrize(("url", "where", "lost"), PLAYED, indirect=["url"], ids=[f"{a}-{b}" for a, b, _ in PLAYED])
+async def test_the_budget_after_a_death_is_that_of_a_calm_flight(flying: Fleet, where: str, lost: int | None) -> None:
+    """What an interrupted request may have cost is held back beside it: nobody knows whether it was paid."""
+    assert flying.fly_together(1, where) == [-signal.SIGKILL]
+    assert flying.fly_together(1, "") == [0]
+    found = await flying.read()
+    assert (found.spent.requests, found.spent.tools, found.reserved.requests) == (3, 2, 0)
+    assert found.spent.usd == Decimal(3 * fleet.SOLD) / MILLION
+    assert found.lost.requests == lost or (lost is None and found.lost.requests <= 1)
+    assert Decimal(sum(flying.sold())) / MILLION <= found.spent.usd + found.lost.usd
+
+
+async def test_dying_around_every_reservation_and_commit(flying: Fleet) -> None:
+    deaths = 0
+    for number in range(1, pick(small=7, full=100)):
+        where = ("reserve.before", "reserve.after", "commit.before", "commit.after")[number % 4]
+        if flying.fly_together(1, f"{where} {1 + number // 4 % 2}") == [0]:
+            break
+        deaths += 1
+    assert deaths > 3
+    assert flying.fly_together(1, "") == [0]
+    found = await flying.read()
+    assert Decimal(sum(flying.sold())) / MILLION <= found.spent.usd + found.lost.usd <= Decimal(fleet.LIMIT)
+
+
+async def test_fifty_agents_on_one_budget_under_kills(flying: Fleet) -> None:
+    """Three processes at a time, killed in the middle of everything: nothing is overshot, and nothing is lost."""
+    agents, limit = 50, Decimal(fleet.LIMIT)
+    points = ["reserve.after", "after-model", "commit.after", "within-tool", "reserve.before", "commit.before"]
+    killed = 0
+    for turn in range(pick(small=1, full=20)):
+        deaths = [f"{points[(3 * turn + one) % len(points)]} {2 + (turn + one) % 5}" for one in range(3)]
+        killed += sum(code != 0 for code in flying.fly_together(agents, *deaths))
+    assert killed >= 3
+    assert flying.fly_together(agents, "", "") == [0, 0]
+    paid = Decimal(sum(flying.sold())) / MILLION
+    found = await flying.read()
+    assert limit / 2 < paid <= found.spent.usd + found.lost.usd <= limit
+    assert found.reserved.requests == 0
+    async with fleet.opened(flying.url) as app:
+        told = await app.runs("status:failed", limit=100)
+        assert 0 < len(told.items) <= agents  # all of them, if all had their first turn before any had its last
+        await budgets(app).put(fleet.ACCOUNT, usd=1)
+        os.environ[shop.LEDGER] = str(flying.ledger)
+        try:
+            for failed in told.items:
+                await (await app.get(failed.id)).retry()
+            for number in range(agents):
+                assert await (await app.get(f"flight-{number}")).result(timeout=LIMIT_S) == "['seen', 'seen']"
+        finally:
+            del os.environ[shop.LEDGER]
+        found = await flying.read()
+    assert (found.spent.requests, found.spent.tools) == (fleet.TURNS * agents, 2 * agents)
+    assert len(flying.sold()) <= fleet.TURNS * agents + found.lost.requests
+    assert found.spent.usd == Decimal(fleet.TURNS * agents * fleet.SOLD) / MILLION

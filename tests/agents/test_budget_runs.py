@@ -1,0 +1,247 @@
+"""Budgets over the life of a run: raised, stopped, cancelled, replayed, rewound, deleted; and of all runs below it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pydantic_ai import Agent
+from pydantic_ai.messages import ModelResponse, TextPart
+from pydantic_ai.models.function import FunctionModel
+
+import outlive
+from outlive import BudgetExceeded, Outlive, workflow
+from outlive.agents import Budget, at_most_once, budgets, durable, inline
+from tests.agents.scripts import call, paid
+from tests.agents.test_durable import Told, leave_memory, waits_for
+from tests.agents.thrift import CHEAP, LIMIT_S, find, looking, used
+
+
+async def test_replay_charges_nothing(url: str) -> None:
+    told = Told()
+    clerk = durable(looking([call("look", "c1")], "{results}", heard=told.model), budget=Budget(usd=1, prices=CHEAP))
+
+    @workflow
+    async def asks() -> str:
+        said = (await clerk.run("go")).output
+        await outlive.receive("go on")
+        return said
+
+    async with Outlive(url) as app:
+        run = await app.start(asks, id="one")
+        await waits_for(run, "receive")
+        before = await find(app, "one/clerk#1")
+        await leave_memory(app)
+        await run.send("go on", None)
+        assert await run.result(timeout=LIMIT_S) == "['seen']"
+        assert await find(app, "one/clerk#1") == before
+    assert told == ["model 0", "model 1"]
+
+
+async def test_a_run_whose_budget_was_raised_goes_on_where_it_was(url: str) -> None:
+    told = Told()
+    agent = looking([call("look", "c1")], [call("look", "c2")], "{results}", heard=told.model)
+    clerk = durable(agent, budget=Budget(requests=2))
+    async with Outlive(url) as app:
+        run = await app.start(clerk, "go", id="one")
+        with pytest.raises(
+            BudgetExceeded,
+            match=r"of 2 requests it has spent 2 requests, 0 requests are reserved, and this may take 1 requests",
+        ):
+            await run.result(timeout=LIMIT_S)
+        await budgets(app).put("one/clerk#1", requests=3, by="ana", reason="nearly there")
+        await run.retry()
+        assert await run.result(timeout=LIMIT_S) == "['seen', 'seen']"
+        found = await find(app, "one/clerk#1")
+        assert (found.spent.requests, found.is_changed, dict(found.limits)) == (3, True, {"requests": 3})
+        (note,) = await app.audit("one/clerk#1")
+        assert (note.action, note.noun, note.by, note.reason) == ("limit", "budget", "ana", "nearly there")
+    assert told == ["model 0", "model 1", "model 2"]
+
+
+async def test_who_is_cancelled_before_he_knows_of_his_reservation_gives_it_back(url: str) -> None:
+    told = Told()
+    clerk = durable(looking("hello", heard=told.model), budget=Budget(requests=5))
+    reserved = asyncio.Event()
+
+    @workflow
+    async def asks() -> str:
+        try:
+            async with asyncio.timeout(0.3):
+                return (await clerk.run("go")).output
+        except TimeoutError:
+            return "cancelled"
+
+    async with Outlive(url) as app:
+        store = app._engine().store
+        at_once = store.reserve
+
+        async def late(*args: Any) -> Any:
+            verdict = await at_once(*args)
+            reserved.set()
+            await asyncio.sleep(LIMIT_S)
+            return verdict
+
+        store.reserve = late  # type: ignore[method-assign]
+        run = await app.start(asks, id="one")
+        assert await run.result(timeout=LIMIT_S) == "cancelled"
+        found = await find(app, "one/clerk#1")
+    assert reserved.is_set()
+    assert (found.spent, found.reserved, found.lost) == (used(), used(), used())
+    assert told == []
+
+
+async def test_a_cancelled_request_is_lost(url: str) -> None:
+    asked = asyncio.Event()
+
+    async def never(messages: Any, info: Any) -> ModelResponse:
+        asked.set()
+        await asyncio.sleep(LIMIT_S)
+        return ModelResponse(parts=[TextPart("late")])
+
+    clerk = durable(Agent(FunctionModel(never), name="clerk"), budget=Budget(requests=5))
+    async with Outlive(url) as app:
+        run = await app.start(clerk, "go", id="one")
+        await asyncio.wait_for(asked.wait(), LIMIT_S)
+        assert (await find(app, "one/clerk#1")).reserved.requests == 1
+        await run.cancel()
+        with pytest.raises(outlive.RunCancelled):
+            await run.result(timeout=LIMIT_S)
+        found = await find(app, "one/clerk#1")
+        assert (found.lost.requests, found.reserved.requests) == (1, 0)
+
+
+async def test_a_process_that_lost_its_lease_reserves_nothing(url: str) -> None:
+    """A peer goes on with the run: what the first one had reserved may be spent, and the peer reserves for itself."""
+    told = Told()
+    clerk = durable(looking("hello", heard=told.model), budget=Budget(requests=5))
+    asked = asyncio.Event()
+
+    async def never(messages: Any, info: Any) -> ModelResponse:
+        asked.set()
+        await asyncio.sleep(LIMIT_S)
+        raise AssertionError("its run has gone")
+
+    stuck = durable(Agent(FunctionModel(never), name="clerk"), budget=Budget(requests=5))
+    async with Outlive(url, include=[stuck]) as first:
+        run = await first.start(stuck, "go", id="one")
+        await asyncio.wait_for(asked.wait(), LIMIT_S)
+        engine = first._engine()
+        async with Outlive(url, include=[clerk], name="peer") as peer:
+            await engine.store.take_over([engine.fence().worker])
+            peer._engine().claimer.looper.wake()
+            assert await (await peer.get("one")).result(timeout=LIMIT_S) == "hello"
+            found = await find(peer, "one/clerk#1")
+            assert (found.spent.requests, found.lost.requests, found.reserved.requests) == (1, 1, 0)
+    assert told == ["model 0"]
+    assert run.id == "one"
+
+
+async def test_all_agents_below_are_charged_to_those_above(url: str) -> None:
+    """Inline, in a child run, and in the child of a plain workflow in between."""
+    below = durable(Agent(paid("below"), name="below"))
+    own = durable(Agent(paid("own"), name="own"), budget=Budget(requests=5))
+
+    @workflow
+    async def between() -> str:
+        return str(await below("go"))
+
+    agent = Agent(
+        paid([call("here", "c1")], [call("child", "c2")], [call("grandchild", "c3")], "{results}"), name="boss"
+    )
+
+    @agent.tool_plain(metadata=inline())
+    async def here() -> str:
+        return (await own.run("go")).output
+
+    @agent.tool_plain(metadata=inline())
+    async def child() -> str:
+        return str(await below("go"))
+
+    @agent.tool_plain(metadata=inline())
+    async def grandchild() -> str:
+        return await between()
+
+    boss = durable(agent, budget=[Budget(requests=7), Budget(tokens=99_000, account="team:a", per="day")])
+    async with Outlive(url) as app:
+        run = await app.start(boss, "go", id="one")
+        assert await run.result(timeout=LIMIT_S) == "['own', 'below', 'below']"
+        assert (await find(app, "one/boss#1")).spent.requests == 7
+        team = await find(app, "team:a")
+        assert (team.spent.requests, team.spent.tokens, team.per) == (7, 770, "day")
+        assert team.period is not None
+        page = await budgets(app).list()
+        assert len(page.items) == 3
+        (nested,) = [one for one in page.items if one.account not in ("one/boss#1", "team:a")]
+        assert nested.spent.requests == 1
+        tight = durable(agent, budget=Budget(requests=5), name="tight")
+        run = await app.start(tight, "go", id="two")
+        with pytest.raises(BudgetExceeded, match=r"budget 'two/tight#1'.*of 5 requests it has spent 5"):
+            await run.result(timeout=LIMIT_S)
+
+
+async def test_a_stopped_budget(url: str) -> None:
+    clerk = durable(looking("hello"), budget=Budget(usd=1, account="team:a", prices=CHEAP))
+    async with Outlive(url) as app:
+        await budgets(app).stop("team:a", "too fast", by="ana")
+        run = await app.start(clerk, "go", id="one")
+        with pytest.raises(BudgetExceeded, match="budget 'team:a' is stopped; resume it, then retry the run"):
+            await run.result(timeout=LIMIT_S)
+        await budgets(app).resume("team:a", by="ana")
+        await run.retry()
+        assert await run.result(timeout=LIMIT_S) == "hello"
+        assert [(one.action, one.by) for one in await app.audit("team:a")] == [
+            ("resume", "ana"),
+            ("stop", "ana"),
+        ]
+
+
+async def test_a_unit_is_cut_when_the_time_is_up(url: str) -> None:
+    agent = Agent(paid([call("look", "c1")], "{results}"), name="clerk")
+
+    @agent.tool_plain(metadata=at_most_once())
+    async def look() -> str:
+        await asyncio.sleep(LIMIT_S)
+        return "late"
+
+    clerk = durable(agent, budget=Budget(wall=timedelta(seconds=0.5)))
+    async with Outlive(url) as app:
+        run = await app.start(clerk, "go", id="one")
+        with pytest.raises(BudgetExceeded, match=r"clerk#1/.*allows .* s, and the agent began") as caught:
+            await run.result(timeout=LIMIT_S)
+        assert caught.value.measure == "wall"
+        await budgets(app).put("one/clerk#1", wall=3600)
+        assert dict((await find(app, "one/clerk#1")).limits) == {"wall": 3600}
+
+
+async def test_budgets_are_deleted_with_their_runs_and_accounts_are_not(url: str) -> None:
+    own, shared = Budget(requests=5), Budget(requests=50, account="team:a")
+    clerk = durable(looking("hello"), budget=[own, shared])
+    async with Outlive(url) as app:
+        run = await app.start(clerk, "go", id="one")
+        await run.result(timeout=LIMIT_S)
+        await run.delete()
+        assert await budgets(app).find("one/clerk#1") is None
+        assert (await find(app, "team:a")).spent.requests == 1
+        run = await app.start(clerk, "go", id="one")
+        await run.result(timeout=LIMIT_S)
+        assert (await find(app, "one/clerk#1")).spent.requests == 1
+        assert (await find(app, "team:a")).spent.requests == 2
+
+
+async def test_a_rewound_run_spends_again_and_a_fork_on_its_own(url: str) -> None:
+    clerk = durable(looking([call("look", "c1")], "{results}"), budget=Budget(tools=5))
+    async with Outlive(url) as app:
+        run = await app.start(clerk, "go", id="one")
+        await run.result(timeout=LIMIT_S)
+        await run.rewind("clerk#1/tool:look(c1)#1")
+        await run.result(timeout=LIMIT_S)
+        found = await find(app, "one/clerk#1")
+        assert (found.spent.requests, found.spent.tools) == (3, 2)
+        fork = await run.fork("clerk#1/model#2", id="two")
+        await fork.result(timeout=LIMIT_S)
+        assert (await find(app, "one/clerk#1")).spent == found.spent
+        copy = await find(app, "two/clerk#1")
+        assert (copy.spent.requests, copy.spent.tools) == (1, 0)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("played")
+
+
+def test_limits_are_set_shown_and_lifted(run_cli):
+    assert run_cli.json("agents", "budget", "ls") == {"budgets": [], "next": None}
+    said = run_cli("agents", "budget", "set", "team", "--usd", "0.5", "--tokens", "900", "--wall", "2m").stdout
+    assert said == "budget 'team' is open, limits: usd=0.5 tokens=900 wall=120\n"
+    (found,) = run_cli.json("agents", "budget", "ls")["budgets"]
+    assert (found["account"], found["stopped"], found["is_changed"]) == ("team", False, True)
+    assert run_cli("agents", "budget", "ls").stdout.splitlines()[1].split()[:2] == ["team", "open"]
+    shown = run_cli("agents", "budget", "show", "team").stdout
+    assert "changed by an operator" in shown and "spent     -" in shown
+    said = run_cli("agents", "budget", "set", "team", "--usd", "none", "--wall", "none").stdout
+    assert said == "budget 'team' is open, limits: tokens=900\n"
+
+
+def test_stopped_and_resumed_with_an_audit(run_cli):
+    run_cli("agents", "budget", "stop", "team", "--by", "ada", "--reason", "it loops")
+    assert run_cli.json("agents", "budget", "show", "team")["budget"]["stopped"] is True
+    assert (
+        run_cli("agents", "budget", "resume", "team", "--by", "ada").stdout == "budget 'team' is open, limits: none\n"
+    )
+    notes = run_cli.json("audit", "team")["audit"]
+    assert [(one["action"], one["by"], one["reason"]) for one in notes] == [
+        ("resume", "ada", None), ("stop", "ada", "it loops"),
+    ]  # fmt: skip
+
+
+def test_a_budget_that_nobody_has_used(run_cli):
+    told = run_cli("agents", "budget", "show", "nobody", code=3)
+    assert "no budget 'nobody' was used or changed" in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (["set", "team"], "needs a limit to change"),
+        (["set", "team", "--tokens", "many"], "--tokens is a whole number or none"),
+        (["set", "team", "--usd", "much"], "usd=… is an amount of dollars"),
+        (["show", "team", "--day", "today"], "--day is a day"),
+    ],
+)
+def test_what_is_no_limit(run_cli, given, why):
+    assert why in run_cli("agents", "budget", *given, code=2).stderr
