@@ -1,8 +1,6 @@
-"""The inbox of approvals, for programs: which calls of tools wait for a person, and his one decision on each.
+"""The inbox of approvals: which calls of tools wait for a person, and his one decision on each.
 
-Knows the promises that `agents.approvals` makes; needs no agent, no worker and no extra.
-Invariant: a decision is checked against what the run waits for now, and is one
-settlement of its promise: of two decisions one is refused.
+Knows the promises that `agents.approvals` makes. Invariant: a decision is checked against what the run waits for now.
 """
 
 from __future__ import annotations
@@ -13,8 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from outlive.app import Outlive
-from outlive.errors import AlreadySettled, PromiseExpired, PromiseNotFound, RunRefused, UsageError
-from outlive.promises import OpenPromise
+from outlive.errors import RunRefused, UsageError
+from outlive.inbox import Inbox, check_person
 
 TOPIC = "approval"
 
@@ -49,26 +47,11 @@ class Decision:
     version: str
 
 
-@dataclass(frozen=True)
-class ApprovalPage:
-    """Some open approvals; `next` is the `after` of the following page, None at the end."""
-
-    items: list[Approval]
-    next: str | None
-
-
-class Approvals:
+class Approvals(Inbox[Approval]):
     """See `approvals`."""
 
-    def __init__(self, app: Outlive) -> None:
-        if not isinstance(app, Outlive):
-            raise UsageError(f"approvals(app) takes an outlive.Outlive, open in an event loop, not {app!r}")
-        self._app = app
-
-    async def list(self, *, run_id: str | None = None, limit: int = 100, after: str | None = None) -> ApprovalPage:
-        """List the calls that wait for a person, the oldest first; of one run, or of all."""
-        page = await self._app.promises(TOPIC, run_id=run_id, limit=limit, after=after)
-        return ApprovalPage([_approval(one) for one in page.items], page.next)
+    topic, item = TOPIC, Approval
+    answered = "decided"
 
     async def decide(
         self,
@@ -88,12 +71,10 @@ class Approvals:
         *Durable*: the decision, with who and why, before this returns. *Again*: a second decision is refused.
         *Raises* RunRefused, with the reason, where the decision does not count: nothing is changed then.
         """
-        run_id, key = _place(id)
-        _check(approve, by, roles, edit)
-        waiting = await self._app.find_promise(run_id, key)
-        if waiting is None or waiting.topic != TOPIC:
-            raise RunRefused(run_id, f"no approval {key!r} waits there: it was decided, has expired, or never was")
-        about = waiting.about
+        check_person(by, why)
+        _check(approve, roles, edit)
+        waiting = await self._waiting(id)
+        run_id, about = waiting.run_id, waiting.about
         if about["role"] is not None and about["role"] not in roles:
             raise RunRefused(run_id, f"{by} has not the role {about['role']!r} that may approve {about['tool']}")
         if approve and by in about["votes"]:
@@ -102,19 +83,7 @@ class Approvals:
             raise RunRefused(run_id, f"the arguments of this call of {about['tool']} are others by now: look again")
         edited = None if edit is None else dict(edit)
         decision = Decision(approve, by, why, edited, about["digest"], about["version"])
-        try:
-            await self._app.settle(waiting.token, decision, by=by, reason=why)
-        except AlreadySettled:
-            raise RunRefused(run_id, f"this call of {about['tool']} has been decided already") from None
-        except PromiseExpired:
-            raise RunRefused(run_id, f"nobody decided on this call of {about['tool']} in time") from None
-        except PromiseNotFound:
-            raise RunRefused(run_id, f"this call of {about['tool']} has been taken back") from None
-
-    async def find(self, id: str) -> Approval | None:
-        """Find a call that waits, by its id; None if it was decided, has expired, or never was."""
-        waiting = await self._app.find_promise(*_place(id))
-        return _approval(waiting) if waiting is not None and waiting.topic == TOPIC else None
+        await self._settle(waiting, f"this call of {about['tool']}", decision, by, why)
 
 
 def approvals(app: Outlive) -> Approvals:
@@ -127,32 +96,13 @@ def visible(text: str) -> str:
     return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
 
 
-def _place(id: str) -> tuple[str, str]:
-    run_id, _, key = id.rpartition(" ") if isinstance(id, str) else ("", "", "")
-    if not run_id:
-        raise UsageError(f"an approval's id is that of its run, a space and its key, not {id!r}")
-    return run_id, key
-
-
-def _check(approve: Any, by: Any, roles: Any, edit: Any) -> None:
+def _check(approve: Any, roles: Any, edit: Any) -> None:
     """Refuse what only looks like a decision: each of these would say yes where somebody meant no."""
     if not isinstance(approve, bool):
         raise UsageError(f"decide(…, approve=…) is True or False, not {approve!r}")
-    if not isinstance(by, str) or not by:
-        raise UsageError("decide(…, by=…) says who decides")
     if isinstance(roles, str) or not isinstance(roles, Collection):
         raise UsageError(f"decide(…, roles=…) is a list of roles, not {roles!r}")
     if not isinstance(edit, Mapping | None):
         raise UsageError(f"edit=… is a mapping of arguments to values, not {edit!r}")
     if edit is not None and not approve:
         raise UsageError("a call that is denied has no arguments to edit")
-
-
-def _approval(one: OpenPromise) -> Approval:
-    about = one.about
-    facts = {
-        name: about[name] for name in ("agent", "tool", "call_id", "arguments", "digest", "role", "quorum", "votes")
-    }
-    return Approval(
-        f"{one.run_id} {one.key}", one.run_id, **facts, created_at=one.created_at, expires_at=one.expires_at
-    )

@@ -18,9 +18,9 @@ from outlive.clock import Duration
 from outlive.codec.payload import encode
 from outlive.codec.plain import is_pydantic
 from outlive.definitions import for_async_bodies, in_workflow
-from outlive.errors import AlreadySettled, DecodeFailed, PromiseExpired, PromiseNotFound, RunRefused, UsageError
+from outlive.errors import DecodeFailed, RunRefused, UsageError
+from outlive.inbox import Inbox, check_person
 from outlive.messages import promise
-from outlive.promises import OpenPromise
 
 __all__ = ["ask_user"]
 
@@ -34,7 +34,8 @@ async def ask_user(question: str, *, as_type: Any = str, expires: Duration = WEE
     """Ask a person, and wait durably for an answer of a type; `questions(app)` lists and answers.
 
     *Durable*: the question, before the next effect of this run; the answer as an entry. *Again*: replay asks nobody.
-    *Raises* PromiseExpired if nobody answers in time, UsageError for a type whose JSON cannot be described.
+    *Raises* PromiseExpired if nobody answers in time, StepFailed if somebody declines to, UsageError for a type whose
+    JSON cannot be described.
     """
     if not isinstance(question, str) or not question:
         raise UsageError(f"ask_user(question, …) asks something, not {question!r}")
@@ -83,31 +84,11 @@ class Question:
     expires_at: datetime | None
 
 
-@dataclass(frozen=True)
-class QuestionPage:
-    """Some open questions; `next` is the `after` of the following page, None at the end."""
-
-    items: list[Question]
-    next: str | None
-
-
-class Questions:
+class Questions(Inbox[Question]):
     """See `questions`."""
 
-    def __init__(self, app: Outlive) -> None:
-        if not isinstance(app, Outlive):
-            raise UsageError(f"questions(app) takes an outlive.Outlive, open in an event loop, not {app!r}")
-        self._app = app
-
-    async def list(self, *, run_id: str | None = None, limit: int = 100, after: str | None = None) -> QuestionPage:
-        """List the questions that wait for an answer, the oldest first; of one run, or of all."""
-        page = await self._app.promises(TOPIC, run_id=run_id, limit=limit, after=after)
-        return QuestionPage([_question(one) for one in page.items], page.next)
-
-    async def find(self, id: str) -> Question | None:
-        """Find a question by its id; None if it was answered, has expired, or never was."""
-        found = await self._find(id)
-        return None if found is None else _question(found)
+    topic, item = TOPIC, Question
+    answered = "answered"
 
     async def answer(self, id: str, value: Any, *, by: str, why: str | None = None) -> None:
         """Answer a question, once, with a value that is JSON of its schema.
@@ -115,41 +96,26 @@ class Questions:
         *Durable*: the answer, with who and why in the audit, before this returns. *Again*: a second one is refused.
         *Raises* RunRefused, with the reason, for what is no answer, and where nobody waits for one: nothing is changed.
         """
-        if not isinstance(by, str) or not by:
-            raise UsageError("answer(…, by=…) says who answers")
-        found = await self._find(id)
-        run_id = id.rpartition(" ")[0]
-        if found is None:
-            raise RunRefused(run_id, "no such question waits there: it was answered, has expired, or never was")
-        problem = _explain(found.about["schema"], value)
+        check_person(by, why)
+        waiting = await self._waiting(id)
+        problem = _explain(waiting.about["schema"], value)
         if problem is not None:
-            raise RunRefused(run_id, f"this is no answer to {found.about['question']!r}: {problem}")
-        try:
-            await self._app.settle(found.token, value, by=by, reason=why)
-        except AlreadySettled:
-            raise RunRefused(run_id, "this question has been answered already") from None
-        except (PromiseExpired, PromiseNotFound):
-            raise RunRefused(run_id, "nobody waits for an answer to this question any more") from None
+            raise RunRefused(waiting.run_id, f"this is no answer to {waiting.about['question']!r}: {problem}")
+        await self._settle(waiting, "this question", value, by, why)
 
-    async def _find(self, id: str) -> OpenPromise | None:
-        run_id, _, key = id.rpartition(" ") if isinstance(id, str) else ("", "", "")
-        if not run_id:
-            raise UsageError(f"a question's id is that of its run, a space and its key, not {id!r}")
-        found = await self._app.find_promise(run_id, key)
-        return found if found is not None and found.topic == TOPIC else None
+    async def decline(self, id: str, *, by: str, why: str | None = None) -> None:
+        """Decline to answer, once: who has asked gets a StepFailed that says who and why; a model reads it.
+
+        *Durable*, *Again*, *Raises*: as `answer`.
+        """
+        check_person(by, why)
+        declined = f"{by} declined to answer{f': {why}' if why else ''}"
+        await self._settle(await self._waiting(id), "this question", None, by, why, error=declined)
 
 
 def questions(app: Outlive) -> Questions:
     """Give the questions of an app, a client or a worker; answers are checked with the extra `agents`."""
     return Questions(app)
-
-
-def _question(one: OpenPromise) -> Question:
-    names = ("question", "schema", "agent", "tool", "arguments", "problem")
-    facts = {name: one.about[name] for name in names}
-    return Question(
-        f"{one.run_id} {one.key}", one.run_id, **facts, created_at=one.created_at, expires_at=one.expires_at
-    )
 
 
 def _explain(schema: dict[str, Any], value: Any) -> str | None:

@@ -455,11 +455,11 @@ async def test_a_run_that_is_cancelled_asks_nobody_any_more(url: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"id": "unheard-of"}, "an approval's id is"),
-        ({"id": 7}, "an approval's id is"),
+        ({"id": "unheard-of"}, "the id of this approval is"),
+        ({"id": 7}, "the id of this approval is"),
         ({"approve": "no"}, "is True or False"),
         ({"approve": None}, "is True or False"),
-        ({"by": ""}, "says who decides"),
+        ({"by": ""}, "says who it is that answers"),
         ({"roles": "finance and boss"}, "is a list of roles"),
         ({"edit": [1]}, "is a mapping of arguments"),
         ({"approve": False, "edit": {"cents": 1}}, "has no arguments to edit"),

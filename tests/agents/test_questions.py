@@ -15,7 +15,7 @@ from pydantic_ai.exceptions import CallDeferred
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults
 
 import outlive
-from outlive import Outlive, RunRefused, workflow
+from outlive import Outlive, RunFailed, RunRefused, workflow
 from outlive.agents import Ask, Question, approvals, ask_user, durable, inline, question_tool, questions
 from tests.agents.scripts import call, scripted
 from tests.agents.test_approvals import waiting
@@ -93,6 +93,19 @@ async def test_what_comes_by_another_way_and_does_not_fit_is_asked_again(url: st
         assert await run.result(timeout=LIMIT_S) == "Elm 5"
 
 
+async def test_a_question_that_is_declined_fails_what_asks(url: str) -> None:
+    async with Outlive(url) as app:
+        run = await app.start(asks_where)
+        (one,) = await asked(app)
+        await questions(app).decline(one.id, by="ana", why="she has moved")
+        with pytest.raises(RunFailed, match="ana declined to answer: she has moved"):
+            await run.result(timeout=LIMIT_S)
+        (entry,) = await app.audit(run.id)
+        assert (entry.by, entry.reason) == ("ana", "she has moved")
+        with pytest.raises(RunRefused, match="was answered, has expired, or never was"):
+            await questions(app).decline(one.id, by="bob")
+
+
 @workflow
 async def asks_all() -> list[Any]:
     kinds = [bool, Literal["red", "blue"], Budget, list[int], float]
@@ -146,9 +159,9 @@ async def test_wrong_questions(url: str) -> None:
         for wrong, told in [(("", "str"), "asks something"), (("Who?", "object"), "has no JSON schema")]:
             with pytest.raises(outlive.UsageError, match=told):
                 await app.run(asks_nothing, *wrong)
-        with pytest.raises(outlive.UsageError, match="says who answers"):
+        with pytest.raises(outlive.UsageError, match="says who it is that answers"):
             await questions(app).answer("run key#1", 1, by="")
-        with pytest.raises(outlive.UsageError, match="a question's id is"):
+        with pytest.raises(outlive.UsageError, match="the id of this question is"):
             await questions(app).find("key#1")
         with pytest.raises(RunRefused, match="never was"):
             await questions(app).answer("run key#1", 1, by="ana")

@@ -104,7 +104,7 @@ def test_a_decision_that_does_not_count_ends_with_4(run_cli, asked):
 )
 def test_wrong_usage_ends_with_2(run_cli, asked, options, told):
     assert told in run_cli("approvals", "decide", asked, *options, code=2).stderr
-    assert "an approval's id is" in run_cli("approvals", "show", "chat", code=2).stderr
+    assert "the id of this approval is" in run_cli("approvals", "show", "chat", code=2).stderr
 
 
 def test_no_agent_library_is_loaded():

@@ -57,9 +57,16 @@ def test_a_question_is_answered(run_cli, url, asked):
     assert (entry["by"], entry["reason"]) == ("ana", "the dog")
 
 
+def test_a_question_is_declined(run_cli, url, asked):
+    assert run_cli("questions", "decline", asked, "--by", "ana").stdout == "the question is declined\n"
+    assert "was answered, has expired" in run_cli("questions", "decline", asked, code=4).stderr
+    with pytest.raises(outlive.RunFailed, match="ana declined to answer"):
+        finish(url)
+
+
 def test_wrong_usage_ends_with_2(run_cli, asked):
     assert "an answer is JSON" in run_cli("questions", "answer", asked, "back", code=2).stderr
-    assert "a question's id is" in run_cli("questions", "answer", "parcel", "1", code=2).stderr
+    assert "the id of this question is" in run_cli("questions", "answer", "parcel", "1", code=2).stderr
 
 
 def test_without_the_extra_there_is_a_way_to_go_on(run_cli, asked, tmp_path):

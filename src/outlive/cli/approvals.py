@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from outlive import Outlive
-from outlive.approvals import Approval, ApprovalPage, Approvals, visible
+from outlive.approvals import Approval, Approvals, visible
 from outlive.cli.output import as_json, print_json, print_table, when
 from outlive.cli.settings import NOT_FOUND, OK, Settings, common_options, read_json, signed, with_client
 from outlive.errors import UsageError
+from outlive.inbox import InboxPage
 
 
 @click.group()
@@ -24,7 +25,7 @@ def approvals() -> None:
 def ls(settings: Settings, run_id: str | None, limit: int, after: str | None) -> None:
     """List the calls that wait, the oldest first."""
 
-    async def read(client: Outlive) -> ApprovalPage:
+    async def read(client: Outlive) -> InboxPage[Approval]:
         return await Approvals(client).list(run_id=run_id, limit=limit, after=after)
 
     page = with_client(settings, read)

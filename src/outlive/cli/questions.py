@@ -7,7 +7,8 @@ import click
 from outlive import Outlive
 from outlive.cli.output import as_json, cut, print_json, print_table, when
 from outlive.cli.settings import Settings, common_options, read_json, signed, with_client
-from outlive.questions import QuestionPage, Questions
+from outlive.inbox import InboxPage
+from outlive.questions import Question, Questions
 
 _QUESTION_MAX_CHARS = 60
 
@@ -25,7 +26,7 @@ def questions() -> None:
 def ls(settings: Settings, run_id: str | None, limit: int, after: str | None) -> None:
     """List the questions that wait, the oldest first."""
 
-    async def read(client: Outlive) -> QuestionPage:
+    async def read(client: Outlive) -> InboxPage[Question]:
         return await Questions(client).list(run_id=run_id, limit=limit, after=after)
 
     page = with_client(settings, read)
@@ -56,3 +57,18 @@ def answer(settings: Settings, question_id: str, value: str, why: str | None, by
 
     with_client(settings, send)
     settings.say("the question is answered", {"answered": True})
+
+
+@questions.command()
+@click.argument("question_id", metavar="ID")
+@click.option("--why", "--reason", "why", metavar="TEXT", help="Who asks gets it; kept in the audit.")
+@signed
+@common_options
+def decline(settings: Settings, question_id: str, why: str | None, by: str | None) -> None:
+    """Decline to answer a question, once. Exit code 4 if it waits no more."""
+
+    async def send(client: Outlive) -> None:
+        await Questions(client).decline(question_id, by=by or client.name, why=why)
+
+    with_client(settings, send)
+    settings.say("the question is declined", {"declined": True})

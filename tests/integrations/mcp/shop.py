@@ -22,7 +22,7 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 import outlive
 from outlive import Outlive, StepFailed, step, workflow
-from outlive.agents import Ask, ToolCall, durable
+from outlive.agents import Ask, ToolCall, durable, question_tool
 from outlive.integrations.mcp import mcp_server
 
 LEDGER = "MCP_SHOP_LEDGER"
@@ -32,6 +32,17 @@ LEDGER = "MCP_SHOP_LEDGER"
 class Item:
     name: str
     price: int = 1
+
+
+@dataclass
+class Size:
+    size: int
+
+
+@dataclass
+class User:
+    username: str
+    email: str
 
 
 class Address(BaseModel):
@@ -94,14 +105,28 @@ async def ship(order: str) -> str:
 async def measure(order: str) -> str:
     """Ask for the size."""
     await note(f"measure {order}")
-    schema = {"type": "object", "properties": {"size": {"type": "integer"}}, "required": ["size"]}
-    asked = await outlive.promise(topic="question", about={"message": f"Which size is {order}?", "schema": schema})
     try:
-        size = (await asked)["size"]
+        size: Size = await outlive.ask_user(f"Which size is {order}?", as_type=Size)
     except StepFailed as refused:
         return str(refused.text)
-    colour = (await (await outlive.promise(topic="question", about={"message": "Which colour?"})))["answer"]
-    return f"{order}: {size}, {colour}"
+    colour = await outlive.ask_user("Which colour?")
+    return f"{order}: {size.size}, {colour}"
+
+
+@workflow
+async def collect(order: str) -> str:
+    """Ask for more than a form can hold."""
+    items = await outlive.ask_user("Which items?", as_type=list[Item])
+    return f"{order}: {', '.join(item.name for item in items)}"
+
+
+@workflow
+async def look_alike(order: str) -> str:
+    """Wait for promises of the user's own that have topics of Outlive."""
+    question = await outlive.promise(topic="question", about={"message": order})
+    said = await question
+    approval = await outlive.promise(topic="approval", about=[order])
+    return f"{said}, {await approval}"
 
 
 @workflow
@@ -126,10 +151,7 @@ async def error_handling() -> None:
 @workflow(name="test_elicitation")
 async def elicitation(message: str) -> str:
     """Ask."""
-    texts = {name: {"type": "string"} for name in ("username", "email")}
-    schema = {"type": "object", "properties": texts, "required": list(texts)}
-    asked = await outlive.promise(topic="question", about={"message": message, "schema": schema})
-    return f"User response: {await asked}"
+    return f"User response: {await outlive.ask_user(message, as_type=User)}"
 
 
 @workflow
@@ -159,6 +181,17 @@ def support(role: str | None = None) -> Any:
     return durable(agent, policy=policy)
 
 
+def curious() -> Any:
+    """Give an agent that asks its user something."""
+
+    def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        if len(messages) == 1:
+            return ModelResponse([ToolCallPart("ask_user", {"question": "What is broken?"}, "ask-1")])
+        return ModelResponse([TextPart(f"sorry about {messages[-1].parts[0].content}")])  # type: ignore[union-attr]
+
+    return durable(Agent(FunctionModel(answer), name="curious", tools=[question_tool()]))
+
+
 class Tokens:
     """Knows two people: `ana` of finance, and `bob`."""
 
@@ -169,7 +202,21 @@ class Tokens:
         return AccessToken(token=token, client_id="desk", scopes=scopes[token], subject=token)
 
 
-TOOLS = [buy, ship, measure, sell_out, support(), support("finance"), find, simple_text, error_handling, elicitation]
+TOOLS = [
+    buy,
+    ship,
+    measure,
+    collect,
+    look_alike,
+    sell_out,
+    support(),
+    support("finance"),
+    curious(),
+    find,
+    simple_text,
+    error_handling,
+    elicitation,
+]
 
 
 def make_server(app: Outlive) -> Server[Any]:

@@ -13,7 +13,7 @@ from mcp import Client, MCPError
 from mcp_types import INVALID_PARAMS, CallToolResult, ElicitResult, TextContent
 
 from outlive import Outlive, Run, RunNotFound, UsageError, workflow
-from outlive.agents import approvals
+from outlive.agents import approvals, questions
 from outlive.integrations.mcp import mcp_server
 from tests.integrations.mcp.shop import LEDGER, TOOLS, buy, make_server, ship
 
@@ -289,15 +289,12 @@ async def test_who_declines_is_told_to_the_run(url: str, mode: str) -> None:
         assert (record.action, record.by) == ("settle", "mcp")
 
 
-async def settle(app: Outlive, run: Run, message: str, value: Any) -> None:
+async def settle(app: Outlive, run: Run, question: str, value: Any) -> None:
     """Answer a question in the place of the caller."""
     async with asyncio.timeout(30):
-        while (
-            not (page := await app.promises("question", run_id=run.id)).items
-            or page.items[0].about["message"] != message
-        ):
+        while not (page := await questions(app).list(run_id=run.id)).items or page.items[0].question != question:
             await asyncio.sleep(0.01)
-    await app.settle(page.items[0].token, value)
+    await questions(app).answer(page.items[0].id, value, by="ana")
 
 
 @MODES
@@ -319,7 +316,7 @@ async def test_a_client_without_forms_waits_for_others(url: str, mode: str) -> N
         call = asyncio.create_task(client.call_tool("measure", {"order": "o-1"}))
         run = await the_run(app)
         await settle(app, run, "Which size is o-1?", {"size": 8})
-        await settle(app, run, "Which colour?", {"answer": "blue"})
+        await settle(app, run, "Which colour?", "blue")
         assert said(await call) == "o-1: 8, blue"
 
 
@@ -395,3 +392,35 @@ async def test_an_approval_of_a_role_is_not_for_everybody(url: str, mode: str, l
         assert said(await call) == "refunded 20000"
     assert asked == []
     assert ledger.read_text() == "refund 20000\n"
+
+
+@MODES
+async def test_a_question_of_an_agent_is_put_to_the_caller(url: str, mode: str) -> None:
+    asked: list[str] = []
+    person = answering(accept(answer="a lamp"), asked=asked)
+    async with calling(url, mode, elicitation_callback=person) as (_, client):
+        assert said(await client.call_tool("agent.curious", {"prompt": "It is broken."})) == "sorry about a lamp"
+    assert asked == ["What is broken?"]
+
+
+@MODES
+async def test_what_no_form_can_ask_is_left_to_others(url: str, mode: str) -> None:
+    async with calling(url, mode, elicitation_callback=answering()) as (app, client):
+        call = asyncio.create_task(client.call_tool("collect", {"order": "o-1"}))
+        await settle(app, await the_run(app), "Which items?", [{"name": "pen", "price": 2}])
+        assert said(await call) == "o-1: pen"
+
+
+async def test_promises_that_only_look_like_questions_are_none(url: str) -> None:
+    async with calling(url, "auto", elicitation_callback=answering()) as (app, client):
+        call = asyncio.create_task(client.call_tool("look_alike", {"order": "o-1"}))
+        run = await the_run(app)
+        for topic, inbox in (("question", questions(app)), ("approval", approvals(app))):
+            async with asyncio.timeout(30):
+                while not (page := await app.promises(topic, run_id=run.id)).items:
+                    await asyncio.sleep(0.01)
+            (one,) = page.items
+            assert (await inbox.list()).items == []  # type: ignore[attr-defined]
+            assert await inbox.find(f"{run.id} {one.key}") is None  # type: ignore[attr-defined]
+            await app.settle(one.token, topic)
+        assert said(await call) == "question, approval"

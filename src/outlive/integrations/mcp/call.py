@@ -18,7 +18,7 @@ from mcp_types import CallToolResult, InputRequests, InputRequiredResult
 from outlive import Outlive, Run
 from outlive.integrations.mcp.caller import Caller
 from outlive.integrations.mcp.outcome import outcome_of, progress_of
-from outlive.integrations.mcp.questions import Question, answer, list_questions
+from outlive.integrations.mcp.questions import Form, answer, list_forms
 from outlive.integrations.mcp.tool import WorkflowTool
 from outlive.limits import POLL_BUSY_S, POLL_IDLE_S
 
@@ -35,31 +35,31 @@ async def wait_for_run(
     That client calls again with its answers. Older ones are asked while the call waits.
     """
     told, asked = Told(ctx, run), set(dismissed)  # who has closed a form without an answer is not asked again
-    forms: list[asyncio.Task[None]] = []
+    asking: list[asyncio.Task[None]] = []
     pause_s = POLL_BUSY_S
     try:
         while (result := await outcome_of(run, tool, pause_s)) is None:
             pause_s = min(2 * pause_s, POLL_IDLE_S)
             await told.tell()
-            open_now = await list_questions(app, run.id, caller) if caller.answers_forms else {}
-            new = {key: question for key, question in open_now.items() if key not in asked}
+            open_now = await list_forms(app, run.id, caller) if caller.answers_forms else {}
+            new = {key: form for key, form in open_now.items() if key not in asked}
             if new and caller.is_modern:
-                requests: InputRequests = {key: question.request for key, question in new.items()}
+                requests: InputRequests = {key: form.request for key, form in new.items()}
                 return InputRequiredResult(input_requests=requests, request_state=run.id)
             asked.update(new)
-            forms += [asyncio.create_task(_ask(ctx, app, question, caller)) for question in new.values()]
+            asking += [asyncio.create_task(_ask(ctx, app, form, caller)) for form in new.values()]
         return result
     finally:
-        for form in forms:  # somebody else may have answered
-            form.cancel()
+        for one in asking:  # somebody else may have answered
+            one.cancel()
 
 
-async def _ask(ctx: Context, app: Outlive, question: Question, caller: Caller) -> None:
+async def _ask(ctx: Context, app: Outlive, form: Form, caller: Caller) -> None:
     try:
-        response = await ctx.session.elicit_form(question.message, dict(question.schema), ctx.request_id)
-        await answer(app, question, response, caller)
+        response = await ctx.session.elicit_form(form.message, dict(form.schema), ctx.request_id)
+        await answer(app, form, response, caller)
     except MCPError as error:
-        log.warning("%r was not answered by the client: %s; it stays open", question.message, error)
+        log.warning("%r was not answered by the client: %s; it stays open", form.message, error)
 
 
 class Told:

@@ -1,8 +1,7 @@
-"""What a run asks of people, as elicitation: open promises of the topics `question` and `approval`.
+"""What a run asks of people, as elicitation: the questions and approvals that wait.
 
-A question is the workflow's own promise, `promise(topic="question", about={"message": …, "schema": …})`; an approval is
-made by the policy of an agent. Invariant: one form stands for one promise, by a key that no other promise
-of the run has; an answer to one that is settled already changes nothing.
+Invariant: one form stands for one item of an inbox, by a key that no other one of the run has; an answer to
+one that was answered already changes nothing. What no form can ask is left to other ways of answering.
 """
 
 from __future__ import annotations
@@ -12,33 +11,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jsonschema
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, ElicitRequest, ElicitRequestFormParams, ElicitResult
 
 from outlive import Outlive
-from outlive.approvals import TOPIC, approvals
+from outlive.approvals import Approval, approvals
 from outlive.codec.payload import digest
-from outlive.errors import PromiseError, RunRefused
+from outlive.errors import RunRefused, UsageError
+from outlive.inbox import Inbox
 from outlive.integrations.mcp.caller import Caller
-from outlive.promises import OpenPromise
+from outlive.questions import Question, questions
 
-QUESTION = "question"
-_ANSWER = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
 _DECISION = {
     "type": "object",
     "properties": {"approve": {"type": "boolean", "title": "Approve"}, "why": {"type": "string", "title": "Why"}},
     "required": ["approve"],
 }
+_FLAT = {"string", "number", "integer", "boolean"}  # what a property of a form may be, and a choice of such
+_ANSWER = "answer"  # the one property of a form for an answer that is no object
 
 
 @dataclass(frozen=True)
-class Question:
-    """One open promise, as a form that its answer has to fit."""
+class Form:
+    """What waits, as the form that asks for it."""
 
-    promise: OpenPromise
+    item: Question | Approval
     message: str
     schema: Mapping[str, Any]
+    only: str | None = None  # the one property that is the answer; else all of them are, as an object
 
     @property
     def request(self) -> ElicitRequest:
@@ -46,63 +46,63 @@ class Question:
         return ElicitRequest(params=ElicitRequestFormParams(message=self.message, requested_schema=dict(self.schema)))
 
 
-async def list_questions(app: Outlive, run_id: str, caller: Caller) -> dict[str, Question]:
-    """Give what a run asks that this caller may answer, by keys that are those of these promises for ever."""
-    asked: dict[str, Question] = {}
-    for topic, read in ((QUESTION, _read_question), (TOPIC, _read_approval)):
-        for promise in (await app.promises(topic, run_id=run_id)).items:
-            question = read(promise, caller)
-            if question is not None:
-                asked[digest(promise.token)] = question
-    return asked
+async def list_forms(app: Outlive, run_id: str, caller: Caller) -> dict[str, Form]:
+    """Give what a run asks that this caller may answer, by keys that are those of these items for ever."""
+    asked = [_form_of_question(one) for one in (await questions(app).list(run_id=run_id)).items]
+    asked += [_form_of_approval(one, caller) for one in (await approvals(app).list(run_id=run_id)).items]
+    return {digest(f"{form.item.id} {form.item.created_at.isoformat()}"): form for form in asked if form is not None}
 
 
-def _read_question(promise: OpenPromise, _: Caller) -> Question | None:
-    about = promise.about
-    if not isinstance(about, Mapping) or not isinstance(about.get("message"), str):
-        return None  # a question to somebody else
-    return Question(promise, about["message"], about.get("schema") or _ANSWER)
+def _form_of_question(question: Question) -> Form | None:
+    """Give the form of a question; None where its answer is nothing that a form can hold."""
+    definitions = question.schema.get("$defs", {})
 
+    def resolve(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = definitions.get(str(schema.get("$ref", "")).rpartition("/")[2], schema)
+        return found
 
-def _read_approval(promise: OpenPromise, caller: Caller) -> Question | None:
-    about = promise.about
-    if about["role"] not in (None, *caller.roles) or caller.name in about["votes"]:
+    answer = resolve(question.schema)
+    is_object = answer.get("type") == "object"
+    properties = answer.get("properties", {}) if is_object else {_ANSWER: answer}
+    flat = {name: resolve(one) for name, one in properties.items()}
+    if not all(map(_is_flat, flat.values())):
         return None
-    call = f"{about['tool']}({json.dumps(about['arguments'], ensure_ascii=False)})"
-    return Question(promise, f"May the agent {about['agent']} call {call}?", _DECISION)
+    required = answer.get("required", []) if is_object else [_ANSWER]
+    schema = {"type": "object", "properties": flat, "required": required}
+    return Form(question, question.question, schema, None if is_object else _ANSWER)
 
 
-async def answer(app: Outlive, question: Question, response: ElicitResult, caller: Caller) -> None:
-    """Settle a promise with what a person answered. A form that was closed without a choice leaves it open.
+def _is_flat(schema: Mapping[str, Any]) -> bool:
+    return schema.get("type") in _FLAT or all(isinstance(one, str) for one in schema.get("enum", [None]))
+
+
+def _form_of_approval(approval: Approval, caller: Caller) -> Form | None:
+    if approval.role not in (None, *caller.roles) or caller.name in approval.votes:
+        return None
+    call = f"{approval.tool}({json.dumps(approval.arguments, ensure_ascii=False)})"
+    return Form(approval, f"May the agent {approval.agent} call {call}?", _DECISION)
+
+
+async def answer(app: Outlive, form: Form, response: ElicitResult, caller: Caller) -> None:
+    """Take a person's answer to a form. One that was closed without a choice leaves it open.
 
     *Durable*: the answer, before this returns. *Raises* MCPError for an answer that does not fit the form.
     """
     if response.action == "cancel":
         return
-    accepted = response.action == "accept"
-    content = (response.content or {}) if accepted else {}  # of a form that was declined nothing counts
-    if accepted:
-        try:
-            jsonschema.validate(content, question.schema)
-        except jsonschema.ValidationError as problem:
-            raise MCPError(INVALID_PARAMS, f"this is no answer to {question.message!r}: {problem.message}") from None
+    content = (response.content or {}) if response.action == "accept" else None  # what was declined has none
+    item = form.item
     try:
-        if question.promise.topic == TOPIC:
-            await _decide(app, question.promise, content, caller)
-        elif accepted:
-            await app.settle(question.promise.token, content, by=caller.name)
+        if isinstance(item, Approval):
+            choice = {"approve": False} if content is None else {"approve": None} | content
+            given = {name: choice.get(name) for name in ("approve", "why")}
+            await approvals(app).decide(item.id, **given, by=caller.name, roles=caller.roles, digest=item.digest)  # type: ignore[arg-type]
+        elif content is None:
+            await questions(app).decline(item.id, by=caller.name)
         else:
-            await app.settle(question.promise.token, error=f"{caller.name} declined to answer", by=caller.name)
-    except (PromiseError, RunRefused):
-        pass  # it was settled meanwhile, or nobody waits for it any more
-
-
-async def _decide(app: Outlive, promise: OpenPromise, content: Mapping[str, Any], caller: Caller) -> None:
-    await approvals(app).decide(
-        f"{promise.run_id} {promise.key}",
-        approve=content.get("approve", False),
-        by=caller.name,
-        why=content.get("why"),
-        roles=caller.roles,
-        digest=promise.about["digest"],
-    )
+            value = content if form.only is None else content.get(form.only)
+            await questions(app).answer(item.id, value, by=caller.name)
+    except (RunRefused, UsageError) as refused:
+        inbox: Inbox[Any] = approvals(app) if isinstance(item, Approval) else questions(app)
+        if await inbox.find(item.id) is not None:  # else somebody has answered meanwhile, or nobody waits any more
+            raise MCPError(INVALID_PARAMS, str(refused)) from None

@@ -34,7 +34,7 @@ from outlive.errors import OutliveError, RunNotFound, UsageError
 from outlive.integrations.mcp.call import Context, wait_for_run
 from outlive.integrations.mcp.caller import TASKS, Caller, caller_of
 from outlive.integrations.mcp.listen import tell_tasks
-from outlive.integrations.mcp.questions import answer, list_questions
+from outlive.integrations.mcp.questions import answer, list_forms
 from outlive.integrations.mcp.tasks import TaskParams, UpdateTaskParams, new_task, read_task
 from outlive.integrations.mcp.tool import WorkflowTool, failure
 
@@ -137,7 +137,7 @@ class Methods:
 
     async def _take(self, run: Run, responses: Mapping[str, InputResponse], caller: Caller) -> list[str]:
         """Settle what was answered of what is still open; give what was left unanswered on purpose."""
-        asked = await list_questions(self._app, run.id, caller) if responses else {}
+        asked = await list_forms(self._app, run.id, caller) if responses else {}
         for key, response in responses.items():
             if key in asked and isinstance(response, ElicitResult):
                 await answer(self._app, asked[key], response, caller)

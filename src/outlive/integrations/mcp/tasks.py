@@ -13,7 +13,7 @@ from mcp_types import ElicitResult, RequestParams
 from outlive import Outlive, Run, RunInfo, Status
 from outlive.integrations.mcp.caller import Caller
 from outlive.integrations.mcp.outcome import outcome_of, progress_of
-from outlive.integrations.mcp.questions import list_questions
+from outlive.integrations.mcp.questions import list_forms
 from outlive.integrations.mcp.tool import WorkflowTool
 from outlive.limits import POLL_IDLE_S
 
@@ -53,10 +53,10 @@ async def read_task(app: Outlive, run: Run, info: RunInfo, tool: WorkflowTool, c
     held = info.status in (Status.PAUSED, Status.QUARANTINED)
     message = _HELD if held else str(await progress_of(run))
     state: dict[str, Any] = {"status": "working", **({"statusMessage": message} if message else {})}
-    questions = await list_questions(app, run.id, caller) if caller.answers_forms else {}
-    if questions:
+    forms = await list_forms(app, run.id, caller) if caller.answers_forms else {}
+    if forms:
         asked = {
-            key: one.request.model_dump(mode="json", by_alias=True, exclude_none=True) for key, one in questions.items()
+            key: one.request.model_dump(mode="json", by_alias=True, exclude_none=True) for key, one in forms.items()
         }
         state |= {"status": "input_required", "inputRequests": asked}
     return task | state

@@ -1,0 +1,107 @@
+"""What waits for people, in one shape: promises of one topic, listed and found by programs, each decided once.
+
+Approvals, questions and reviews are such inboxes: they add what an item tells and which answers count.
+They need no agent and no worker. Invariants: an answer is one settlement of its promise: of two
+one is refused, and what is refused has changed nothing. A promise that tells other things than
+the items of an inbox is none of them, whatever its topic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Generic, TypeGuard, TypeVar
+
+from outlive.app import Outlive
+from outlive.errors import AlreadySettled, PromiseExpired, PromiseNotFound, RunRefused, UsageError
+from outlive.promises import OpenPromise
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class InboxPage(Generic[Item]):
+    """Some of what waits; `next` is the `after` of the following page, None at the end."""
+
+    items: list[Item]
+    next: str | None
+
+
+class Inbox(Generic[Item]):
+    """The promises of a topic that wait for people."""
+
+    topic: ClassVar[str]  # and the word for one of them
+    item: ClassVar[type[Any]]  # what one of them tells, a dataclass with the fields of `_place_of` and those of `about`
+    answered: ClassVar[str]  # what becomes of it: "decided"
+
+    def __init__(self, app: Outlive) -> None:
+        if not isinstance(app, Outlive):
+            raise UsageError(f"{self.topic}s(app) takes an outlive.Outlive, open in an event loop, not {app!r}")
+        self._app = app
+
+    async def list(self, *, run_id: str | None = None, limit: int = 100, after: str | None = None) -> InboxPage[Item]:
+        """List what waits, the oldest first; of one run, or of all."""
+        page = await self._app.promises(self.topic, run_id=run_id, limit=limit, after=after)
+        return InboxPage([self._read(one) for one in page.items if self._has(one)], page.next)
+
+    async def find(self, id: str) -> Item | None:
+        """Find what waits, by its id; None if it was answered, has expired, or never was."""
+        found = await self._app.find_promise(*self._place(id))
+        return self._read(found) if self._has(found) else None
+
+    def _has(self, one: OpenPromise | None) -> TypeGuard[OpenPromise]:
+        if one is None or one.topic != self.topic or not isinstance(one.about, Mapping):
+            return False
+        return self._facts() <= one.about.keys()
+
+    def _read(self, one: OpenPromise) -> Item:
+        item: Item = self.item(**_place_of(one), **{name: one.about[name] for name in self._facts()})
+        return item
+
+    def _facts(self) -> set[str]:
+        return {field.name for field in fields(self.item)} - {"id", "run_id", "created_at", "expires_at"}
+
+    async def _waiting(self, id: str) -> OpenPromise:
+        """Give the promise that waits, or refuse."""
+        run_id, key = self._place(id)
+        found = await self._app.find_promise(run_id, key)
+        if not self._has(found):
+            gone = f"no {self.topic} {key!r} waits there: it was {self.answered}, has expired, or never was"
+            raise RunRefused(run_id, gone)
+        return found
+
+    async def _settle(
+        self, one: OpenPromise, what: str, value: Any, by: str, why: str | None, *, error: str | None = None
+    ) -> None:
+        """Answer a promise, once: `what` it is, in the words of a refusal."""
+        try:
+            await self._app.settle(one.token, value, error, by=by, reason=why)
+        except AlreadySettled:
+            raise RunRefused(one.run_id, f"{what} has been {self.answered} already") from None
+        except PromiseExpired:
+            raise RunRefused(one.run_id, f"{what} has expired") from None
+        except PromiseNotFound:
+            raise RunRefused(one.run_id, f"{what} has been taken back") from None
+
+    def _place(self, id: str) -> tuple[str, str]:
+        run_id, _, key = id.rpartition(" ") if isinstance(id, str) else ("", "", "")
+        if not run_id:
+            raise UsageError(f"the id of this {self.topic} is that of its run, a space and its key, not {id!r}")
+        return run_id, key
+
+
+def _place_of(one: OpenPromise) -> dict[str, Any]:
+    return {
+        "id": f"{one.run_id} {one.key}",
+        "run_id": one.run_id,
+        "created_at": one.created_at,
+        "expires_at": one.expires_at,
+    }
+
+
+def check_person(by: Any, why: Any) -> None:
+    """Refuse what the audit could not tell."""
+    if not isinstance(by, str) or not by:
+        raise UsageError(f"by=… says who it is that answers, not {by!r}")
+    if not isinstance(why, str | None):
+        raise UsageError(f"why=… is a text, not {why!r}")
