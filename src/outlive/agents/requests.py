@@ -93,7 +93,7 @@ def name_model(operation: ModelRequestId, own: Model, others: Mapping[str, Model
     return f"{chosen.system}:{operation.model_name} at {chosen.base_url}"
 
 
-async def ask(engine: Host, model: str, body: Callable[[], Awaitable[T]]) -> T:
+async def ask(engine: Host, model: str, body: Callable[[], Awaitable[Any]]) -> Any:
     """Ask a model, once nobody has been told to leave it alone; what it says of that is told to all."""
     name = f"model {model}"
     while (memo := await insist(engine, lambda: engine.store.read_memo(name))) is not None:
@@ -102,7 +102,7 @@ async def ask(engine: Host, model: str, body: Callable[[], Awaitable[T]]) -> T:
     assert step is not None
     await engine.bodies.ready(step.execution)
     try:
-        return await body()
+        return _usable(model, await body())
     except LookupError as error:
         if not _is_of_adapter(error):
             raise
@@ -114,6 +114,15 @@ async def ask(engine: Host, model: str, body: Callable[[], Awaitable[T]]) -> T:
             log.info("model %s wants to be left alone for %.3g s: %s", model, wait_s, error)
             await insist(engine, lambda: engine.store.put_memo(name, "", None, wait_s))
         raise
+
+
+def _usable(model: str, answer: Any) -> Any:
+    """Give an answer that is fit to be recorded: what is done for a call, or decided on it, goes by the call's id."""
+    ids = [part["tool_call_id"] for part in answer["parts"] if part["part_kind"] == "tool-call"]
+    twice = sorted({one for one in ids if ids.count(one) > 1})
+    if twice:
+        raise UnexpectedModelBehavior(f"the answer of model {model} has several calls of the same id: {twice}")
+    return answer
 
 
 def _is_of_adapter(error: BaseException) -> bool:
