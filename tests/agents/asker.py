@@ -23,7 +23,7 @@ from outlive.agents import DurableAgent, durable
 from tests.agents.provider import model_at
 from tests.house.source import ROOT, SRC
 from tests.support import nursery
-from tests.support.size import pick
+from tests.support.size import ENVIRONMENT, pick
 
 RUN_ID = "question"
 LIMIT_S = 40.0
@@ -88,7 +88,7 @@ def _words(what: str, url: str, providers: tuple[str, ...]) -> list[str]:
 
 
 def _place() -> dict[str, Any]:
-    return {"cwd": ROOT, "env": {"PYTHONPATH": f"{SRC}:{ROOT}", "PATH": "/usr/bin:/bin"}}
+    return {"cwd": ROOT, "env": {"PYTHONPATH": f"{SRC}:{ROOT}", "PATH": "/usr/bin:/bin", **ENVIRONMENT}}
 
 
 if __name__ == "__main__":

@@ -45,8 +45,9 @@ async def test_many_equal_prompts_of_two_processes_are_one_request(url: str, die
             with asker.asking("crowd", url, provider.url) as first:
                 await until(lambda: len(provider.asked) == 1)
                 with asker.asking("crowd", url, provider.url):
-                    while await client.count("workflow:agent.asker") < 2 * asker.CROWD:
-                        await asyncio.sleep(0.05)
+                    async with asyncio.timeout(asker.LIMIT_S):
+                        while await client.count("workflow:agent.asker") < 2 * asker.CROWD:
+                            await asyncio.sleep(0.05)
                     if dies:
                         first.kill()
                         await until(lambda: len(provider.asked) == 2)

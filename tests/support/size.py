@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 SIZE = os.environ.get("OUTLIVE_TEST_SIZE", "small")
+ENVIRONMENT = {"OUTLIVE_TEST_SIZE": SIZE}  # for processes that have not the one of the tests
 SHARE = float({"small": "0", "full": "1"}.get(SIZE, SIZE))
 FULL = SHARE == 1.0
 SOAK = SHARE > 0.0
