@@ -57,7 +57,6 @@ def scripted(*turns: Say, heard: Callable[[int], object] | None = None) -> Funct
                 yield {place: DeltaToolCall(part.tool_name, json.dumps(part.args), tool_call_id=part.tool_call_id)}
 
     return FunctionModel(answer, stream_function=stream)
-    return FunctionModel(answer)
 
 
 def paid(

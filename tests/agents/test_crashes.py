@@ -73,6 +73,7 @@ async def test_a_calm_sale(sale: Sale) -> None:
 @pytest.mark.parametrize("number", [1, 3, 6])
 @pytest.mark.parametrize("where", ["before-model", "after-model"])
 async def test_within_a_model_request(sale: Sale, where: str, number: int) -> None:
+    """Cloudflare 1763: what had been answered was generated, and paid for, once more."""
     assert sale.die(f"{where} {number}")
     assert sale.finish() == answer()
     happened = sale.happened()
@@ -100,6 +101,7 @@ CLASSES = [
 
 @pytest.mark.parametrize(("where", "tool", "times", "told"), CLASSES, ids=[each[0] for each in CLASSES])
 async def test_in_the_middle_of_a_tool(sale: Sale, where: str, tool: str, times: int, told: dict[str, str]) -> None:
+    """MAF 3938, ADK 8039, Cloudflare 1621: a retry after a crash refunded, paid and wrote again."""
     assert sale.die(f"{where} 1")
     said = sale.finish()
     happened = sale.happened()
@@ -118,7 +120,10 @@ async def test_in_the_middle_of_a_tool(sale: Sale, where: str, tool: str, times:
 
 
 async def test_dying_around_every_commit(sale: Sale) -> None:
-    """Whatever was recorded before a death is not done again, however often processes die."""
+    """Whatever was recorded before a death is not done again, however often processes die.
+
+    LangGraph 8039, 8234: what was written and the checkpoint of it came apart.
+    """
     deaths = 0
     for number in range(1, 200):
         if not sale.die(f"commit.{'before' if number % 2 else 'after'} {1 + number // 2 % 3}"):

@@ -202,6 +202,7 @@ async def test_a_durable_agent_within_a_tool_of_another(url: str) -> None:
 
 
 async def test_agents_beside_each_other_in_one_workflow(url: str) -> None:
+    """CrewAI 6113: the second task was given the record of the first."""
     agent = Agent(scripted([call("look", "same id")], "{results}"), name="clerk")
 
     @agent.tool_plain
@@ -283,6 +284,7 @@ async def test_plain_callbacks_execute_in_the_workflow(url: str) -> None:
 
 
 async def test_a_tool_that_asks_the_model_to_try_again(url: str) -> None:
+    """Pydantic AI 6640: what a tool tells the model was taken for a failure of the step, which was tried again."""
     agent = Agent(scripted([call("look", "c1", n=1)], [call("look", "c2", n=2)], "{results}"), name="clerk")
 
     @agent.tool_plain

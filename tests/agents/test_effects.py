@@ -217,6 +217,7 @@ async def test_what_validates_arguments_is_no_call_of_the_tool(url: str) -> None
 
 
 async def test_a_result_that_cannot_be_stored_fails_the_run(url: str) -> None:
+    """Pydantic AI 7157: what could not be stored was tried again for ever."""
     agent = Agent(scripted([call("look", "c1")], "{results}"), name="clerk")
 
     @agent.tool_plain
