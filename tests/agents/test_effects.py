@@ -10,7 +10,9 @@ from pydantic_ai import Agent, ModelRetry, RunContext, ToolFailed
 import outlive
 from outlive import Outlive, Retry, step, transaction, workflow
 from outlive.agents import at_most_once, durable, idempotent, inline, pure, transactional, tx
+from outlive.codec import Codec, JsonCodec
 from tests.agents.scripts import call, scripted
+from tests.engine.test_codecs import Sealed
 
 LIMIT_S = 20.0
 
@@ -77,6 +79,23 @@ async def test_a_transactional_tool_that_fails_leaves_no_rows(url: str, failure:
         assert "no" in said
         assert said.endswith("'put']")
         assert rows == ["b"]
+
+
+@pytest.mark.parametrize("codec", [JsonCodec(), Sealed()], ids=lambda codec: codec.id)
+@pytest.mark.parametrize("length", [20_000, 1_500_000])
+async def test_what_a_transactional_tool_tells_the_model_may_be_long(url: str, codec: Codec, length: int) -> None:
+    agent = Agent(scripted([call("put", "c1", name="a")], "{results}"), name="clerk")
+
+    @agent.tool_plain(metadata=transactional())
+    async def put(name: str) -> str:
+        await tx().execute("insert into rows values ($1)", name)
+        raise ToolFailed("no" * (length // 2))
+
+    async with Outlive(url, codec=codec) as app:
+        run = await app.start(with_table(durable(agent)))
+        said, rows = await run.result(timeout=LIMIT_S)
+    assert said.count("no") == length // 2
+    assert rows == []
 
 
 async def test_a_pure_tool_is_tried_again(url: str) -> None:

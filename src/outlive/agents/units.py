@@ -48,7 +48,7 @@ from outlive.engine.branch import Branch
 from outlive.engine.calls import StepCall
 from outlive.engine.invoke import wait_for
 from outlive.engine.roles import LiveRun
-from outlive.engine.transactions import current_transaction
+from outlive.engine.transactions import Undone, current_transaction
 from outlive.errors import StepFailed
 from outlive.model.definition import StepSpec
 
@@ -62,14 +62,6 @@ told_of_units: contextvars.ContextVar[Callable[[str, DurableOperationId, tuple[A
 
 _LABEL_MAX_CHARS = 80
 _UNFIT = re.compile(r"[^\w.:-]")
-
-
-class ToolRefused(Exception):
-    """What a transactional tool raised for the model to see: its rows are rolled back, and this is recorded."""
-
-    def __init__(self, payload: Any) -> None:
-        super().__init__(payload)
-        self.payload = payload
 
 
 @dataclass
@@ -139,8 +131,6 @@ async def execute(run: LiveRun, key: str, kind: str, effect: Effect, unit: Unit)
     call = StepCall(run, key, None, _spec(kind, effect), (unit,), {})
     try:
         return await wait_for(run, call)
-    except ToolRefused as refused:
-        return refused.payload
     except StepFailed as failed:
         raise revive(failed) from None
     finally:
@@ -253,7 +243,7 @@ async def _execute_within(tx: Any, unit: Unit) -> Any:
     finally:
         current_tx.reset(token)
     if payload["kind"] not in ("tool_return", "tool_content_result"):
-        raise ToolRefused(payload)
+        raise Undone(payload)
     return payload
 
 

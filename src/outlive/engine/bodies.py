@@ -22,7 +22,7 @@ from outlive.clock import seconds
 from outlive.codec.failure import error_facts, record_error
 from outlive.codec.payload import digest, round_trip
 from outlive.engine.calls import CANCELLED, StepCall
-from outlive.engine.transactions import Transactions
+from outlive.engine.transactions import Transactions, Undone
 from outlive.errors import PayloadError, RetryAfter, StepFailed
 from outlive.limits import STEP_THREADS
 from outlive.model.definition import StepInfo
@@ -89,16 +89,14 @@ class Bodies:
                 if spec.prepare is not None:
                     await spec.prepare(*call.args)
                 if spec.transactional:
-                    await self._transactions.execute(call, self.run)
-                    return None
-                if spec.on_unknown != "retry" and not verify:
-                    await execution.recorder.start(call)
-                    await self.ready(execution)
-                if spec.is_async and spec.timeout_s is None and not verify:
-                    value = await spec.function(*call.args, **call.kwargs)
+                    try:
+                        await self._transactions.execute(call, self.run)
+                    except Undone as undone:
+                        value = undone.value
+                    else:
+                        return None
                 else:
-                    async with asyncio.timeout(spec.timeout_s):
-                        value = await self.run(spec.on_unknown if verify else spec.function, call.args, call.kwargs)
+                    value = await self._attempt(call, verify)
                 text, decoded = round_trip(execution.codec, value, spec.shape.result, where=spec.result)
                 return "ok", text, decoded, None
             except asyncio.CancelledError as error:
@@ -126,6 +124,17 @@ class Bodies:
             execution.recorder.attempt(call, record)
             await self.rest(delay_s)
             call.attempts += 1
+
+    async def _attempt(self, call: StepCall, verify: bool) -> Any:
+        """Execute the body once, or ask what became of an attempt before."""
+        spec = call.spec
+        if spec.on_unknown != "retry" and not verify:
+            await call.execution.recorder.start(call)
+            await self.ready(call.execution)
+        if spec.is_async and spec.timeout_s is None and not verify:
+            return await spec.function(*call.args, **call.kwargs)
+        async with asyncio.timeout(spec.timeout_s):
+            return await self.run(spec.on_unknown if verify else spec.function, call.args, call.kwargs)
 
     async def ready(self, execution: Any) -> None:
         """Wait until a body of this run may execute: the process may have stood still in what it awaited before."""

@@ -3,7 +3,7 @@
 The body gets `tx`; when it has returned, the transaction asks its execution for
 its turn, writes fence and entry as the last statement and commits. A reply lost
 after COMMIT is resolved by reading the entry. Invariant: the entry of a
-transaction is written by its own transaction or, if it failed, by the committer.
+transaction is written by its own transaction or, if that was rolled back, by the committer.
 """
 
 from __future__ import annotations
@@ -34,6 +34,14 @@ Run = Callable[[Any, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 
 # The transaction whose body executes here: what it asks of the engine would wait for a writer that it holds.
 current_transaction: contextvars.ContextVar[str | None] = contextvars.ContextVar("outlive_transaction", default=None)
+
+
+class Undone(Exception):
+    """What a body raises to have its rows rolled back, and `value` recorded as its outcome all the same."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__(value)
+        self.value = value
 
 
 class Transactions:
