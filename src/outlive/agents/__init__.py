@@ -14,7 +14,7 @@ from outlive.agents.approvals import Ask, Deny, ToolCall
 from outlive.agents.budget import Budget, Price
 from outlive.agents.cassette import Cassette, cassette
 from outlive.agents.durable import DurableAgent, durable
-from outlive.agents.effects import at_most_once, idempotent, inline, pure, transactional, tx
+from outlive.agents.effects import annotated, at_most_once, idempotent, inline, pure, transactional, tx
 from outlive.agents.events import AgentEvent, StepText, events, texts
 from outlive.agents.guards import (
     Attempt,
@@ -41,6 +41,7 @@ from outlive.questions import Question, ask_user, questions
 from outlive.reviews import Review, reviews
 
 __all__ = ["DurableAgent", "durable"]
+__all__ += ["annotated"]  # what servers say of theirs
 __all__ += ["at_most_once", "idempotent", "inline", "pure", "transactional", "tx"]  # effect classes of tools
 __all__ += ["Approval", "Ask", "Deny", "ToolCall", "approvals"]  # which calls wait for a person
 __all__ += ["Budget", "Price", "budgets"]  # what agents may use

@@ -12,6 +12,7 @@ from concurrent.futures import Executor, Future
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 from pydantic_ai.agent import Agent
@@ -24,6 +25,7 @@ from pydantic_ai.durable_exec import (
     DurabilityEngineSpec,
     DurableOperationId,
     RoleBasedOperationConfig,
+    ToolsetCallToolId,
     ToolsetValidateToolArgumentsId,
     conversation_id_from_run_id,
     external_event_scope,
@@ -37,9 +39,10 @@ from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, DeferredToolResu
 
 from outlive.agents.approvals import VERDICT, Policy, ToolCall, judge, resolve
 from outlive.agents.budget import Budget, charged_to, current_charges, open_charges
-from outlive.agents.effects import AT_MOST_ONCE, EFFECT_KEY, PURE, Effect, find_effect
+from outlive.agents.effects import AT_MOST_ONCE, EFFECT_KEY, PURE, Effect, check_effects, find_effect
 from outlive.agents.questions import PromiseWaiter, answer_calls
 from outlive.agents.requests import MODEL_RETRY, RequestRetry, leave_retries_to_us
+from outlive.agents.servers import HeldServer
 from outlive.agents.spending import bound_answer
 from outlive.agents.streams import OF_MODEL, show_model, show_once
 from outlive.agents.units import UnitBackend, current_scope, name_call
@@ -60,7 +63,8 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         durable_container_noun="workflow",
         codec=JSON_CODEC,
         # A unit executes on the main loop, its run on a loop of its own: nothing may be entered there and used here.
-        toolset_lifecycles={"function": "enter-never", "mcp": "enter-never", "dynamic": "enter-never"},
+        # In workflows, `servers` has the sessions.
+        toolset_lifecycles={"function": "enter-never", "mcp": "enter-outside-durable", "dynamic": "enter-never"},
         tool_config_key=EFFECT_KEY,
         serialization_failure=lambda error: EncodeFailed("a result within an agent", str(error)),
     )
@@ -71,6 +75,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         models: Mapping[str, Model] | None = None,
         name: str | None = None,
         strict: bool = False,
+        effects: Mapping[str, Any] = MappingProxyType({}),
         model_retry: Retry = MODEL_RETRY,
         policy: Policy | None = None,
         stream: bool = False,
@@ -82,6 +87,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         self._models = dict(models or {})
         self._budgets = budgets
         self._strict = strict
+        self._effects = check_effects(effects)
         self._policy = policy
         self._cache_s = None if cache is None else seconds(cache)
         if self._cache_s == 0:
@@ -100,8 +106,16 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         """Give how a unit of a toolset is executed; asked without a tool, for listing tools and the like."""
         if tool is None:
             return PURE
-        effect = find_effect(tool.tool_def.metadata, name, strict=self._strict)
+        effect = find_effect(tool.tool_def.metadata, name, strict=self._strict, effects=self._effects)
+        is_remote = isinstance(operation_id, ToolsetCallToolId) and operation_id.toolset_kind == "mcp"
+        if is_remote and (effect is False or effect.name == "transactional"):
+            raise UsageError(f"tool {name!r} is executed by a server: it can be neither inline nor transactional")
         return PURE if effect and isinstance(operation_id, ToolsetValidateToolArgumentsId) else effect
+
+    def _build_mcp_toolset(self, toolset: Any) -> Any:
+        built = super()._build_mcp_toolset(HeldServer(toolset))
+        built.wrapped = toolset  # by which Pydantic AI finds it; units use the other one
+        return built
 
     def get_durable_operation_backend(self) -> UnitBackend:
         assert self._backend is not None

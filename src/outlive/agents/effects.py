@@ -12,6 +12,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 from outlive.clock import Duration, seconds
@@ -87,9 +88,62 @@ def inline() -> dict[str, Any]:
     return {EFFECT_KEY: False}
 
 
-def find_effect(metadata: Mapping[str, Any] | None, tool: str, *, strict: bool) -> Effect | Literal[False]:
-    """Give the effect that a tool declares, False for an inline one. Raises UsageError for what is none."""
+def annotated(*, retry: Retry = ONCE, timeout: Duration | None = None) -> dict[str, Any]:
+    """For `durable(…, effects={…})`: a tool of an MCP server is what the server says that it is.
+
+    `pure` if it says `readOnlyHint`, `idempotent` if `idempotentHint`, else `at_most_once`. For servers that you trust:
+    one that lies about itself has its calls executed twice.
+    """
+    return _metadata(Annotated(retry, _seconds(timeout)))
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """An effect that a server's annotations tell."""
+
+    retry: Retry
+    timeout_s: float | None
+
+    def read(self, annotations: Mapping[str, Any]) -> Effect:
+        """Give the effect of a tool with these annotations; without any it is the most careful one."""
+        if annotations.get("readOnlyHint") is True:
+            return Effect("pure", self.retry, self.timeout_s)
+        if annotations.get("idempotentHint") is True:
+            return Effect("idempotent", self.retry, self.timeout_s)
+        return Effect("at_most_once", timeout_s=self.timeout_s)
+
+
+def check_effects(effects: Any) -> Mapping[str, Effect | Annotated | Literal[False]]:
+    """Give the effects that an agent declares for tools by name. Raises UsageError for what is none."""
+    if not isinstance(effects, Mapping):
+        raise UsageError(
+            f"effects=… maps names of tools to pure(), idempotent(), … and '*' to that of all others, not {effects!r}"
+        )
+    found = {}
+    for tool, metadata in effects.items():
+        declared = metadata.get(EFFECT_KEY) if isinstance(metadata, Mapping) else None
+        if declared is not False and not isinstance(declared, Effect | Annotated):
+            raise UsageError(f"effects={{{tool!r}: …}} takes what pure(), idempotent(), … give, not {metadata!r}")
+        found[tool] = declared
+    return found
+
+
+def find_effect(
+    metadata: Mapping[str, Any] | None,
+    tool: str,
+    *,
+    strict: bool,
+    effects: Mapping[str, Effect | Annotated | Literal[False]] = MappingProxyType({}),
+) -> Effect | Literal[False]:
+    """Give the effect that a tool declares, or else the agent for it, False for an inline one.
+
+    Raises UsageError for what is none.
+    """
     declared = (metadata or {}).get(EFFECT_KEY)
+    if declared is None:
+        declared = effects.get(tool, effects.get("*"))
+    if isinstance(declared, Annotated):
+        return declared.read((metadata or {}).get("annotations") or {})
     if declared is False or isinstance(declared, Effect):
         return declared
     if declared is not None:
@@ -97,7 +151,7 @@ def find_effect(metadata: Mapping[str, Any] | None, tool: str, *, strict: bool) 
     if strict:
         raise UsageError(
             f"tool {tool!r} declares no effect class, and this agent is strict: give it metadata=pure(), idempotent(), "
-            "transactional() or at_most_once()"
+            "transactional() or at_most_once(), or durable(…, effects={…}) if it is not yours"
         )
     return AT_MOST_ONCE
 
@@ -115,7 +169,7 @@ def tx() -> Any:
     return opened if asyncio._get_running_loop() is loop else SyncTransaction(opened, loop)
 
 
-def _metadata(effect: Effect) -> dict[str, Any]:
+def _metadata(effect: Effect | Annotated) -> dict[str, Any]:
     return {EFFECT_KEY: effect}
 
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -40,6 +42,7 @@ from pydantic_ai.models import Model
 from outlive.agents.answers import name_answer, share
 from outlive.agents.effects import Effect, current_tx
 from outlive.agents.requests import ask, name_model, revive
+from outlive.agents.servers import Interrupted
 from outlive.agents.spending import Spending, spending_of
 from outlive.codec.payload import CallShape, digest
 from outlive.definitions import in_workflow
@@ -60,7 +63,10 @@ told_of_units: contextvars.ContextVar[Callable[[str, DurableOperationId, tuple[A
     contextvars.ContextVar("outlive_told_of_units", default=None)
 )
 
+log = logging.getLogger("outlive.agents")
+
 _LABEL_MAX_CHARS = 80
+_INTERRUPTIONS_MAX = 3  # of one unit by the loss of a server
 _UNFIT = re.compile(r"[^\w.:-]")
 
 
@@ -70,6 +76,8 @@ class Unit:
 
     body: Callable[[], Awaitable[Any]]
     verify: Callable[..., Any] | None = None
+    once: bool = False  # what was interrupted is not executed again, unless `verify` says that it had no effect
+    is_call: bool = False  # of a tool, so a model reads what becomes of it
     tool: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     again: bool = False  # it may have begun before, in another process or generation
@@ -112,7 +120,8 @@ class UnitBackend(JournalCallableOperationBackend[Effect]):
         if isinstance(operation_id, ModelRequestId):
             body = self._request(run, operation_id, cache_key, body)
         spending = spending_of(operation_id, cache_key)
-        unit = Unit(body, config.verify, tool, arguments, again=_may_have_begun(run), spending=spending)
+        once = config.name == "at_most_once"
+        unit = Unit(body, config.verify, once, is_tool, tool, arguments, again=_may_have_begun(run), spending=spending)
         return await execute(run, key, kind, config, unit)
 
     def _request(
@@ -203,7 +212,22 @@ async def _execute(unit: Unit) -> Any:
 
 
 async def _execute_body(unit: Unit) -> Any:
-    return await asyncio.get_running_loop().create_task(_give_storable(unit.body), context=unit.context)
+    """Execute it; where a server was lost on the way, do what a crash of this process would mean for its class."""
+    left = _INTERRUPTIONS_MAX
+    while True:
+        try:
+            return await asyncio.get_running_loop().create_task(_give_storable(unit.body), context=unit.context)
+        except Interrupted as interrupted:
+            log.warning("%s was interrupted: %s", unit.tool, interrupted)
+            left -= 1
+            if unit.once:
+                with suppress(LookupError):  # it did not take effect
+                    return await _verify(unit)
+            if left and (unit.once or interrupted.again):
+                continue
+            if not unit.is_call:
+                raise
+            return {"kind": "model_retry", "message": interrupted.told}
 
 
 async def _give_storable(body: Callable[[], Awaitable[Any]]) -> Any:

@@ -17,6 +17,7 @@ from outlive.cli.db import db
 from outlive.cli.demo import demo
 from outlive.cli.doctor import doctor
 from outlive.cli.mcp import mcp
+from outlive.cli.pins import pins
 from outlive.cli.promises import promises, settle
 from outlive.cli.questions import questions
 from outlive.cli.queues import queues
@@ -68,6 +69,7 @@ for command in (
     audit,
     worker,
     mcp,
+    pins,
     replay,
     db,
     doctor,

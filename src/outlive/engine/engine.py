@@ -28,7 +28,7 @@ from outlive.engine.filelock import ProcessLock
 from outlive.engine.lease import Lease
 from outlive.engine.load import StartDeferred, name_run
 from outlive.engine.looper import Backoff, Looper
-from outlive.engine.roles import Definitions, World
+from outlive.engine.roles import Closing, Definitions, World
 from outlive.engine.roster import Roster
 from outlive.engine.scheduler import Scheduler
 from outlive.engine.transactions import Transactions
@@ -80,6 +80,7 @@ class Engine:
         self._lock: ProcessLock | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._loose: set[asyncio.Task[Any]] = set()
+        self.attached: dict[type, Closing] = {}  # what bodies have opened for others to use, by what it is
         self.roster = Roster(self, options.max_running)
         self.lease = Lease(self, threaded=world.threaded)
         self.committer = Committer(self)
@@ -131,6 +132,8 @@ class Engine:
         await self.committer.drain()
         while self._loose:  # one may spawn another
             await asyncio.gather(*self._loose, return_exceptions=True)
+        for opened in reversed(list(self.attached.values())):
+            await opened.close()
         fence = self.lease.fence
         await self.lease.close()
         if fence is not None:

@@ -89,6 +89,12 @@ class LiveRun(Protocol):
     def wake(self) -> None: ...
 
 
+class Closing(Protocol):
+    """What is closed with the process that has opened it."""
+
+    async def close(self) -> None: ...
+
+
 class Host(Protocol):
     """The process that executes runs."""
 
@@ -110,6 +116,7 @@ class Host(Protocol):
     watcher: Any  # Watcher
     roster: Any  # Roster
     claimer: Any  # Claimer
+    attached: dict[type, Closing]
 
     def new_row(self) -> int: ...
     def hint(self) -> None: ...

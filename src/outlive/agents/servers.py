@@ -1,0 +1,229 @@
+"""MCP servers as units of durable agents use them: a session is opened once, shared, and opened anew when it is lost.
+
+Knows sessions, no journal: who replays asks no server, so none is opened. Invariants: a session
+lives from the first unit that needs it until the app closes, or the server is gone; whatever may
+have reached a server that then gave no answer is `Interrupted`, not an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_ai.exceptions import ModelRetry, ToolFailed
+from pydantic_ai.tools import RunContext
+from pydantic_ai.toolsets import ToolsetTool, WrapperToolset
+
+from outlive.engine.bodies import current_step, describe
+from outlive.engine.calls import StepCall
+from outlive.engine.roles import Host
+from outlive.limits import MCP_ASK_S, MCP_CONNECT_S, MCP_IDLE_S
+
+log = logging.getLogger("outlive.mcp")
+
+KEY = "outlive/key"  # of the _meta of a call: a server that knows it takes a repetition for the same call
+_CLOSED = -32000  # mcp_types.CONNECTION_CLOSED
+_TIMEOUT = -32001  # mcp_types.REQUEST_TIMEOUT
+_BROKEN = "Server returned an error response"  # of an HTTP status, by whoever stands before the server
+
+
+class Interrupted(Exception):
+    """A server gave no answer to what may have reached it; `told`: what the model would read of it.
+
+    `again`: whether to ask it once more at once, where that does no harm.
+    """
+
+    def __init__(self, told: str, *, again: bool) -> None:
+        super().__init__(told)
+        self.told = told
+        self.again = again
+
+
+@dataclass
+class HeldServer(WrapperToolset[Any]):
+    """The toolset of an MCP server as units use it.
+
+    `is_own`: of one run, which has credentials of its own; then each unit opens a session.
+    """
+
+    wrapped: Any
+    is_own: bool = False
+
+    @property
+    def id(self) -> str | None:
+        return self.wrapped.id  # type: ignore[no-any-return]
+
+    async def for_run(self, ctx: RunContext[Any]) -> HeldServer:
+        own = await self.wrapped.for_run(ctx)
+        return self if own is self.wrapped else HeldServer(own, is_own=True)
+
+    async def __aenter__(self) -> HeldServer:
+        return self  # what needs the session takes it
+
+    async def __aexit__(self, *args: object) -> None: ...
+
+    async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
+        async with self._session():
+            with _told_apart():
+                return await self.wrapped.get_tools(ctx)  # type: ignore[no-any-return]
+
+    async def get_instructions(self, ctx: RunContext[Any]) -> Any:
+        async with self._session():
+            return await self.wrapped.get_instructions(ctx)
+
+    async def call_tool(
+        self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
+    ) -> Any:
+        """Call a tool. Raises Interrupted where nobody knows what became of the call."""
+        toolset = self.wrapped
+        if toolset.process_tool_call is None:
+            toolset = copy.copy(toolset)  # of the same session
+            toolset.process_tool_call = functools.partial(_call_with_key, describe(_step()).idempotency_key)
+        async with self._session():
+            with _told_apart():
+                return await toolset.call_tool(name, tool_args, ctx, tool)
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[None]:
+        engine = _step().execution.engine
+        async with self.wrapped if self.is_own else sessions_of(engine).find(self.wrapped).use(engine):
+            yield
+
+
+def _step() -> StepCall:
+    step = current_step.get()
+    assert step is not None, "a unit is a step"
+    return step
+
+
+async def _call_with_key(key: str, _: RunContext[Any], call: Any, name: str, args: dict[str, Any]) -> Any:
+    return await call(name, args, metadata={KEY: key})
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """Raise Interrupted for an error that is none of the server's, though the model would be told of it."""
+    try:
+        yield
+    except Exception as told:
+        cause = told.__cause__ if isinstance(told, ModelRetry | ToolFailed) else told
+        found = getattr(cause, "error", None)
+        code, message = getattr(found, "code", None), getattr(found, "message", "")
+        is_lost = code == _CLOSED or message == _BROKEN or isinstance(cause, OSError)
+        if is_lost or code == _TIMEOUT:
+            raise Interrupted(str(told), again=is_lost) from cause
+        raise
+
+
+class Session:
+    """The session with one server, which all units of a process share."""
+
+    def __init__(self, toolset: Any) -> None:
+        self._toolset = toolset
+        self._lock = asyncio.Lock()
+        self._is_open = False
+        self._is_doubtful = False
+        self._users = 0
+        self._used_at = 0.0
+
+    @asynccontextmanager
+    async def use(self, engine: Host) -> AsyncIterator[None]:
+        """Have the session open; one that failed, or that nobody has used for a while, is asked whether it is alive."""
+        async with self._lock:
+            idle = not self._users and time.monotonic() - self._used_at > MCP_IDLE_S
+            if self._is_open and (self._is_doubtful or idle) and not await self._answers():
+                await self._shut()
+            if not self._is_open:
+                await self._connect(engine)
+            self._users += 1
+        try:
+            yield
+        except (ModelRetry, ToolFailed):
+            raise  # what a server says
+        except BaseException:
+            self._is_doubtful = True
+            raise
+        finally:
+            self._users -= 1
+            self._used_at = time.monotonic()
+
+    async def close(self) -> None:
+        """End the session, and the process of a server that was started for it."""
+        async with self._lock:
+            if self._is_open:
+                await self._shut()
+
+    async def _connect(self, engine: Host) -> None:
+        """Open the session; nothing is sent to a server before it is, so whatever waits for it may wait."""
+        pause_s, until = 0.1, time.monotonic() + MCP_CONNECT_S
+        while True:
+            try:
+                await self._toolset.__aenter__()
+            except Exception as error:
+                await self._toolset.client.close()
+                if time.monotonic() + pause_s > until:
+                    raise
+                log.warning("MCP server %r cannot be reached and is tried again: %s", self._toolset.id, error)
+                await engine.bodies.rest(pause_s)
+                pause_s *= 2
+            else:
+                self._is_open, self._is_doubtful = True, False
+                return
+
+    async def _answers(self) -> bool:
+        """Ask whether the session is alive. A server that knows no ping says so; one that is busy is there."""
+        self._is_doubtful = False
+        try:
+            async with asyncio.timeout(MCP_ASK_S):
+                await self._toolset.client.ping()
+        except TimeoutError:
+            return True
+        except Exception as error:  # noqa: BLE001 - whatever it is, it says whether somebody has answered
+            code = getattr(getattr(error, "error", None), "code", _CLOSED)
+            return bool(code != _CLOSED)
+        return True
+
+    async def _shut(self) -> None:
+        while self._users:  # their calls fail now, as this session is lost
+            await asyncio.sleep(0.01)
+        self._is_open = False
+        try:
+            await self._toolset.__aexit__(None, None, None)
+        finally:
+            await self._toolset.client.close()
+
+
+class Sessions:
+    """All sessions of a process."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[int, Session] = {}
+        self._toolsets: list[Any] = []  # so that no other one gets the id of one that is here
+
+    def find(self, toolset: Any) -> Session:
+        """Give the session of a toolset."""
+        if id(toolset) not in self._sessions:
+            self._toolsets.append(toolset)
+            self._sessions[id(toolset)] = Session(toolset)
+        return self._sessions[id(toolset)]
+
+    async def close(self) -> None:
+        """End them all."""
+        results = await asyncio.gather(*(one.close() for one in self._sessions.values()), return_exceptions=True)
+        for error in results:
+            if isinstance(error, BaseException):
+                log.warning("a session with an MCP server did not end well: %r", error)
+
+
+def sessions_of(engine: Host) -> Sessions:
+    """Give the sessions of a process, which end when its app closes."""
+    found = engine.attached.setdefault(Sessions, Sessions())
+    assert isinstance(found, Sessions)
+    return found
