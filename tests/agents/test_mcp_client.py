@@ -17,8 +17,9 @@ from pydantic_ai import Agent
 from pydantic_ai.mcp import MCPToolset
 
 from outlive import Outlive, RunFailed, UsageError
-from outlive.agents import annotated, approvals, at_most_once, durable, idempotent, inline, pure, transactional
+from outlive.agents import annotated, approvals, at_most_once, durable, idempotent, inline, pure, servers, transactional
 from outlive.agents.mcp import PinnedMCPToolset
+from outlive.integrations.mcp import server
 from tests.agents.scripts import call, scripted
 from tests.agents.test_approvals import asks, waiting
 from tests.agents.test_durable import LIMIT_S, Told, keys_of, leave_memory
@@ -185,9 +186,7 @@ async def test_a_server_that_died_between_two_calls_is_opened_anew(url: str, too
         async with asyncio.timeout(LIMIT_S):
             while is_alive(server):
                 await asyncio.sleep(0.01)
-        from outlive.agents.servers import Sessions
-
-        (session,) = app._engine().attached[Sessions]._sessions.values()  # type: ignore[attr-defined]
+        (session,) = servers.sessions_of(app._engine())._sessions.values()
         session._used_at = 0.0  # a while ago
         assert "sent a" in await app.run(agent, "go")
     assert tools.done() == {"send": 2}
@@ -273,6 +272,10 @@ async def test_a_strict_agent_wants_classes_for_the_tools_of_servers(url: str, t
 def test_effects_that_are_none(effects: Any, told: str) -> None:
     with pytest.raises(UsageError, match=told):
         durable(Agent(scripted("done"), name="clerk"), effects=effects)
+
+
+def test_our_own_server_knows_the_key_that_is_sent() -> None:
+    assert servers.KEY == server.KEY
 
 
 def test_a_server_needs_an_id(tmp_path: Path) -> None:

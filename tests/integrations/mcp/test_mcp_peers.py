@@ -1,4 +1,4 @@
-"""The server as programs by others see it: the TypeScript client with its package for tasks, the conformance suite."""
+"""The server as programs by others see it: a TypeScript client with tasks, the inspector, the conformance suite."""
 
 from __future__ import annotations
 
@@ -48,6 +48,25 @@ async def test_a_task_of_the_typescript_client_outlives_its_server(shop: Shop) -
     )
     assert result["structuredContent"] == {"result": "o-1: 7, red"}
     assert result["isError"] is False
+
+
+async def test_the_inspector_lists_and_calls_tools(shop: Shop) -> None:
+    inspector = "node_modules/@modelcontextprotocol/inspector-cli/build/cli.js"
+    here = f"http://127.0.0.1:{await shop.open()}/mcp"
+    listed = json.loads(await node(inspector, "--cli", here, "--transport", "http", "--method", "tools/list"))
+    assert {"buy", "ship", "agent.support"} <= {tool["name"] for tool in listed["tools"]}
+    words = [
+        "--method",
+        "tools/call",
+        "--tool-name",
+        "buy",
+        "--tool-arg",
+        "order=o-1",
+        'items=[{"name": "pen", "price": 7}]',
+    ]
+    called = json.loads(await node(inspector, "--cli", here, "--transport", "http", *words))
+    assert called["structuredContent"] == {"order": "o-1", "cents": 7, "sent_to": None}
+    assert shop.lines() == ["buy o-1"]
 
 
 SCENARIOS = """
