@@ -51,7 +51,7 @@ async def main(url: str, folder: Path) -> None:
         async def attempt(feedback: str) -> None:
             await agent.run(str(next(numbers)))
 
-        check = Verifier(hidden=folder / "hidden", environment=BARE)
+        check = Verifier(hidden=folder / "hidden", environment=BARE, writable=[folder])
         return await guarded(attempt, check=check, workspace=folder / "project")
 
     hooks.arm(pass_point)

@@ -111,7 +111,8 @@ async def test_an_agent_corrects_itself_until_the_check_passes(url: str, loop: A
 async def test_replay_makes_no_attempt_and_checks_nothing(url: str, loop: Any, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     noting = f"with open({str(ledger)!r}, 'a') as file:\n    file.write('checked\\n')\n"
-    played = loop([write("calc.py", OTHER)], [write("calc.py", RIGHT)])
+    check = Verifier(environment=BARE, writable=[tmp_path])
+    played = loop([write("calc.py", OTHER)], [write("calc.py", RIGHT)], check=check)
     lay_out(played.workspace, FILES | {"tests/test_calc.py": TESTS + noting})
     async with Outlive(url) as app:
         run = await app.start(played.workflow(), True)
@@ -285,6 +286,8 @@ async def test_wrong_use_is_refused_where_it_is_written() -> None:
         Verifier(tests="tests")
     with pytest.raises(UsageError, match=r"Verifier\(protect=…\) is a list of paths"):
         Verifier(protect=[])
+    with pytest.raises(UsageError, match="list of folders"):
+        Verifier(writable="data")
     for path in ("/tests", "../tests", 7):
         with pytest.raises(UsageError, match=r"Verifier\(protect=…\) takes paths within the workspace"):
             Verifier(protect=[path])  # type: ignore[list-item]

@@ -14,6 +14,7 @@ import pytest
 from outlive.agents import File, Guarded, Verifier
 from outlive.agents.guards.evidence import Ended, Evidence, Shown, read_evidence
 from outlive.agents.guards.habits import CALLERS, EQUAL, PROCESS, SWALLOWS, TESTING, TEXT, find_habits
+from outlive.agents.guards.landlock import find_version
 from outlive.agents.guards.ratchet import find_cheats, find_faults, find_tampering
 from outlive.agents.guards.tree import Tree, compare_trees, digest_tree, is_among, read_tree, restore_tree, write_tree
 from outlive.limits import TREE_MAX_BYTES
@@ -57,7 +58,8 @@ async def test_nothing_outlives_a_check(tmp_path: Path, ends: str) -> None:
     ledger = tmp_path / "pid"
     waits = f"import os\nwhile not os.path.exists({str(ledger)!r}):\n    pass\n"
     program = DETACHED.format(ledger=str(ledger)) + waits + ends + RIGHT
-    shown = await check(tree(calc=program, tests__test_calc=TESTS), timeout=3 if ends else 60)
+    files = tree(calc=program, tests__test_calc=TESTS)
+    shown = await check(files, timeout=3 if ends else 60, writable=[tmp_path])
     assert await is_gone(int(ledger.read_text()))
     assert shown.trouble == ("the check was ended after 3 s" if ends else "")
     assert shown.is_clean is not bool(ends)
@@ -67,7 +69,7 @@ async def test_a_check_that_is_given_up_ends_what_it_has_started(tmp_path: Path)
     ledger = tmp_path / "pid"
     note = f"with open({str(ledger)!r}, 'w') as file:\n    file.write(f'{{os.getpid()}} {{os.getcwd()}}')\n"
     program = f"import os, time\n{note}time.sleep(600)\n"
-    task = asyncio.create_task(check(tree(calc=program, tests__test_calc=TESTS)))
+    task = asyncio.create_task(check(tree(calc=program, tests__test_calc=TESTS), writable=[tmp_path]))
     async with asyncio.timeout(LIMIT_S):
         while not ledger.exists() or not ledger.read_text():
             await asyncio.sleep(0.01)
@@ -112,10 +114,81 @@ async def test_what_tests_say_can_be_stored() -> None:
     assert "a\ufffdb?c" in shown.tests["tests/test_it.py::test_it"].text
 
 
-async def test_the_supervisor_may_be_killed_and_nothing_passes(tmp_path: Path) -> None:
-    shown = await check(tree(calc=f"import os\nos.kill(os.getppid(), 9)\n{RIGHT}", tests__test_calc=TESTS))
+async def test_a_supervisor_that_was_killed_is_no_accident(tmp_path: Path) -> None:
+    ledger = tmp_path / "pid"
+    program = f"import os, time\nopen({str(ledger)!r}, 'w').write(f'{{os.getppid()}}\\n')\ntime.sleep(600)\n"
+    task = asyncio.create_task(check(tree(calc=program, tests__test_calc=TESTS), writable=[tmp_path]))
+    async with asyncio.timeout(LIMIT_S):
+        while not ledger.exists() or not ledger.read_text().endswith("\n"):
+            await asyncio.sleep(0.01)
+    psutil.Process(int(ledger.read_text())).kill()
+    shown = await task
     assert not shown.is_clean
-    assert "its supervisor is gone" in shown.trouble
+    assert shown.trouble == "the check ended early: its supervisor is gone"
+    assert shown.tampering == ["somebody has killed the process that supervises the tests"]
+
+
+OUTSIDE = """import os
+from pathlib import Path
+
+
+def tries(what, *arguments):
+    try:
+        what(*arguments)
+    except OSError as error:
+        return error.errno
+    return 0
+
+
+TRIED = [
+    tries(Path({folder!r}, "kept").write_text, "what the hidden tests say"),
+    tries(Path({folder!r}, "pinned").unlink),
+    tries(os.truncate, Path({folder!r}, "pinned"), 0),
+    tries(os.link, Path({folder!r}, "pinned"), "linked"),
+    tries(Path(os.__file__).with_name("cheat.pth").write_text, ""),
+    tries(os.kill, os.getppid(), 0),
+    tries(open, f"/proc/{{os.getppid()}}/mem", "r+b"),
+]
+Path({ours!r}, "said").write_text(str(TRIED))
+"""
+
+
+async def test_a_check_reaches_nothing_outside_of_its_copy(tmp_path: Path) -> None:
+    assert find_version(), "the system has Landlock, as Linux has since 5.19"
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    theirs.mkdir()
+    ours.mkdir()
+    (theirs / "pinned").write_text("as it was")
+    program = OUTSIDE.format(folder=str(theirs), ours=str(ours)) + RIGHT
+    shown = await check(tree(calc=program, tests__test_calc=TESTS), writable=[ours])
+    assert shown.is_clean
+    assert 0 not in json.loads((ours / "said").read_text())
+    assert [(file.name, file.read_text()) for file in theirs.iterdir()] == [("pinned", "as it was")]
+
+
+async def test_what_programs_need_to_write_they_may() -> None:
+    tests = """import multiprocessing, os, socket, subprocess, tempfile, threading
+
+def test_it(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "file").write_text("it")
+    (tmp_path / "file").rename(tmp_path / "one" / "file")
+    os.link(tmp_path / "one" / "file", tmp_path / "linked")
+    os.truncate(tmp_path / "linked", 0)
+    os.mkfifo(tmp_path / "pipe")
+    tempfile.TemporaryFile().write(b"it")
+    with open(os.devnull, "w") as file:
+        file.write("it")
+    multiprocessing.Lock()
+    child = subprocess.Popen(["sleep", "60"])
+    child.kill()
+    assert child.wait() == -9
+    socket.create_server(("127.0.0.1", 0)).close()
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(tmp_path / "socket"))
+"""
+    shown = await check(tree(tests__test_it=tests))
+    assert shown.tests == {"tests/test_it.py::test_it": Shown("passed")}
 
 
 async def test_the_environment_is_clean_and_the_tools_are_those_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:

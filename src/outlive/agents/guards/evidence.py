@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 Outcome = Literal["passed", "failed", "skipped", "xfailed"]
 _PHASES = {"setup", "call", "teardown"}
+GONE = "its supervisor is gone"  # the output of a check that nobody has seen the end of
 _HONEST = 1  # the exit code of pytest where a test has failed
 
 
@@ -80,6 +81,8 @@ def read_evidence(ended: Ended, nonce: str, controls: list[str], timeout_s: floa
         told.tampering.append(
             "the process ended with exit code 0, which cannot be: tests that cannot pass were among its tests"
         )
+    elif ended.output == GONE and ended.status is None:
+        told.tampering.append("somebody has killed the process that supervises the tests")
     elif not trouble:
         if failed_controls != set(controls):
             told.tampering.append("tests that cannot pass were not executed")
@@ -93,6 +96,8 @@ def _trouble(ended: Ended, timeout_s: float, *, is_whole: bool) -> str:
         return ""
     if ended.late:
         return f"the check was ended after {timeout_s:g} s"
+    if ended.status is None and ended.output == GONE:
+        return f"the check ended early: {GONE}"
     if ended.status is None:
         return "the check was ended: its report was too long"
     how = f"exit code {ended.status}" if ended.status >= 0 else f"signal {-ended.status}"

@@ -1,15 +1,17 @@
 """What stands between a worker and the tests that it lets execute: `python -I -S supervise.py`, standard library only.
 
-Executes one command with limits, and ends it with all that it has started: when it
-has ended, when its time is up, and when the worker is gone, which is seen by the end
-of stdin. So nothing of a check outlives its worker. What the command says of itself
-is passed on; how it ended is known from the system.
+Executes one command with limits, which writes only where it may if the system has
+Landlock, and ends it with all that it has started: when it has ended, when its time
+is up, and when the worker is gone, which is seen by the end of stdin. So nothing of
+a check outlives its worker. What the command says of itself is passed on; how it
+ended is known from the system.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import json
 import os
 import resource
@@ -28,9 +30,22 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _SHARE = 65_536
 
 
+def _load_landlock() -> Any:
+    spec = importlib.util.spec_from_file_location("landlock", Path(__file__).with_name("landlock.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    landlock = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(landlock)
+    return landlock
+
+
+_landlock: Any = _load_landlock() if _LINUX else None
+
+
 def main() -> None:
     """Execute the command of the orders, the first line on stdin; print what came of it as JSON."""
     orders = json.loads(_read_line())
+    orders["landlock"] = _landlock.find_version() if _LINUX else 0
     if _LINUX:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what detaches itself becomes a child of ours
     result: dict[str, Any] | None
@@ -127,6 +142,8 @@ def _confine(orders: dict[str, Any]) -> None:
         _, hard = resource.getrlimit(kind)
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(kind, (most, most))
+    if orders["landlock"]:
+        _landlock.keep_to(orders["writable"], orders["landlock"])
 
 
 def _prctl(option: int, value: int) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from outlive.agents.guards.evidence import Ended, Evidence, Shown, read_evidence
+from outlive.agents.guards.evidence import GONE, Ended, Evidence, Shown, read_evidence
 from outlive.agents.guards.tree import File, Tree, find_changed, is_among, read_tree, write_tree
 from outlive.clock import Duration, seconds
 from outlive.errors import UsageError
@@ -65,7 +65,8 @@ class Verifier:
     `tests` are what pytest is given. `protect` are patterns of files that are pinned before the work begins and
     must not be touched, as must not what configures pytest. `hidden` is a folder of more tests, outside of the
     workspace, which the agent never hears of. `python` has the project's dependencies and pytest, but not the
-    project; `environment` is added to a clean one.
+    project; `environment` is added to a clean one. `writable` are folders to which tests may
+    write besides their own copy and temporary folder, which is all where the system has Landlock.
     """
 
     tests: Sequence[str] = ("tests",)
@@ -74,6 +75,7 @@ class Verifier:
     timeout: Duration = 120.0
     python: str = sys.executable
     environment: Mapping[str, str] = field(default_factory=dict)
+    writable: Sequence[str | os.PathLike[str]] = ()
 
     def __post_init__(self) -> None:
         for name in ("tests", "protect"):
@@ -82,6 +84,8 @@ class Verifier:
             for path in getattr(self, name):
                 if not isinstance(path, str) or PurePosixPath(path).is_absolute() or ".." in path.split("/"):
                     raise UsageError(f"Verifier({name}=…) takes paths within the workspace, not {path!r}")
+        if isinstance(self.writable, str):
+            raise UsageError(f"Verifier(writable=…) is a list of folders, not {self.writable!r}")
         seconds(self.timeout)
 
     def protects(self, path: str) -> bool:
@@ -151,6 +155,7 @@ class Verifier:
                 "LANG": "C.UTF-8",
                 **self.environment,
             },
+            "writable": [str(copy.scratch), *(str(Path(folder).resolve()) for folder in self.writable)],
             "timeout_s": timeout_s,
             "limits": {
                 "RLIMIT_CORE": 0,
@@ -213,4 +218,4 @@ async def _supervise(orders: dict[str, Any]) -> Ended:
     finally:
         process.stdin.close()  # it ends all that it has started, and itself
         await process.wait()
-    return Ended(**json.loads(said)) if said else Ended(-9, False, "", "its supervisor is gone")
+    return Ended(**json.loads(said)) if said else Ended(None, False, "", GONE)
