@@ -440,15 +440,14 @@ async def test_who_stood_in_the_way_of_a_start_and_is_deleted_holds_up_no_other_
         assert await status(store, "b") == "queued"
 
 
-async def test_a_process_that_stands_still_while_it_reserves_is_hung_up_on(url: str) -> None:
+async def test_a_process_that_stands_still_in_a_transaction_is_hung_up_on(url: str) -> None:
     async with opened(url) as store:
-        fence = await register(store)
         with pytest.raises(StoreUnavailable):
             async with store._transaction() as send:
-                await send("hold_fence", worker=fence.worker, epoch=fence.epoch)
                 ((timeout,),) = await send(number_parameters("show idle_in_transaction_session_timeout"))
                 await send(number_parameters("set local idle_in_transaction_session_timeout = '50ms'"))
                 await asyncio.sleep(0.3)
-                await send("lock_accounts", accounts=["team"])
+                await send("put_account", account="team", changed=None, stopped=True)
         assert timeout == "3s"
         assert await store.now() > 0
+        assert await store.list_accounts("team", None, 1, "") == []

@@ -28,13 +28,15 @@ STATEMENTS_CACHED = 512  # one per combination of a batch's parts, and the rest
 OLDEST_SERVER = 13
 
 # What a session must not inherit from the database's defaults. Batches count on READ COMMITTED, a commit that was
-# acknowledged counts on the disk, and compiling our short statements takes longer than running them. A plan is made
+# acknowledged counts on the disk, and compiling our short statements takes longer than running them. A process that
+# stands still within a transaction keeps others waiting for its locks for three seconds, no longer. A plan is made
 # once: one made while a table is empty would read all of it for minutes after it has grown (measured: 30 to 160 ms
 # instead of 1), so our statements are written for one plan each; users' transactions get the planner back.
 PLANNER = ("enable_seqscan", "enable_nestloop", "enable_mergejoin", "jit")
 SESSION_SQL = """select set_config('default_transaction_isolation', 'read committed', false),
   set_config('synchronous_commit', case current_setting('synchronous_commit') when 'off' then 'on'
-    else current_setting('synchronous_commit') end, false), """ + ", ".join(
+    else current_setting('synchronous_commit') end, false),
+  set_config('idle_in_transaction_session_timeout', '3s', false), """ + ", ".join(
     f"set_config('{name}', 'off', false)" for name in PLANNER
 )
 

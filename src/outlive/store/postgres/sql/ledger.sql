@@ -17,9 +17,8 @@ spent as (
 )
 
 -- name: hold_fence
--- Locks the worker's fence row until the transaction ends; empty if it has another epoch. A process that stands still with
--- accounts locked keeps the others waiting for three seconds, no longer.
-select w.worker, set_config('idle_in_transaction_session_timeout', '3s', true) from outlive.workers w
+-- Locks the worker's fence row until the transaction ends; empty if it has another epoch.
+select w.worker from outlive.workers w
 where w.worker = cast(:worker as bigint) and w.epoch = cast(:epoch as bigint) for key share
 
 -- name: find_reservation
