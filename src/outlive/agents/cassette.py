@@ -18,6 +18,7 @@ import msgspec
 from pydantic_ai.durable_exec import DurableOperationId, ModelRequestId, ToolsetCallToolId
 
 from outlive.agents.content import content_of
+from outlive.agents.effects import Effect
 from outlive.agents.units import told_of_units
 from outlive.app import Outlive
 from outlive.codec.payload import Codec, codec_for
@@ -72,7 +73,7 @@ async def make_cassette(
 ) -> Cassette:
     """Rehearse a journal and note what its agents ask for."""
     asked: dict[str, tuple[DurableOperationId, tuple[Any, ...]]] = {}
-    token = told_of_units.set(lambda key, operation, details: asked.setdefault(key, (operation, details)))
+    token = told_of_units.set(lambda key, operation, details, _: asked.setdefault(key, (operation, details)))
     try:
         report = await rehearse(journal, definitions, codec)
     finally:
@@ -95,6 +96,27 @@ async def make_cassette(
             noted = {"key": entry.key, "tool": details[0], "arguments": details[1], "result": answer}
             made.calls.append(redacted(noted, redact))
     return made
+
+
+async def find_effects(journal: FrozenJournal, definitions: Definitions, codec: Codec) -> dict[str, str]:
+    """Give the effect class of each call of a tool in a journal, by its key, as the code at hand declares it.
+
+    *Raises* ReplayError where the code takes another path than the journal.
+    """
+    found: dict[str, str] = {}
+
+    def note(key: str, operation: DurableOperationId, _: tuple[Any, ...], effect: Effect) -> None:
+        if isinstance(operation, ToolsetCallToolId):
+            found[key] = effect.name
+
+    token = told_of_units.set(note)
+    try:
+        report = await rehearse(journal, definitions, codec)
+    finally:
+        told_of_units.reset(token)
+    if report.error is not None:
+        raise report.error
+    return found
 
 
 def _brief(answer: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from genai_prices import calc_price
+from pydantic_ai.durable_exec import JSON_CODEC
 from pydantic_ai.exceptions import UserError
 from pydantic_ai.messages import BinaryContent, FileUrl, ModelMessage, ModelMessagesTypeAdapter, ModelResponse
 from pydantic_ai.models import Model, ModelRequestParameters
@@ -107,3 +108,14 @@ def price_answer(answer: ModelResponse, price_of: PriceOf | None, *, is_given: b
         except (LookupError, ValueError, AssertionError):
             pass  # an answer need not name its model and provider as they are listed
     return price_of(answer.usage)
+
+
+def price_recorded(answer: Mapping[str, Any]) -> Decimal | None:
+    """Give what an answer as a journal has it has cost in dollars, by what is published; None if nobody knows."""
+    try:
+        recorded: ModelResponse = JSON_CODEC.load(ModelResponse, answer)
+        if recorded.usage.cost is not None:
+            return recorded.usage.cost
+        return recorded.cost().total_price
+    except (LookupError, ValueError, AssertionError):
+        return None

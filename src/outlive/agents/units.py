@@ -58,8 +58,8 @@ from outlive.model.definition import StepSpec
 # The agent run that is executing: it alone counts the names of its units.
 current_scope: contextvars.ContextVar[Branch | None] = contextvars.ContextVar("outlive_agent_scope", default=None)
 
-# Who wants to know of each unit as it is asked for: its key, and what it is.
-told_of_units: contextvars.ContextVar[Callable[[str, DurableOperationId, tuple[Any, ...]], object] | None] = (
+# Who wants to know of each unit as it is asked for: its key, what it is, and its effect class.
+told_of_units: contextvars.ContextVar[Callable[[str, DurableOperationId, tuple[Any, ...], Effect], object] | None] = (
     contextvars.ContextVar("outlive_told_of_units", default=None)
 )
 
@@ -114,7 +114,7 @@ class UnitBackend(JournalCallableOperationBackend[Effect]):
         kind, label = name_unit(operation_id, cache_key)
         key = scope.key(f"{kind}({label})" if label else kind)
         if (tell := told_of_units.get()) is not None:
-            tell(key, operation_id, cache_key)
+            tell(key, operation_id, cache_key, config)
         is_tool = isinstance(operation_id, ToolsetCallToolId)
         tool, arguments = cache_key[:2] if is_tool else (kind, {})
         if isinstance(operation_id, ModelRequestId):

@@ -8,6 +8,7 @@ import sys
 import click
 
 from outlive import __version__, errors
+from outlive.cli import agent_runs as _agent_runs  # noqa: F401 - commands of `agents`
 from outlive.cli import budgets as _budgets  # noqa: F401 - commands of `agents`
 from outlive.cli import messages as _messages  # noqa: F401 - commands of `runs`
 from outlive.cli.agents import agents
@@ -22,6 +23,7 @@ from outlive.cli.promises import promises, settle
 from outlive.cli.questions import questions
 from outlive.cli.queues import queues
 from outlive.cli.replay import replay
+from outlive.cli.reviews import reviews
 from outlive.cli.runs import runs
 from outlive.cli.schedules import schedules
 from outlive.cli.settings import CONFLICT, NOT_FOUND, RUN_FAILED, STORE, USAGE, Settings, common_options
@@ -65,6 +67,7 @@ for command in (
     settle,
     approvals,
     questions,
+    reviews,
     agents,
     audit,
     worker,

@@ -1,0 +1,93 @@
+"""`outlive reviews`: what guards have stopped and people decide on. Needs no agent and no extra."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import click
+
+from outlive import Outlive
+from outlive.approvals import visible
+from outlive.cli.output import as_json, cut, print_json, print_table, when
+from outlive.cli.settings import NOT_FOUND, OK, Settings, common_options, read_json, signed, with_client
+from outlive.errors import UsageError
+from outlive.inbox import InboxPage
+from outlive.reviews import Review, Reviews, Verdict
+
+_REASON_MAX_CHARS = 60
+_FACT_MAX_CHARS = 600
+
+
+@click.group()
+def reviews() -> None:
+    """List what guards have stopped, and decide on it."""
+
+
+@reviews.command("ls")
+@click.option("--run", "run_id", metavar="ID", help="Only those of this run.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="At most so many.")
+@click.option("--after", metavar="CURSOR", help="Go on behind this one.")
+@common_options
+def ls(settings: Settings, run_id: str | None, limit: int, after: str | None) -> None:
+    """List the reviews that wait, the oldest first."""
+
+    async def read(client: Outlive) -> InboxPage[Review]:
+        return await Reviews(client).list(run_id=run_id, limit=limit, after=after)
+
+    page = with_client(settings, read)
+    if settings.json:
+        print_json({"reviews": page.items, "next": page.next})
+        return
+    rows = [[cut(one.what), cut(one.reason, _REASON_MAX_CHARS), when(one.expires_at), one.id] for one in page.items]
+    print_table(["WHAT", "REASON", "UNTIL (UTC)", "ID"], rows)
+    if page.next is not None:
+        click.echo(f"more: --after {page.next}", err=True)
+
+
+@reviews.command()
+@click.argument("review_id", metavar="ID")
+@click.option("--full", is_flag=True, help="Cut no fact.")
+@common_options
+def show(settings: Settings, review_id: str, *, full: bool) -> int:
+    """Show why something was stopped, and the facts by which to decide. Exit code 3 if it waits no more."""
+
+    async def read(client: Outlive) -> Review | None:
+        return await Reviews(client).find(review_id)
+
+    found = with_client(settings, read)
+    if found is None:
+        click.echo(f"outlive: no review {review_id!r} waits: it was decided, has expired, or never was", err=True)
+        return NOT_FOUND
+    if settings.json:
+        print_json({"review": found})
+        return OK
+    click.echo(visible(f"{found.what}  of run {found.run_id!r}"))
+    click.echo(f"  {'reason':<10} {visible(found.reason)}")
+    for name, value in found.facts.items():
+        click.echo(f"  {visible(name):<10} {as_json(value, max_chars=None if full else _FACT_MAX_CHARS)}")
+    click.echo(f"  since      {when(found.created_at)}")
+    click.echo(f"  until      {when(found.expires_at)}")
+    return OK
+
+
+@reviews.command()
+@click.argument("review_id", metavar="ID")
+@click.argument("verdict", type=click.Choice(get_args(Verdict)))
+@click.option("--value", metavar="JSON", help="Accepted in place of what there is.")
+@click.option("--why", "--reason", "why", metavar="TEXT", help="With again, the agent reads it; kept in the audit.")
+@signed
+@common_options
+def decide(
+    settings: Settings, review_id: str, verdict: Verdict, *, value: str | None, why: str | None, by: str | None
+) -> None:
+    """Accept what was stopped, let the agent try again, or reject it; once. Exit code 4 if it waits no more."""
+    if value is not None and verdict != "accept":
+        raise UsageError("--value is for what is accepted")
+    given = None if value is None else read_json(value, "--value")
+
+    async def send(client: Outlive) -> None:
+        await Reviews(client).decide(review_id, verdict, by=by or client.name, why=why, value=given)
+
+    with_client(settings, send)
+    said = {"accept": "it is accepted", "again": "the agent tries again", "reject": "it is rejected"}
+    settings.say(said[verdict], {"verdict": verdict})
