@@ -44,10 +44,10 @@ class Tools:
         transport = StdioTransport(sys.executable, words, env=env, cwd=str(ROOT))
         return (PinnedMCPToolset if "pins" in options else MCPToolset)(transport, id="tools", **options)
 
-    def agent(self, *turns: Any, heard: Any = None, options: Any = (), **given: Any) -> Any:
+    def agent(self, *turns: Any, heard: Any = None, options: Any = (), toolset: Any = None, **given: Any) -> Any:
         """Make an agent that has the tools."""
         model = scripted(*turns, heard=heard)
-        return durable(Agent(model, name="clerk", toolsets=[self.toolset(**dict(options))]), **given)
+        return durable(Agent(model, name="clerk", toolsets=[toolset or self.toolset(**dict(options))]), **given)
 
     def die_at(self, point: str) -> None:
         """Let the server die, once, where it passes by."""
@@ -192,20 +192,30 @@ async def test_a_server_that_died_between_two_calls_is_opened_anew(url: str, too
     assert tools.done() == {"send": 2}
 
 
-async def test_what_a_tool_refuses_is_told_to_the_model(url: str, tools: Tools) -> None:
-    agent = tools.agent([call("refuse", "c1")], "{results}")
-    async with Outlive(url) as app:
-        assert "Error executing tool refuse" in await app.run(agent, "go")
-    assert tools.done() == {"refuse": 1}
-
-
-async def test_many_runs_share_a_server(url: str, tools: Tools) -> None:
-    agent = tools.agent([call("wait", "w1", seconds=0.05), call("put", "p1", name="a")], "{results}")
-    async with Outlive(url) as app:
+async def test_many_runs_and_agents_share_a_server(url: str, tools: Tools) -> None:
+    toolset = tools.toolset(include_instructions=True)
+    turns = [[call("wait", "w1", seconds=0.05), call("refuse", "c1")], [call("put", "p1", name="a")], "{results}"]
+    agent = tools.agent(*turns, toolset=toolset)
+    careless = tools.agent([call("read", "r1")], "{results}", toolset=toolset, name="careless", strict=True)
+    careful = tools.agent(
+        [call("read", "r1")], "{results}", toolset=toolset, name="careful", strict=True, effects={"*": annotated()}
+    )
+    async with Outlive(url, include=[agent, careless, careful]) as app:
         runs = await asyncio.gather(*(app.start(agent, "go") for _ in range(8)))
         for run in runs:
-            assert await run.result(timeout=LIMIT_S) == "['waited', 'put a']"
+            assert await run.result(timeout=LIMIT_S) == "['waited', 'Error executing tool refuse', 'put a']"
+        assert "clerk#1/instructions(tools)#1" in await keys_of(run)
+        assert "Be careful." in str([entry.value for entry in await run.entries()])
+        with pytest.raises(UsageError, match="declares no effect class"):
+            await app.run(careless, "go")
+        assert "read by" in await app.run(careful, "go")
+        for name, effect in (("inline", inline()), ("transactional", transactional())):
+            wrong = tools.agent([call("read", "r1")], "", toolset=toolset, name=name, effects={"*": effect})
+            async with Outlive(url, include=[wrong]) as other:
+                with pytest.raises(UsageError, match="'read' is executed by a server"):
+                    await other.run(wrong, "go")
     assert len(tools.begun()) == 1
+    assert tools.done() == {"refuse": 8, "put": 8, "read": 1}
 
 
 async def test_outside_of_workflows_the_toolset_is_plain(tools: Tools) -> None:
@@ -219,15 +229,6 @@ async def test_outside_of_workflows_the_toolset_is_plain(tools: Tools) -> None:
     await toolset.client.close()
 
 
-async def test_instructions_of_a_server_are_an_entry(url: str, tools: Tools) -> None:
-    agent = tools.agent("done", options={"include_instructions": True})
-    async with Outlive(url) as app:
-        run = await app.start(agent, "go")
-        assert await run.result(timeout=LIMIT_S) == "done"
-        assert "clerk#1/instructions(tools)#1" in await keys_of(run)
-        assert "Be careful." in str([entry.value for entry in await run.entries()])
-
-
 async def test_a_server_that_is_not_there_fails_the_run(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,25 +239,6 @@ async def test_a_server_that_is_not_there_fails_the_run(
         run = await app.start(agent, "go")
         with pytest.raises((RunFailed, OSError), match="nothing"):
             await run.result(timeout=LIMIT_S)
-
-
-@pytest.mark.parametrize("effect", [inline(), transactional()], ids=["inline", "transactional"])
-async def test_what_a_server_executes_is_neither_inline_nor_transactional(url: str, tools: Tools, effect: Any) -> None:
-    agent = tools.agent([call("read", "r1")], "{results}", effects={"*": effect})
-    async with Outlive(url) as app:
-        run = await app.start(agent, "go")
-        with pytest.raises(UsageError, match="'read' is executed by a server"):
-            await run.result(timeout=LIMIT_S)
-
-
-async def test_a_strict_agent_wants_classes_for_the_tools_of_servers(url: str, tools: Tools) -> None:
-    async with Outlive(url) as app:
-        run = await app.start(tools.agent([call("read", "r1")], "{results}", strict=True), "go")
-        with pytest.raises(UsageError, match="declares no effect class"):
-            await run.result(timeout=LIMIT_S)
-    async with Outlive(url) as app:
-        agent = tools.agent([call("read", "r1")], "{results}", strict=True, effects={"*": annotated()}, name="other")
-        assert "read by" in await app.run(agent, "go")
 
 
 @pytest.mark.parametrize(
