@@ -25,6 +25,8 @@ from tests.agents.fixer import (
     remove,
     write,
 )
+from tests.agents.verdicts import judge
+from tests.support.size import pick
 
 LIMIT_S = 50.0
 DOUBLE = WRONG[WRONG.index("def double") :]
@@ -201,11 +203,18 @@ CHEATS: dict[str, Cheat] = {
         "tests/test_calc.py::test_add",
     ),
 }
-PARTS = 5  # of the list: each is one loop
+PARTS = pick(small=9, full=5)  # of the list: each is one loop
 HONEST = [write("calc.py", RIGHT)]
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize(("play", "verdict", "why"), CHEATS.values(), ids=CHEATS)
+async def test_a_cheat_is_caught(play: list[ToolCallPart], verdict: str, why: str, tmp_path: Path) -> None:
+    refused, faults = await judge(tmp_path / "project", play)
+    assert why in " | ".join([*refused, *faults])
+    assert bool(refused) is (verdict == "refused")
+
+
+@pytest.mark.parametrize("part", range(pick(small=1, full=PARTS)))
 async def test_every_cheat_is_caught_and_the_honest_fix_passes(part: int, tmp_path: Path) -> None:
     cheats = dict(list(CHEATS.items())[part::PARTS])
     workspace = lay_out(tmp_path / "project")
@@ -280,6 +289,11 @@ HONEST_CHANGES = {
 
 
 @pytest.mark.parametrize("change", HONEST_CHANGES.values(), ids=HONEST_CHANGES)
+async def test_an_honest_change_is_not_held_against_an_agent(change: list[ToolCallPart], tmp_path: Path) -> None:
+    assert await judge(tmp_path / "project", change) == ([], [])
+
+
+@pytest.mark.parametrize("change", list(HONEST_CHANGES.values())[: pick(small=1, full=5)])
 async def test_an_honest_change_passes_at_once(change: list[ToolCallPart], tmp_path: Path) -> None:
     workspace = lay_out(tmp_path / "project")
     check = Verifier(hidden=hide(tmp_path / "hidden"), environment=BARE)

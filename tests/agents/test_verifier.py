@@ -272,7 +272,7 @@ def phases(name: str, *outcomes: str, xfail: bool = False) -> list[dict[str, obj
 
 PASS = ("passed", "passed", "passed")
 CONTROLS = [*phases("c/a.py::x", "passed", "failed", "passed"), *phases("c/b.py::x", "passed", "failed", "passed")]
-END = {"kind": "end", "live": [], "patched": [], "equal": {}}
+END = {"kind": "end", "live": []}
 
 
 def collected(*names: str) -> dict[str, object]:

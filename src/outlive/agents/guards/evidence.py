@@ -34,7 +34,8 @@ class Evidence:
     """What a check has shown of each test; what speaks of tampering; why the check ended early, if it did.
 
     `live` are modules that were imported from the workspace instead of the copy, `patched` is what was changed in
-    pytest while it was executing, `equal` are classes whose instances are equal to anything, and their files.
+    pytest while it was executing, `meddled` how the project's code took an interest in its tests, `equal` are classes
+    whose instances are equal to anything, and their files.
     """
 
     tests: dict[str, Shown] = field(default_factory=dict)
@@ -43,6 +44,7 @@ class Evidence:
     live: list[str] = field(default_factory=list)
     patched: list[str] = field(default_factory=list)
     equal: dict[str, str] = field(default_factory=dict)
+    meddled: list[str] = field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:
@@ -88,7 +90,9 @@ def read_evidence(ended: Ended, nonce: str, controls: list[str], timeout_s: floa
             told.tampering.append("tests that cannot pass were not executed")
         if any(told.outcome_of(name) is None for name in told.collected):
             told.tampering.append("the tests ended before all that were collected had been executed")
-    return Evidence(tests, sorted(set(told.tampering)), trouble, told.live, told.patched, told.equal)
+    return Evidence(
+        tests, sorted(set(told.tampering)), trouble, told.live, sorted(told.patched), told.equal, sorted(told.meddled)
+    )
 
 
 def _trouble(ended: Ended, timeout_s: float, *, is_whole: bool) -> str:
@@ -114,7 +118,8 @@ class _Told:
         self.unread: dict[str, Shown] = {}
         self.tampering: list[str] = []
         self.live: list[str] = []
-        self.patched: list[str] = []
+        self.patched: set[str] = set()
+        self.meddled: set[str] = set()
         self.equal: dict[str, str] = {}
         self.is_over = False
 
@@ -138,9 +143,18 @@ class _Told:
             kind: Outcome = "xfailed" if outcome == "skipped" and xfail else outcome
             self.phases.setdefault(id, {}).setdefault(when, []).append(Shown(kind, **why))
 
-    def _read_end(self, live: list[str], patched: list[str], equal: dict[str, str]) -> None:
+    def _read_patched(self, name: str) -> None:
+        self.patched.add(name)
+
+    def _read_meddled(self, name: str) -> None:
+        self.meddled.add(name)
+
+    def _read_equal(self, name: str, file: str) -> None:
+        self.equal[name] = file
+
+    def _read_end(self, live: list[str]) -> None:
         self.is_over = True
-        self.live, self.patched, self.equal = live, patched, equal
+        self.live = live
 
     def outcome_of(self, name: str) -> Shown | None:
         """Give the worst that was told of a test; None if not all of its phases were."""

@@ -224,7 +224,9 @@ def _describe(one: Attempt) -> str:
     if one.verdict == "passed":
         return ""
     shown = {name: text for name, text in one.faults.items() if not name.startswith(HIDDEN)}
-    lines = [f"Refused: {reason}" for reason in one.refused]
+    lines = [f"Refused: {reason}" for reason in one.refused if HIDDEN not in reason]
+    if len(lines) < len(one.refused):
+        lines.append("Refused: what it does with tests that you do not know.")
     lines += [f"{name}\n{text}".strip() for name, text in list(shown.items())[:_FAULTS_TOLD]]
     if len(shown) > _FAULTS_TOLD:
         lines.append(f"… and {len(shown) - _FAULTS_TOLD} more")

@@ -8,45 +8,86 @@ decides, see `evidence`.
 
 from __future__ import annotations
 
-import gc
-import json
+import importlib.util
 import os
-import secrets
 import sys
-from collections.abc import Iterator
-from types import ModuleType
+import types
+import unittest  # noqa: F401 - loaded before the project, so that it is seen what was patched
+from json import loads
+from json.encoder import encode_basestring_ascii as _quote
+from pathlib import Path
 from typing import Any
 
 _TEXT_MAX_CHARS = 2_000  # of why a test failed
 _TOLD_MAX = 20
-_MACHINERY = ("_pytest.", "pluggy.", "unittest.")
+# Whoever patches a module patches no name of ours.
+_write, _getpid = os.write, os.getpid
+
+
+def _load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_equality, _watch = _load("equality"), _load("watch")
 
 
 class Reporter:
     """A plugin of pytest that tells what happens, and sees to it that the project's modules stand behind all others."""
 
-    def __init__(self, channel: int, nonce: str, root: str, live: str) -> None:
+    def __init__(self, channel: int, orders: dict[str, Any]) -> None:
         self._channel = channel
-        self._nonce = nonce
-        self._root = root
-        self._live = live
-        self._pid = os.getpid()
-        self._machinery: dict[str, Any] = {}
+        self._nonce = orders["nonce"]
+        self._root = orders["root"]
+        self._live = orders["live"]
+        self._hidden: str = orders["hidden"]
+        self._tests = [str(Path(self._root, path)) for path in orders["reads"]]
+        self._pid = _getpid()
+        self._told: set[tuple[str, str]] = set()
+        self._codes: dict[str, Any] = {}
+        self._project = _watch.Project(self._root, orders["pinned"])
+        self._machinery = _watch.Machinery(self._project)
+        self._witness = _watch.Witness(self._project, self._tell_meddling)
+        self._equality = _equality.Equality(self._root, lambda kind, file: self._tell_once("equal", kind, file=file))
 
     def _tell(self, kind: str, **facts: Any) -> None:
-        if os.getpid() != self._pid:
+        if _getpid() != self._pid:
             return  # a fork of the tests is not the tests
-        left = json.dumps({"nonce": self._nonce, "kind": kind, **facts}).encode() + b"\n"
+        left = _to_json({"nonce": self._nonce, "kind": kind, **facts}).encode() + b"\n"
         while left:
-            left = left[os.write(self._channel, left) :]
+            left = left[_write(self._channel, left) :]
+
+    def _tell_once(self, kind: str, name: str, **facts: Any) -> None:
+        if (kind, name) not in self._told and len(self._told) < _TOLD_MAX:
+            self._told.add((kind, name))
+            self._tell(kind, name=name, **facts)
+
+    def _tell_meddling(self, what: str) -> None:
+        self._tell_once("meddled", what)
+
+    def _look(self) -> None:
+        """Tell what has been patched by now."""
+        for name in self._machinery.find_patched():
+            self._tell_once("patched", name)
+
+    def _look_back(self) -> None:
+        """Tell whether it is the project that tells a result."""
+        file = self._project.find_caller(_watch.here(), among=None)
+        if file is not None:
+            self._tell_meddling(f"{file} calls what reports the results of tests")
 
     def pytest_load_initial_conftests(self, early_config: Any) -> None:
         """After the plugins of installed distributions are loaded, so that the project cannot pretend to be one."""
-        self._machinery = dict(_machinery())
         own = [path for path in sys.path if self._is_own(path)]
         sys.path[:] = [path for path in sys.path if not self._is_own(path)]
         sys.path += [*own, self._root]
         self._behind(early_config.known_args_namespace)
+        self._machinery.note(early_config.pluginmanager.hook, Reporter, _watch.Machinery, _watch.Witness)
+        self._witness.begin(self._tests)
 
     def pytest_configure(self, config: Any) -> None:
         self._behind(config.option)
@@ -64,70 +105,50 @@ class Reporter:
             self._tell("unread", id=report.nodeid, outcome=report.outcome, **_why(report))
 
     def pytest_collection_finish(self, session: Any) -> None:
-        self._machinery |= dict(_tests(session))
+        self._witness.collects = False
+        self._codes = _watch.tests_of(session.items)
         self._tell("collected", ids=[item.nodeid for item in session.items])
+        self._equality.watch()
+        hidden = Path(self._root, self._hidden)
+        for path in {item.path for item in session.items} if self._hidden else ():
+            if path.suffix == ".py" and path.is_relative_to(hidden):
+                path.unlink()  # it is in memory: nobody needs to read it any more
+
+    def pytest_runtest_makereport(self, call: Any) -> None:
+        if call.when == "call":
+            self._look()
+
+    def pytest_runtest_setup(self, item: Any) -> None:
+        self._look()
+        for name in self._machinery.find_replaced(item):
+            self._tell_once("patched", name)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
+        self._look_back()
         facts = {"when": report.when, "outcome": report.outcome, "xfail": hasattr(report, "wasxfail")}
         self._tell("phase", id=report.nodeid, **facts, **_why(report))
 
     def pytest_sessionfinish(self, session: Any) -> None:
+        self._look()
+        now = _watch.tests_of(session.items if hasattr(session, "items") else ())
+        emptied = [name for name, code in self._codes.items() if now.get(name) is not code]
+        for name in (*emptied, *self._machinery.find_rewritten()):
+            self._tell_once("patched", name)
+        self._equality.ask()
         files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
         live = sorted({file for file in files if isinstance(file, str) and file.startswith(self._live + os.sep)})
-        now = dict(_machinery()) | dict(_tests(session))
-        patched = sorted(name for name, what in self._machinery.items() if now.get(name) is not what)
-        self._tell("end", live=live[:_TOLD_MAX], patched=patched[:_TOLD_MAX], equal=_equal_to_anything(self._root))
+        self._tell("end", live=live[:_TOLD_MAX])
 
 
-def _machinery() -> Iterator[tuple[str, Any]]:
-    """Give the code of all functions and methods by which tests are executed and compared."""
-    for name, module in list(sys.modules.items()):
-        if isinstance(module, ModuleType) and f"{name}.".startswith(_MACHINERY):
-            for own, value in list(vars(module).items()):
-                yield from _code_of(f"{name}.{own}", value)
-                if isinstance(value, type) and value.__module__ == name:
-                    for method, function in list(vars(value).items()):
-                        yield from _code_of(f"{name}.{own}.{method}", function)
-
-
-def _tests(session: Any) -> Iterator[tuple[str, Any]]:
-    for item in session.items if hasattr(session, "items") else ():
-        yield from _code_of(item.nodeid, getattr(item, "obj", None))
-
-
-def _code_of(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    function = getattr(value, "__func__", value)
-    code = getattr(function, "__code__", None)
-    if code is not None:
-        yield name, code
-
-
-def _equal_to_anything(root: str) -> dict[str, str]:
-    """Give the classes of the project whose instances are equal to what they have never seen, and their files."""
-    strangers = (object(), secrets.randbits(64), secrets.token_hex())
-    return {
-        kind.__qualname__: file
-        for kind in gc.get_objects()
-        if isinstance(kind, type)
-        and (file := _compared_in(root, kind))
-        and any(_is_equal(kind, one) for one in strangers)
-    }
-
-
-def _compared_in(root: str, kind: Any) -> str | None:
-    """Give the file of the project that defines how a class compares, if one does."""
-    for base in kind.__mro__:
-        code = getattr(vars(base).get("__eq__"), "__code__", None)
-        if code is not None and code.co_filename.startswith(root):
-            return str(code.co_filename)
-    return None
-
-
-def _is_equal(kind: Any, stranger: Any) -> bool:
-    try:
-        return bool(kind.__new__(kind) == stranger)
-    except Exception:  # noqa: BLE001 - it was made without its constructor, and may not be complete
-        return False
+def _to_json(value: Any) -> str:
+    """Give facts as JSON, without the module of that name, which is the project's to patch."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_to_json, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_quote(name)}: {_to_json(one)}" for name, one in value.items()) + "}"
+    return str(_quote(value))
 
 
 def _why(report: Any) -> dict[str, str]:
@@ -149,19 +170,23 @@ def main() -> None:
     """Execute the tests that the first line on stdin names, and end as pytest says."""
     channel = int(sys.argv[1])
     os.set_inheritable(channel, False)
-    orders = json.loads(sys.stdin.readline())
+    orders = loads(sys.stdin.readline())
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    own, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")  # ours is not to be found
     import pytest
 
     arguments = [*orders["arguments"], "-q", "--color=no", "--tb=short", "-p", "no:cacheprovider"]
     arguments += ["--rootdir", orders["root"], "--basetemp", orders["temporary"]]
     arguments += ["--continue-on-collection-errors", "--maxfail=0"]
-    reporter = Reporter(channel, orders["nonce"], orders["root"], orders["live"])
+    reporter = Reporter(channel, orders)
     del orders
     code = pytest.main(arguments, plugins=[reporter])
     sys.stdout.flush()
-    os._exit(int(code))  # threads and exit handlers of the project have no say any more
+    end(int(code))  # threads and exit handlers of the project have no say any more
+    del own
 
+
+end = os._exit
 
 if __name__ == "__main__":
     main()

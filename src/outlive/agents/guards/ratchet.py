@@ -41,6 +41,7 @@ def find_tampering(check: Verifier, baseline: Evidence, shown: Evidence) -> list
     """Say what is no way to pass a check, after it was executed."""
     cheats = list(shown.tampering)
     cheats += [f"{name} was patched" for name in shown.patched if name not in baseline.patched]
+    cheats += [what for what in shown.meddled if what not in baseline.meddled]
     cheats += [
         f"{file}: {kind} is equal to anything"
         for kind, file in shown.equal.items()

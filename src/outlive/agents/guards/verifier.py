@@ -125,22 +125,27 @@ class Verifier:
             tests=tests,
             trouble="",
             live=[*shown.live, *more.live],
-            patched=[*shown.patched, *more.patched],
+            patched=sorted({*shown.patched, *more.patched}),
+            meddled=sorted({*shown.meddled, *more.meddled}),
             equal={**shown.equal, **more.equal},
         )
 
     async def _execute(self, tree: Tree, hidden: Tree, live: Path) -> Evidence:
+        pinned = {path: file for path, file in tree.items() if self.protects(path)}
         copy = await asyncio.to_thread(_Copy, tree, hidden)
         try:
-            ended = await _supervise(self._orders(copy, live))
+            ended = await _supervise(self._orders(copy, pinned, live))
             ended = replace(ended, report=copy.rename(ended.report), output=copy.rename(ended.output))
             shown = read_evidence(ended, copy.nonce, copy.controls, seconds(self.timeout))
-            rewritten = await asyncio.to_thread(self._rewritten, tree, copy.root)
+            rewritten = [
+                f"{path} was rewritten while the tests were executing"
+                for path in await asyncio.to_thread(find_changed, pinned, copy.root)
+            ]
             return replace(shown, tampering=[*shown.tampering, *rewritten])
         finally:
             await asyncio.to_thread(shutil.rmtree, copy.scratch, ignore_errors=True)
 
-    def _orders(self, copy: _Copy, live: Path) -> dict[str, Any]:
+    def _orders(self, copy: _Copy, pinned: Tree, live: Path) -> dict[str, Any]:
         timeout_s = seconds(self.timeout)
         tests = [copy.hidden] if copy.hidden else self.tests
         python = Path(shutil.which(self.python) or self.python).absolute()  # else it is looked for in the copy
@@ -169,14 +174,16 @@ class Verifier:
                 "nonce": copy.nonce,
                 "root": str(copy.root),
                 "live": str(live.absolute()),
+                "hidden": copy.hidden,
+                "pinned": [*pinned, *copy.hides, *copy.controls],
+                "reads": [
+                    *(path for path in pinned if path.endswith(".py") and is_among(path, self.tests)),
+                    *copy.hides,
+                ],
                 "temporary": str(copy.home / "pytest"),
                 "arguments": [copy.controls[0], *tests, copy.controls[1]],
             },
         }
-
-    def _rewritten(self, tree: Tree, root: Path) -> list[str]:
-        pinned = {path: file for path, file in tree.items() if self.protects(path)}
-        return [f"{path} was rewritten while the tests were executing" for path in find_changed(pinned, root)]
 
 
 class _Copy:
@@ -195,6 +202,7 @@ class _Copy:
         write_tree(tree, self.root)
         write_tree(hidden, self.root / self.hidden)
         write_tree({path: File(text.encode()) for path, text in zip(self.controls, controls, strict=True)}, self.root)
+        self.hides = [f"{self.hidden}/{path}" for path in hidden]
 
     def rename(self, text: str) -> str:
         """Give a text without the names of this copy, which are other ones each time."""

@@ -1,0 +1,99 @@
+"""Which classes of the project are equal to what they have never seen: asked of instances at hand, and of empty ones.
+
+Loaded by `probe` from its file, standard library only. A class may be equal to anything only in a state that its
+constructor makes; so where one of its instances finds itself equal to something, it is shown strangers, too.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+_ALWAYS = 50  # times that a class is asked, and after that
+_SELDOM = 0.05  # of the times, so that many comparisons stay quick
+
+
+class Equality:
+    """Looks at how the project's classes compare."""
+
+    def __init__(self, root: str, tell: Callable[[str, str], None]) -> None:
+        self._root = root
+        self._tell = tell
+        self._chance = random.Random(secrets.randbits(64))  # of its own: no seed of tests decides
+
+    def watch(self) -> None:
+        """Ask the instances of all classes that are known by now, where they are equal to something."""
+        for kind, file in list(self._find()):
+            if "__eq__" in vars(kind):
+                self._wrap(kind, file)
+
+    def ask(self) -> None:
+        """Ask an empty instance of each class of the project."""
+        for kind, file in list(self._find()):
+            if any(_is_yes(partial(_compare_empty, kind), who) for who in _strangers(None)):
+                self._tell(kind.__qualname__, file)
+
+    def _find(self) -> Iterator[tuple[type, str]]:
+        for kind in gc.get_objects():
+            if isinstance(kind, type) and (file := self._file_of(kind)) is not None:
+                yield kind, file
+
+    def _file_of(self, kind: type) -> str | None:
+        """Give the file of the project that defines how a class compares, if one does."""
+        for base in kind.__mro__:
+            own = vars(base).get("__eq__")
+            code = getattr(own, "__code__", None)
+            if code is not None and code.co_filename.startswith(self._root):
+                return str(code.co_filename)
+            if own is not None and code is None and base is not object:  # not a function, but something to be called
+                file = getattr(sys.modules.get(base.__module__), "__file__", None)
+                if isinstance(file, str) and file.startswith(self._root):
+                    return file
+        return None
+
+    def _wrap(self, kind: type, file: str) -> None:
+        compare: Any = vars(kind)["__eq__"]
+        asked = 0
+
+        def __eq__(one: Any, other: Any) -> Any:  # noqa: N807 - it takes the place of one
+            nonlocal asked
+            said = _bound(compare, one)(other)
+            if one is not other and _is_yes(lambda _: said, None):
+                asked += 1
+                is_due = asked <= _ALWAYS or self._chance.random() < _SELDOM
+                if is_due and any(_is_yes(_bound(compare, one), who) for who in _strangers(other)):
+                    self._tell(kind.__qualname__, file)
+            return said
+
+        with suppress(TypeError, AttributeError):  # its metaclass may not want that
+            kind.__eq__ = __eq__  # type: ignore[assignment, method-assign]
+
+
+def _bound(compare: Any, one: Any) -> Any:
+    bind = getattr(type(compare), "__get__", None)
+    return compare if bind is None else bind(compare, one, type(one))
+
+
+def _strangers(other: Any) -> tuple[Any, ...]:
+    """Give what nothing can be equal to; one of them of the type of what was compared."""
+    number, text = secrets.randbits(64), secrets.token_hex()
+    same: dict[type, Any] = {float: number / 7, bytes: text.encode(), list: [text], tuple: (text,), dict: {text: text}}
+    return (object(), number, text, *([same[type(other)]] if type(other) in same else ()))
+
+
+def _compare_empty(kind: Any, stranger: Any) -> Any:
+    return kind.__new__(kind) == stranger
+
+
+def _is_yes(compare: Callable[[Any], Any], stranger: Any) -> bool:
+    try:
+        said = compare(stranger)
+        return said is not NotImplemented and bool(said)
+    except Exception:  # noqa: BLE001 - it may be incomplete, and compares what it has never seen
+        return False
