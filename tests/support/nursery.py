@@ -34,7 +34,8 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = "apsw asyncpg click psycopg sqlalchemy.dialects.postgresql sqlalchemy.ext.asyncio sqlalchemy.orm".split()
-LIBRARIES += ["pydantic_ai.models.function", "pydantic_ai.models.openai"]
+LIBRARIES += ["pydantic_ai.models.function", "pydantic_ai.models.openai", "sqlalchemy.dialects.sqlite"]
+LIBRARIES += ["anyio._backends._asyncio", "genai_prices.data"]  # what others import when they are first used
 
 
 # -- on the side of the tests -------------------------------------------------------
@@ -193,6 +194,17 @@ def _import_all() -> None:
         importlib.import_module(name)
 
 
+def _build_all() -> None:
+    """Build what Pydantic builds when it is first used: as much work as all else that most of these processes do."""
+    from pydantic_ai.durable_exec import JSON_CODEC, CallToolResult
+    from pydantic_ai.messages import ModelMessagesTypeAdapter, ModelResponse
+
+    ModelMessagesTypeAdapter.dump_json([])
+    answer = ModelResponse(parts=[])
+    JSON_CODEC.load(ModelResponse, JSON_CODEC.dump(ModelResponse, answer))
+    JSON_CODEC.load(CallToolResult, {"kind": "tool_return", "result": None})
+
+
 def _serve(line: socket.socket) -> dict[str, Any] | None:
     """Fork on request; returns a request in the forked process, and None at the end."""
     left: set[int] = set()
@@ -288,6 +300,7 @@ def main() -> None:
     own = os.environ["PYTHONPATH"].split(os.pathsep)
     path = [place for place in sys.path[1:] if place not in own]
     _import_all()
+    _build_all()
     gc.collect()
     gc.freeze()
     request = _serve(socket.socket(fileno=int(sys.argv[1])))
