@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -88,6 +89,11 @@ class Case:
         return LEASES_S.get(self.site, usual_s)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether nothing has to be prepared for this fault."""
+        return self.site not in {*BEFORE, *FIRST, *LEASES_S, "migrate"}
+
+    @property
     def linger_s(self) -> float:
         """How long the process has to live to meet this fault."""
         return BEATS_AFTER_S if self.site == "beat" else 0.0
@@ -115,6 +121,25 @@ def list_cases(action: str, *, passages: bool) -> list[Case]:
             more = {**PASSAGES, **(PASSAGES_FULL if SOAK else {})}.get(site, ()) if passages else ()
             cases += [Case(store, PointFault(point, action, passage)) for passage in (1, *more)]
     return cases
+
+
+def gather(cases: list[Case], most: int = 6) -> list[tuple[Case, ...]]:
+    """Let faults that a process survives come in one course, none at the point of another; at full size each alone."""
+    courses: list[tuple[Case, ...]] = []
+    for case in cases:
+        for at, course in enumerate(courses):
+            fits = course[0].store == case.store and case.fault.point not in {other.fault.point for other in course}
+            if fits and not SOAK and len(course) < most and all(one.is_plain for one in (case, *course)):
+                courses[at] = (*course, case)
+                break
+        else:
+            courses.append((case,))
+    return courses
+
+
+def name_course(course: Sequence[Case]) -> str:
+    """Name the faults of a course."""
+    return "+".join([str(course[0]), *(f"{case.fault.point}-{case.fault.passage}" for case in course[1:])])
 
 
 def share(cases: list[Case]) -> list[Case]:
