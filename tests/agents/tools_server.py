@@ -78,10 +78,14 @@ async def refuse() -> str:
 @server.tool()
 async def wait(seconds: float) -> str:
     """Wait."""
+    book("wait")
     await asyncio.sleep(seconds)
     return "waited"
 
 
 if __name__ == "__main__":
     book(f"begun {os.getpid()}")
-    server.run("stdio")
+    if len(sys.argv) > 2:
+        server.run("streamable-http", port=int(sys.argv[2]))
+    else:
+        server.run("stdio")

@@ -12,7 +12,7 @@ import copy
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,12 @@ log = logging.getLogger("outlive.mcp")
 KEY = "outlive/key"  # of the _meta of a call: a server that knows it takes a repetition for the same call
 _CLOSED = -32000  # mcp_types.CONNECTION_CLOSED
 _TIMEOUT = -32001  # mcp_types.REQUEST_TIMEOUT
-_BROKEN = "Server returned an error response"  # of an HTTP status, by whoever stands before the server
+_UNKNOWN_METHOD = -32601  # mcp_types.METHOD_NOT_FOUND
+_BROKEN = (
+    "Server returned an error response",  # of an HTTP status, by whoever stands before the server
+    "Session terminated",  # of status 404; a server that was started anew knows no session of the old one
+    "Session not found",  # the same, as servers say it themselves
+)
 
 
 class Interrupted(Exception):
@@ -50,11 +55,11 @@ class Interrupted(Exception):
 class HeldServer(WrapperToolset[Any]):
     """The toolset of an MCP server as units use it.
 
-    `is_own`: of one run, which has credentials of its own; then each unit opens a session.
+    `own`: the session of one run, which has credentials of its own; it is closed when no unit uses it.
     """
 
     wrapped: Any
-    is_own: bool = False
+    own: Session | None = None
 
     @property
     def id(self) -> str | None:
@@ -62,7 +67,7 @@ class HeldServer(WrapperToolset[Any]):
 
     async def for_run(self, ctx: RunContext[Any]) -> HeldServer:
         own = await self.wrapped.for_run(ctx)
-        return self if own is self.wrapped else HeldServer(own, is_own=True)
+        return self if own is self.wrapped else HeldServer(own, Session(own, is_kept=False))
 
     async def __aenter__(self) -> HeldServer:
         return self  # what needs the session takes it
@@ -71,7 +76,7 @@ class HeldServer(WrapperToolset[Any]):
 
     async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
         async with self._session():
-            with _told_apart():
+            with self._told_apart():
                 return await self.wrapped.get_tools(ctx)  # type: ignore[no-any-return]
 
     async def get_instructions(self, ctx: RunContext[Any]) -> Any:
@@ -87,14 +92,28 @@ class HeldServer(WrapperToolset[Any]):
             toolset = copy.copy(toolset)  # of the same session
             toolset.process_tool_call = functools.partial(_call_with_key, describe(_step()).idempotency_key)
         async with self._session():
-            with _told_apart():
+            with self._told_apart():
                 return await toolset.call_tool(name, tool_args, ctx, tool)
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[None]:
         engine = _step().execution.engine
-        async with self.wrapped if self.is_own else sessions_of(engine).find(self.wrapped).use(engine):
+        async with (self.own or sessions_of(engine).find(self.wrapped)).use(engine):
             yield
+
+    @contextmanager
+    def _told_apart(self) -> Iterator[None]:
+        """Raise Interrupted for an error that is none of the server's, though the model would be told of it."""
+        try:
+            yield
+        except Exception as told:
+            cause = told.__cause__ if isinstance(told, ModelRetry | ToolFailed) else told
+            found = getattr(cause, "error", None)
+            code, message = getattr(found, "code", None), getattr(found, "message", "")
+            is_lost = code == _CLOSED or message in _BROKEN or not self.wrapped.client.is_connected()
+            if is_lost or code == _TIMEOUT:
+                raise Interrupted(str(told) or repr(told), again=is_lost) from cause
+            raise
 
 
 def _step() -> StepCall:
@@ -107,26 +126,12 @@ async def _call_with_key(key: str, _: RunContext[Any], call: Any, name: str, arg
     return await call(name, args, metadata={KEY: key})
 
 
-@contextmanager
-def _told_apart() -> Iterator[None]:
-    """Raise Interrupted for an error that is none of the server's, though the model would be told of it."""
-    try:
-        yield
-    except Exception as told:
-        cause = told.__cause__ if isinstance(told, ModelRetry | ToolFailed) else told
-        found = getattr(cause, "error", None)
-        code, message = getattr(found, "code", None), getattr(found, "message", "")
-        is_lost = code == _CLOSED or message == _BROKEN or isinstance(cause, OSError)
-        if is_lost or code == _TIMEOUT:
-            raise Interrupted(str(told), again=is_lost) from cause
-        raise
-
-
 class Session:
-    """The session with one server, which all units of a process share."""
+    """The session with one server, which all units of a process share; `is_kept` after use for the next one."""
 
-    def __init__(self, toolset: Any) -> None:
+    def __init__(self, toolset: Any, *, is_kept: bool = True) -> None:
         self._toolset = toolset
+        self._is_kept = is_kept
         self._lock = asyncio.Lock()
         self._is_open = False
         self._is_doubtful = False
@@ -153,6 +158,8 @@ class Session:
         finally:
             self._users -= 1
             self._used_at = time.monotonic()
+            if not self._is_kept and not self._users:
+                await self.close()
 
     async def close(self) -> None:
         """End the session, and the process of a server that was started for it."""
@@ -167,9 +174,10 @@ class Session:
             try:
                 await self._toolset.__aenter__()
             except Exception as error:
-                await self._toolset.client.close()
+                await self._release()
                 if time.monotonic() + pause_s > until:
-                    raise
+                    told = f"MCP server {self._toolset.id!r} cannot be reached; retry the run when it can: {error}"
+                    raise ConnectionError(told) from error
                 log.warning("MCP server %r cannot be reached and is tried again: %s", self._toolset.id, error)
                 await engine.bodies.rest(pause_s)
                 pause_s *= 2
@@ -186,18 +194,23 @@ class Session:
         except TimeoutError:
             return True
         except Exception as error:  # noqa: BLE001 - whatever it is, it says whether somebody has answered
-            code = getattr(getattr(error, "error", None), "code", _CLOSED)
-            return bool(code != _CLOSED)
+            return getattr(getattr(error, "error", None), "code", None) == _UNKNOWN_METHOD
         return True
 
     async def _shut(self) -> None:
         while self._users:  # their calls fail now, as this session is lost
             await asyncio.sleep(0.01)
         self._is_open = False
-        try:
-            await self._toolset.__aexit__(None, None, None)
-        finally:
-            await self._toolset.client.close()
+        await self._release(lambda: self._toolset.__aexit__(None, None, None))
+
+    async def _release(self, forget: Callable[[], Awaitable[object]] | None = None) -> None:
+        """Close the client first, which says once by what it was lost; let the toolset forget what it was told."""
+        client = self._toolset.client
+        for close in (client.close, *([forget] if forget else ()), client.transport.close):
+            try:
+                await close()
+            except Exception as error:  # noqa: BLE001 - it has ended all the same
+                log.debug("the session with MCP server %r did not end well: %r", self._toolset.id, error)
 
 
 class Sessions:
