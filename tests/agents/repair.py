@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from outlive import Outlive, hooks, workflow
-from outlive.agents import Guarded, Verifier, guarded
+from outlive.agents import Budget, Guarded, Verifier, guarded
 from tests.agents.fixer import BARE, FILES, RIGHT, WRONG, fixer, hide, lay_out, write
 from tests.agents.shop import book, pass_point
 
@@ -52,7 +52,8 @@ async def main(url: str, folder: Path) -> None:
             await agent.run(str(next(numbers)))
 
         check = Verifier(hidden=folder / "hidden", environment=BARE, writable=[folder])
-        return await guarded(attempt, check=check, workspace=folder / "project")
+        budget = Budget(requests=1_000, account="repair")
+        return await guarded(attempt, check=check, workspace=folder / "project", budget=budget)
 
     hooks.arm(pass_point)
     async with Outlive(url, lease=2) as app:

@@ -14,6 +14,7 @@ import pytest
 
 from outlive import Outlive
 from tests.agents import repair, shop
+from tests.agents.thrift import find
 from tests.house.source import ROOT, SRC
 from tests.support import nursery
 from tests.support.size import pick
@@ -113,6 +114,11 @@ async def test_dying_around_commits(repaired: Repair) -> None:
     assert repaired.finish() == CALM
     assert sorted(set(repaired.happened("model"))) == MODELS
     assert len(repaired.happened("")) <= 11 + 2 * deaths
+    async with Outlive(repaired.url, worker=False) as app:
+        found = await find(app, "repair")
+    asked = len(repaired.happened("model"))
+    assert found.reserved.requests == 0
+    assert asked <= found.spent.requests + found.lost.requests <= asked + deaths
 
 
 async def _until(is_so: object) -> None:

@@ -119,7 +119,7 @@ def read_terms(charged: Iterable[Charge]) -> Terms:
 
 def check_budgets(given: Any) -> tuple[Budget, ...]:
     """Give the budgets of an agent as a tuple; UsageError for what is none."""
-    budgets = () if given is None else (given,) if isinstance(given, Budget) else tuple(given)
+    budgets = () if given is None else tuple(given) if isinstance(given, list | tuple) else (given,)
     if wrong := [one for one in budgets if not isinstance(one, Budget)]:
         raise UsageError(f"budget=… is a Budget(…) or several, not {wrong[0]!r}")
     accounts = [one.account for one in budgets]

@@ -16,7 +16,9 @@ from pydantic_ai import Agent
 from pydantic_ai.exceptions import UnexpectedModelBehavior
 from pydantic_ai.models import Model
 
+from outlive.agents.budget import Budget, check_budgets
 from outlive.agents.durable import DurableAgent, durable
+from outlive.agents.guards.budgeted import budgeted
 from outlive.agents.guards.checks import Check, find_complaints
 from outlive.ambient import gather
 from outlive.codec.payload import digest
@@ -76,6 +78,8 @@ class Judge:
 
     `votes` are asked independently; a verdict needs more than half of them, else it is "abstain". `veto` are checks
     that come first: functions of the artefact that give None, or what is wrong with it. `name` is part of journals.
+    `budget` limits what the votes on one artefact, or on one pair, may use together, see `Budget`; where it does not
+    reach, BudgetExceeded is raised, and there is no verdict.
     """
 
     def __init__(
@@ -86,12 +90,15 @@ class Judge:
         votes: int = 3,
         veto: Sequence[Check] = (),
         name: str = "judge",
+        budget: Budget | Sequence[Budget] | None = None,
     ) -> None:
         if not isinstance(votes, int) or votes < 1:
             raise UsageError(f"Judge(votes=…) is a whole number of at least 1, not {votes!r}")
         if not isinstance(rubric, str) or not rubric.strip():
             raise UsageError("Judge(model, rubric) needs a rubric: what makes an artefact good, in words")
         self._votes = votes
+        self._budgets = check_budgets(budget)
+        self._name = name
         self._veto = veto
         self._rubric = rubric
         self._grader = durable(Agent(model, name=name, output_type=Vote))
@@ -102,11 +109,12 @@ class Judge:
 
         *Durable*: what each check and each vote said, as entries. *Again*: replay asks nobody.
         """
-        in_workflow("agents.Judge.grade")
+        run = in_workflow("agents.Judge.grade")
         vetoed = await find_complaints(self._veto, artefact)
         if vetoed:
             return Grade("fail", vetoed=vetoed)
-        votes = await gather(*(self._grade(artefact) for _ in range(self._votes)))
+        with budgeted(run, self._name, self._budgets):
+            votes = await gather(*(self._grade(artefact) for _ in range(self._votes)))
         return Grade(_majority(vote.verdict for vote in votes), votes)
 
     async def compare(self, first: str, second: str) -> Comparison:
@@ -114,12 +122,13 @@ class Judge:
 
         *Durable*, *Again*: as `grade`.
         """
-        in_workflow("agents.Judge.compare")
+        run = in_workflow("agents.Judge.compare")
         vetoed = (await find_complaints(self._veto, first), await find_complaints(self._veto, second))
         if any(vetoed):
             verdict: Any = "abstain" if all(vetoed) else "second" if vetoed[0] else "first"
             return Comparison(verdict, vetoed=vetoed)
-        votes = await gather(*(self._compare(first, second) for _ in range(self._votes)))
+        with budgeted(run, f"{self._name}.compare", self._budgets):
+            votes = await gather(*(self._compare(first, second) for _ in range(self._votes)))
         return Comparison(_majority(vote.verdict for vote in votes), votes)
 
     async def _grade(self, artefact: str) -> Vote:

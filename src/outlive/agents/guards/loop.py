@@ -10,7 +10,7 @@ an attempt nor checks again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 from pydantic_ai.exceptions import AgentRunError
 
+from outlive.agents.budget import Budget, check_budgets
+from outlive.agents.guards.budgeted import budgeted
 from outlive.agents.guards.evidence import Evidence
 from outlive.agents.guards.ratchet import find_cheats, find_faults, find_tampering
 from outlive.agents.guards.tree import (
@@ -36,6 +38,7 @@ from outlive.agents.guards.verifier import HIDDEN, Verifier
 from outlive.agents.reviews import ask_for_review
 from outlive.clock import Duration, seconds
 from outlive.definitions import in_workflow, step
+from outlive.engine.roles import LiveRun
 from outlive.errors import GuardRefused, LimitError, UsageError
 
 WEEK_S = 7 * 86_400.0
@@ -98,12 +101,14 @@ async def guarded(
     attempts: int = 5,
     patience: int = 2,
     expires: Duration = WEEK_S,
+    budget: Budget | Sequence[Budget] | None = None,
 ) -> Guarded:
     """Let an agent work on a folder, in a workflow, until the check passes.
 
     `attempt(feedback)` runs a durable agent that edits the `workspace`; the feedback, empty at first, says what is
     wrong. What it returns is ignored. After `attempts`, after `patience` of them without fewer faults, after the same
     change twice, at a limit, and at once where a change is refused, a person decides within `expires`, see `reviews`.
+    `budget` limits what all attempts together may use, see `Budget`; it is a limit, too.
     *Durable*: the tree before the first attempt, then of each attempt its changes, their digest, what fails and why.
     *Again*: replay runs no attempt and no check. A check that a crash interrupted is executed again; an attempt goes
     on as the agent's effect classes say. Where the workspace is gone, it is written anew before the next attempt.
@@ -114,13 +119,27 @@ async def guarded(
         if not isinstance(number, int) or number < 1:
             raise UsageError(f"guarded({name}=…) is a whole number of at least 1, not {number!r}")
     seconds(expires)
-    pinned = await _pin(check, Path(workspace))
+    budgets = check_budgets(budget)
+    with budgeted(run, "guarded", budgets):
+        return await _loop(run, attempt, check, Path(workspace), attempts, patience, expires)
+
+
+async def _loop(
+    run: LiveRun,
+    attempt: Callable[[str], Awaitable[object]],
+    check: Verifier,
+    workspace: Path,
+    attempts: int,
+    patience: int,
+    expires: Duration,
+) -> Guarded:
+    pinned = await _pin(check, workspace)
     history: list[Attempt] = []
     since, feedback, changes = 0, "", Changes()
     while True:
-        await _prepare(check, pinned, changes, Path(workspace))
+        await _prepare(check, pinned, changes, workspace)
         error = await _try(attempt, feedback)
-        checked = await _check(check, pinned, Path(workspace), len(history) + 1, error)
+        checked = await _check(check, pinned, workspace, len(history) + 1, error)
         one, changes = checked.attempt, checked.changes
         history.append(one)
         feedback = _describe(one)

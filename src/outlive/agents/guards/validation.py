@@ -14,11 +14,14 @@ from pydantic_ai.exceptions import UnexpectedModelBehavior
 from pydantic_ai.run import AgentRunResult
 from pydantic_core import to_jsonable_python
 
+from outlive.agents.budget import Budget, check_budgets
 from outlive.agents.durable import DurableAgent
+from outlive.agents.guards.budgeted import budgeted
 from outlive.agents.guards.checks import Check, find_complaints
 from outlive.agents.reviews import ask_for_review
 from outlive.clock import Duration, seconds
 from outlive.definitions import in_workflow
+from outlive.engine.roles import LiveRun
 from outlive.errors import UsageError, ValidationExhausted
 from outlive.reviews import Decision
 
@@ -34,20 +37,35 @@ async def validated(
     checks: Sequence[Check] = (),
     attempts: int = 3,
     expires: Duration = WEEK_S,
+    budget: Budget | Sequence[Budget] | None = None,
     **options: Any,
 ) -> OutputT:
     """Run a durable agent, in a workflow, until its output passes all checks; give the output.
 
     A check is a function of the output that gives None, or a text that says what is wrong: the model reads it and
     tries again. After `attempts` a person has until `expires` to accept the last output as it is or a corrected
-    `value`, to let the agent try again, or to reject, see `reviews`. `options` are what `agent.run` takes.
+    `value`, to let the agent try again, or to reject, see `reviews`. `budget` limits what all attempts may use
+    together, see `Budget`. `options` are what `agent.run` takes.
     *Durable*: the agent's work, what each check said, and the decision, as entries. *Again*: replay asks nobody.
-    *Raises* ValidationExhausted if a person rejects, or nobody decides in time.
+    *Raises* ValidationExhausted if a person rejects, or nobody decides in time; BudgetExceeded.
     """
     run = in_workflow("agents.validated")
     if not isinstance(attempts, int) or attempts < 1:
         raise UsageError(f"validated(attempts=…) is a whole number of at least 1, not {attempts!r}")
     seconds(expires)
+    with budgeted(run, "validated", check_budgets(budget)):
+        return await _loop(run, agent, prompt, checks, attempts, expires, options)
+
+
+async def _loop(
+    run: LiveRun,
+    agent: DurableAgent[Any, OutputT],
+    prompt: Any,
+    checks: Sequence[Check],
+    attempts: int,
+    expires: Duration,
+    options: dict[str, Any],
+) -> OutputT:
     history = options.pop("message_history", None)
     failed: list[dict[str, Any]] = []
     left, said = attempts, prompt
