@@ -17,16 +17,22 @@ from outlive.agents.durable import DurableAgent, durable
 from outlive.agents.effects import annotated, at_most_once, idempotent, inline, pure, transactional, tx
 from outlive.agents.events import AgentEvent, StepText, events, texts
 from outlive.agents.guards import (
+    Agreement,
     Attempt,
+    Calibration,
     Comparison,
     File,
     Grade,
     Guarded,
     Judge,
+    Labelled,
     NoRepeats,
+    Pair,
+    Places,
     Preference,
     Verifier,
     Vote,
+    calibrate,
     guarded,
     validated,
 )
@@ -47,6 +53,7 @@ __all__ += ["Approval", "Ask", "Deny", "ToolCall", "approvals"]  # which calls w
 __all__ += ["Budget", "Price", "budgets"]  # what agents may use
 __all__ += ["Attempt", "File", "Guarded", "NoRepeats", "Verifier", "guarded", "validated"]  # loops against a check
 __all__ += ["Comparison", "Grade", "Judge", "Preference", "Vote"]  # models that grade
+__all__ += ["Agreement", "Calibration", "Labelled", "Pair", "Places", "calibrate"]  # how far a judge agrees with people
 __all__ += ["Review", "reviews"]  # what waits for a person when a guard has stopped it
 __all__ += ["ApprovalLinks", "approval_links"]  # links to approvals
 __all__ += ["Question", "ask_user", "question_tool", "questions"]  # what people are asked

@@ -66,11 +66,15 @@ class Grade:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Which artefact the majority prefers in either order; `vetoed` is what checks have found, for each of the two."""
+    """Which artefact the majority prefers in either order; `vetoed` is what checks have found, for each of the two.
+
+    `orders` are the verdicts behind each vote, by place: in the order given, and swapped.
+    """
 
     verdict: Literal["first", "second", "abstain"]
     votes: list[Preference] = field(default_factory=list)
     vetoed: tuple[list[str], list[str]] = ([], [])
+    orders: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Judge:
@@ -128,23 +132,20 @@ class Judge:
             verdict: Any = "abstain" if all(vetoed) else "second" if vetoed[0] else "first"
             return Comparison(verdict, vetoed=vetoed)
         with budgeted(run, f"{self._name}.compare", self._budgets):
-            votes = await gather(*(self._compare(first, second) for _ in range(self._votes)))
-        return Comparison(_majority(vote.verdict for vote in votes), votes)
+            pairs = await gather(*(self._compare(first, second) for _ in range(self._votes)))
+        votes = [_agree(one, other) for one, other in pairs]
+        orders = [(one.verdict, other.verdict) for one, other in pairs]
+        return Comparison(_majority(vote.verdict for vote in votes), votes, orders=orders)
 
     async def _grade(self, artefact: str) -> Vote:
         vote: Vote = await self._ask(self._grader, Vote, "an artefact", artefact)
         return vote
 
-    async def _compare(self, first: str, second: str) -> Preference:
-        one: Preference = await self._ask(self._comparer, Preference, "two artefacts, first and second", first, second)
-        other: Preference = await self._ask(
-            self._comparer, Preference, "two artefacts, first and second", second, first
-        )
-        swapped: Any = {"first": "second", "second": "first"}.get(other.verdict, "abstain")
-        if one.verdict == swapped:
-            return replace(one, quotes=[*one.quotes, *other.quotes])
-        why = f"the order decides: {one.verdict} ({one.why}), and swapped {other.verdict} ({other.why})"
-        return Preference("abstain", [], why)
+    async def _compare(self, first: str, second: str) -> tuple[Preference, Preference]:
+        what = "two artefacts, first and second"
+        one: Preference = await self._ask(self._comparer, Preference, what, first, second)
+        other: Preference = await self._ask(self._comparer, Preference, what, second, first)
+        return one, other
 
     async def _ask(self, agent: DurableAgent[Any, Any], kind: Callable[..., Any], what: str, *artefacts: str) -> Any:
         # A text cannot contain what was computed from all of it, so nothing in it can pretend to be its end.
@@ -157,6 +158,15 @@ class Judge:
             return kind("abstain", [], f"void: {error.message}")
         problem = None if vote.verdict == "abstain" else _problem_of(vote.quotes, artefacts)
         return vote if problem is None else kind("abstain", vote.quotes, f"void: {problem}; it said: {vote.why}")
+
+
+def _agree(one: Preference, other: Preference) -> Preference:
+    """Give what two votes say together, of which the other saw the artefacts swapped."""
+    swapped: Any = {"first": "second", "second": "first"}.get(other.verdict, "abstain")
+    if one.verdict == swapped:
+        return replace(one, quotes=[*one.quotes, *other.quotes])
+    why = f"the order decides: {one.verdict} ({one.why}), and swapped {other.verdict} ({other.why})"
+    return Preference("abstain", [], why)
 
 
 def _problem_of(quotes: Sequence[str], artefacts: Sequence[str]) -> str | None:
