@@ -55,6 +55,17 @@ BEFORE = {
 # What happens earlier in the same process, for the same reason.
 FIRST = {"release_strays": PointFault("claim.after", "lose_reply", 1)}
 
+# Where every process comes, whatever those before it have done, in the order in which the first one comes there, and
+# how often at least. Who dies at the early ones has done nothing at all.
+EARLY = ("put_queue", "register")
+LATER = """
+    claim start_alone claim_line put_account add_request write_schedules reschedule commit wake delete_schedule
+    delete_runs fork unregister register take_memo put_memo prune
+""".split()
+AT_LEAST = {"claim": 2, "commit": 8, "prune": 2, "register": 2}
+UNDONE = (".before", ".begun", ".entry_written")  # who dies there for the first time has left all of it to the next one
+MOST_DEATHS = 4  # in one course
+
 
 def _load_all() -> None:
     for module in pkgutil.walk_packages(outlive.__path__, "outlive."):
@@ -135,6 +146,42 @@ def gather(cases: list[Case], most: int = 6) -> list[tuple[Case, ...]]:
         else:
             courses.append((case,))
     return courses
+
+
+def line_up(cases: list[Case]) -> list[tuple[Case, ...]]:
+    """Let processes die one after the other in one course, each where it comes for certain; at full size each alone."""
+    courses: list[tuple[Case, ...]] = []
+    for case in sorted(cases, key=_rank):
+        open_to = [course for course in courses if not SOAK and len(course) < MOST_DEATHS and _may_follow(course, case)]
+        if open_to:
+            shortest = min(open_to, key=len)
+            courses[courses.index(shortest)] = (*shortest, case)
+        else:
+            courses.append((case,))
+    return courses
+
+
+def _may_follow(course: tuple[Case, ...], case: Case) -> bool:
+    last = course[-1]
+    if last.store != case.store or case.site == "migrate":
+        return False
+    again = last.site == case.site and last.fault.passage == 1 and last.fault.point.endswith(UNDONE)
+    return _rank(last) < _rank(case) or (_rank(last) == _rank(case) == ONCE and again)
+
+
+ONCE = len(EARLY)  # the rank of a place where a course comes once or a few times
+
+
+def _rank(case: Case) -> int:
+    """Order the places that have a rank of their own, by when a course comes there first."""
+    site, passage = case.site, case.fault.passage
+    if site == "migrate":
+        return -1
+    if site in EARLY and passage == 1:
+        return EARLY.index(site)
+    if site in LATER and passage <= AT_LEAST.get(site, 1) and case.fault.point in {site + edge for edge in EDGES}:
+        return ONCE + 1 + LATER.index(site)
+    return ONCE
 
 
 def name_course(course: Sequence[Case]) -> str:

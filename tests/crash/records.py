@@ -103,8 +103,10 @@ def check_ledger(ledger: list[Place], moments: list[Moment], first_attempts: Cou
     for moment in moments:
         again = {place for place in moment.settled & set(ledger[moment.executed :]) if not _may_repeat(place)}
         assert not again, f"recorded before the death, executed after it: {sorted(again)}"
+    began = [0, *(moment.executed for moment in moments)]
+    cuts = [(ledger[begin : moment.executed], moment.settled) for begin, moment in zip(began, moments, strict=False)]
     for place, count in Counter(ledger).items():
-        in_flight = sum(place in ledger[: moment.executed] and place not in moment.settled for moment in moments)
+        in_flight = sum(place in since and place not in settled for since, settled in cuts)
         if place[1].rpartition("/")[2].startswith("book") or _may_repeat(place):
             continue
         allowed = first_attempts[place] + in_flight + DISOWNED.get(place, 0)
