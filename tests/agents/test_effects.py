@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from pydantic_ai import Agent, ModelRetry, RunContext, ToolFailed
+from pydantic_ai.toolsets import DynamicToolset, FunctionToolset
 
 import outlive
-from outlive import Outlive, Retry, step, transaction, workflow
+from outlive import Outlive, Retry, UsageError, step, transaction, workflow
 from outlive.agents import at_most_once, durable, idempotent, inline, pure, transactional, tx
 from outlive.codec import Codec, JsonCodec
 from tests.agents.scripts import call, scripted
@@ -281,3 +282,63 @@ async def test_a_plain_workflow_has_no_durable_agent(url: str) -> None:
         run = await app.start(plain)
         with pytest.raises(outlive.UsageError, match="is for async workflow functions"):
             await run.result(timeout=LIMIT_S)
+
+
+@pytest.mark.parametrize("declares", ["tool", "agent", "prefix"])
+async def test_an_inline_tool_has_keys_of_its_own_wherever_it_is_declared(url: str, declares: str) -> None:
+    @step
+    async def look(name: str) -> str:
+        return f"saw {name}"
+
+    async def put(name: str) -> str:
+        return await look(name)
+
+    toolset: FunctionToolset[Any] = FunctionToolset(id="tools")
+    toolset.add_function(put, metadata=inline() if declares == "tool" else None)
+    seen = "my_put" if declares == "prefix" else "put"
+    toolsets = [toolset.prefixed("my") if declares == "prefix" else toolset]
+    model = scripted([call(seen, "c1", name="a"), call(seen, "c2", name="b")], "{results}")
+    effects = {} if declares == "tool" else {seen: inline()}
+    async with Outlive(url) as app:
+        run = await app.start(durable(Agent(model, name="clerk", toolsets=toolsets), effects=effects), "go")
+        assert await run.result(timeout=LIMIT_S) == "['saw a', 'saw b']"
+        keys = [entry.key for entry in await run.entries() if "look" in entry.key]
+    assert keys == [f"clerk#1/tool:{seen}({one})#1/look#1" for one in ("c1", "c2")]
+
+
+@pytest.mark.parametrize("toolset", ["functions", "dynamic", "prefixed"])
+async def test_effects_for_a_tool_that_there_is_not(url: str, toolset: str) -> None:
+    heard: list[int] = []
+    functions: FunctionToolset[Any] = FunctionToolset([plain], id="tools")
+    given: Any = {
+        "functions": functions,
+        "dynamic": DynamicToolset(lambda ctx: functions, id="dynamic"),
+        "prefixed": functions.prefixed("my"),
+    }[toolset]
+    agent = durable(
+        Agent(scripted("done", heard=heard.append), name="clerk", toolsets=[given]),
+        effects={"plan" if toolset != "prefixed" else "plain": pure(), "*": idempotent()},
+    )
+    seen = "my_plain" if toolset == "prefixed" else "plain"
+    async with Outlive(url) as app:
+        run = await app.start(agent, "go")
+        with pytest.raises(UsageError, match=f"of agent 'clerk' is for no tool that it has; they are '{seen}'"):
+            await run.result(timeout=LIMIT_S)
+    assert heard == []
+
+
+async def test_effects_for_tools_that_a_run_may_not_see(url: str) -> None:
+    functions: FunctionToolset[Any] = FunctionToolset([plain], id="tools")
+    toolsets = [
+        functions.filtered(lambda ctx, tool: False),
+        FunctionToolset([plain], id="others").filtered(lambda ctx, tool: False).prefixed("my"),
+        DynamicToolset(lambda ctx: functions, id="dynamic").prefixed("your").filtered(lambda ctx, tool: False),
+    ]
+    effects = {"plain": pure(), "my_plain": pure(), "your_plain": pure()}
+    agent = durable(Agent(scripted("done"), name="clerk", toolsets=toolsets), effects=effects)
+    async with Outlive(url) as app:
+        assert await app.run(agent, "go") == "done"
+
+
+async def plain() -> str:
+    return "plain"

@@ -42,7 +42,7 @@ class Tools:
         words = ["-m", "tests.agents.tools_server", str(self.ledger)]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         transport = StdioTransport(sys.executable, words, env=env, cwd=str(ROOT))
-        return (PinnedMCPToolset if "pins" in options else MCPToolset)(transport, id="tools", **options)
+        return (PinnedMCPToolset if "pins" in options else MCPToolset)(transport, **{"id": "tools", **options})
 
     def agent(self, *turns: Any, heard: Any = None, options: Any = (), toolset: Any = None, **given: Any) -> Any:
         """Make an agent that has the tools."""
@@ -215,7 +215,7 @@ async def test_many_runs_and_agents_share_a_server(url: str, tools: Tools) -> No
                 with pytest.raises(UsageError, match="'read' is executed by a server"):
                     await other.run(wrong, "go")
     assert len(tools.begun()) == 1
-    assert tools.done() == {"refuse": 8, "put": 8, "read": 1}
+    assert tools.done() == {"wait": 8, "refuse": 8, "put": 8, "read": 1}
 
 
 async def test_outside_of_workflows_the_toolset_is_plain(tools: Tools) -> None:

@@ -7,9 +7,10 @@ through `units`; everywhere else the agent is as it was.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
+import contextvars
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
@@ -18,7 +19,12 @@ from typing import Any, Literal, cast, get_args
 from pydantic_ai.agent import Agent
 from pydantic_ai.agent.abstract import AbstractAgent, EventStreamHandler
 from pydantic_ai.capabilities import RequestInput
-from pydantic_ai.capabilities.abstract import CapabilityOrdering, WrapRunHandler, WrapToolExecuteHandler
+from pydantic_ai.capabilities.abstract import (
+    CapabilityOrdering,
+    WrapRunHandler,
+    WrapToolExecuteHandler,
+    WrapToolValidateHandler,
+)
 from pydantic_ai.durable_exec import (
     JSON_CODEC,
     BaseDurabilityCapability,
@@ -36,22 +42,26 @@ from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.run import AgentRunResult
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
+from pydantic_ai.toolsets import FunctionToolset
 
 from outlive.agents.approvals import VERDICT, Policy, ToolCall, judge, resolve
 from outlive.agents.budget import Budget, charged_to, current_charges, open_charges
-from outlive.agents.effects import AT_MOST_ONCE, EFFECT_KEY, PURE, Effect, check_effects, find_effect
+from outlive.agents.effects import AT_MOST_ONCE, EFFECT_KEY, PURE, Effect, check_effects, check_names, find_effect
 from outlive.agents.questions import PromiseWaiter, answer_calls
 from outlive.agents.requests import MODEL_RETRY, RequestRetry, leave_retries_to_us
 from outlive.agents.servers import HeldServer
 from outlive.agents.spending import bound_answer
 from outlive.agents.streams import OF_MODEL, show_model, show_once
-from outlive.agents.units import UnitBackend, current_scope, name_call
+from outlive.agents.units import UnitBackend, current_scope, listed_tools, name_call
 from outlive.clock import Duration, seconds, to_datetime
 from outlive.definitions import current_execution
 from outlive.engine.branch import Branch
-from outlive.engine.roles import Host
+from outlive.engine.roles import Host, LiveRun
 from outlive.errors import EncodeFailed, UsageError
 from outlive.model.definition import Retry
+
+# What the model calls the tool whose call is being validated or executed.
+_seen_as: contextvars.ContextVar[str | None] = contextvars.ContextVar("outlive_tool_seen_as", default=None)
 
 
 class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
@@ -106,6 +116,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         """Give how a unit of a toolset is executed; asked without a tool, for listing tools and the like."""
         if tool is None:
             return PURE
+        name = _seen_as.get() or name
         effect = find_effect(tool.tool_def.metadata, name, strict=self._strict, effects=self._effects)
         is_remote = isinstance(operation_id, ToolsetCallToolId) and operation_id.toolset_kind == "mcp"
         if is_remote and (effect is False or effect.name == "transactional"):
@@ -157,7 +168,32 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
             Agent.using_thread_executor(_Callbacks(run.engine)),
             Agent.using_sleep(asyncio.sleep),
         ):
-            return await super().wrap_run(ctx, handler=handler)
+            token = listed_tools.set(set())
+            try:
+                return await super().wrap_run(ctx, handler=handler)
+            finally:
+                listed_tools.reset(token)
+
+    async def prepare_tools(self, ctx: RunContext[AgentDepsT], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
+        """Refuse effects for tools that there are not, as soon as all have been listed."""
+        listed = listed_tools.get() if self.in_durable_context else None
+        if listed is not None and ctx.run_step <= 1:
+            seen = {one.name for one in tool_defs}
+            check_names(self.name, self._effects, seen, listed | _functions_of(ctx.agent))
+        return await super().prepare_tools(ctx, tool_defs)
+
+    async def wrap_tool_validate(
+        self,
+        ctx: RunContext[AgentDepsT],
+        *,
+        call: ToolCallPart,
+        tool_def: ToolDefinition,
+        args: Any,
+        handler: WrapToolValidateHandler,
+    ) -> dict[str, Any]:
+        """Let the units of a call know what the model calls the tool."""
+        with _called(call.tool_name):
+            return await super().wrap_tool_validate(ctx, call=call, tool_def=tool_def, args=args, handler=handler)
 
     async def prepare_model_request(
         self, ctx: RunContext[AgentDepsT], request_context: ModelRequestContext
@@ -205,8 +241,17 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
             verdict = judge(run, scope, self._policy, asked, call.tool_call_id)
             if verdict is not None:
                 raise ApprovalRequired({VERDICT: verdict})
-        if (tool_def.metadata or {}).get(EFFECT_KEY) is not False:
+        with _called(call.tool_name):
+            if self._is_inline(call.tool_name, tool_def):
+                return await self._execute_inline(run, scope, call, args, handler)
             return await handler(args)
+
+    def _is_inline(self, name: str, tool_def: ToolDefinition) -> bool:
+        return find_effect(tool_def.metadata, name, strict=False, effects=self._effects) is False
+
+    async def _execute_inline(
+        self, run: LiveRun, scope: Branch, call: ToolCallPart, args: dict[str, Any], handler: WrapToolExecuteHandler
+    ) -> Any:
         inner = Branch(f"{scope.key('tool:' + name_call(call.tool_name, call.tool_call_id))}/")
         token = current_scope.set(inner)
         try:
@@ -237,6 +282,23 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
             resolve(run, self.name, ctx.tools, requests), answer_calls(run, self.name, requests)
         )
         return DeferredToolResults(approvals=approvals, calls=answers)
+
+
+@contextmanager
+def _called(name: str) -> Iterator[None]:
+    token = _seen_as.set(name)
+    try:
+        yield
+    finally:
+        _seen_as.reset(token)
+
+
+def _functions_of(agent: AbstractAgent[Any, Any] | None) -> set[str]:
+    """Give the names of an agent's functions, those included that this run may not see."""
+    leaves: list[Any] = []
+    for toolset in () if agent is None else agent.toolsets:
+        toolset.apply(leaves.append)
+    return {name for leaf in leaves if isinstance(leaf, FunctionToolset) for name in leaf.tools}
 
 
 def _has_request_input(ctx: RunContext[Any]) -> bool:

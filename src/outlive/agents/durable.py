@@ -119,14 +119,15 @@ def durable(
     """Make a Pydantic AI agent durable; the agent itself stays as it is.
 
     `name` (else the agent's own) is part of every journal: keep it. `deps` are given to each run that brings none,
-    `models` are those that a run may switch to. `model_retry` repeats model requests after failures that may pass, or
-    those of its `on=`; `strict` refuses tools without an effect class. `effects` gives classes, by name, to tools that
-    have none of their own, such as those of MCP servers; "*" is for all others, see `annotated`. `policy` says of each
-    call of a tool whether it passes (None), is refused (`Deny`) or waits for people (`Ask`), see `approvals`. With
-    `cache` the answer to a model request is given, for so long, to equal requests of all runs; of those at one time
-    one is sent. With `stream` models are asked to stream, and programs follow what they say, and what tools answer,
-    with `events(run)`. `budget` limits what the agent may use, see `Budget`: what exceeds that is not done, and raises
-    BudgetExceeded there.
+    `models` are those that a run may switch to. `model_retry` repeats model requests after failures that may pass,
+    or those of its `on=`; `strict` refuses tools without an effect class. `effects` gives classes, by the name that
+    the model sees, to tools that have none of their own, such as those of MCP servers; "*" is for all others, see
+    `annotated`. A name that no tool has fails a run with UsageError before its first model request. `policy` says
+    of each call of a tool whether it passes (None), is refused (`Deny`) or waits for people (`Ask`), see
+    `approvals`. With `cache` the answer to a model request is given, for so long, to equal requests of all runs; of
+    those at one time one is sent. With `stream` models are asked to stream, and programs follow what they say, and
+    what tools answer, with `events(run)`. `budget` limits what the agent may use, see `Budget`: what exceeds that
+    is not done, and raises BudgetExceeded there.
     *Raises* UsageError for an agent without a name.
     """
     if not isinstance(agent, AbstractAgent):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from outlive.errors import UsageError
 from outlive.model.definition import ONCE, Retry
 
 EFFECT_KEY = "outlive"  # of the metadata of tools
+ALL_OTHERS = "*"  # of effects
 
 EffectClass = Literal["pure", "idempotent", "transactional", "at_most_once"]
 current_tx: contextvars.ContextVar[Any] = contextvars.ContextVar("outlive_tool_tx", default=None)
@@ -105,8 +106,8 @@ class Annotated:
     timeout_s: float | None
 
     def read(self, annotations: Mapping[str, Any]) -> Effect:
-        """Give the effect of a tool with these annotations; without any it is the most careful one."""
-        if annotations.get("readOnlyHint") is True:
+        """Give the effect of a tool with these annotations; without any, or at odds, it is the most careful one."""
+        if annotations.get("readOnlyHint") is True and annotations.get("destructiveHint") is not True:
             return Effect("pure", self.retry, self.timeout_s)
         if annotations.get("idempotentHint") is True:
             return Effect("idempotent", self.retry, self.timeout_s)
@@ -128,6 +129,25 @@ def check_effects(effects: Any) -> Mapping[str, Effect | Annotated | Literal[Fal
     return found
 
 
+def check_names(agent: str, effects: Mapping[str, Any], seen: Collection[str], listed: Collection[str]) -> None:
+    """Raise UsageError if an agent declares effects for a tool that it does not have.
+
+    `seen` are the names of its tools for the model, `listed` those in their toolsets. What is listed and not seen,
+    by its name or with a prefix, is hidden from this run, and may have an effect all the same.
+    """
+    hidden = [name for name in listed if not any(_is_called(one, name) for one in seen)]
+    for name in sorted(set(effects) - {ALL_OTHERS} - set(seen)):
+        if not any(_is_called(name, one) for one in hidden):
+            raise UsageError(
+                f"effects={{{name!r}: …}} of agent {agent!r} is for no tool that it has; they are "
+                f"{', '.join(map(repr, sorted({*seen, *hidden}))) or 'none'}"
+            )
+
+
+def _is_called(name: str, tool: str) -> bool:
+    return name == tool or name.endswith(f"_{tool}")
+
+
 def find_effect(
     metadata: Mapping[str, Any] | None,
     tool: str,
@@ -141,7 +161,7 @@ def find_effect(
     """
     declared = (metadata or {}).get(EFFECT_KEY)
     if declared is None:
-        declared = effects.get(tool, effects.get("*"))
+        declared = effects.get(tool, effects.get(ALL_OTHERS))
     if isinstance(declared, Annotated):
         return declared.read((metadata or {}).get("annotations") or {})
     if declared is False or isinstance(declared, Effect):

@@ -63,6 +63,9 @@ told_of_units: contextvars.ContextVar[Callable[[str, DurableOperationId, tuple[A
     contextvars.ContextVar("outlive_told_of_units", default=None)
 )
 
+# The names of the tools that toolsets have listed in the agent run that is executing.
+listed_tools: contextvars.ContextVar[set[str] | None] = contextvars.ContextVar("outlive_listed_tools", default=None)
+
 log = logging.getLogger("outlive.agents")
 
 _LABEL_MAX_CHARS = 80
@@ -122,7 +125,10 @@ class UnitBackend(JournalCallableOperationBackend[Effect]):
         spending = spending_of(operation_id, cache_key)
         once = config.name == "at_most_once"
         unit = Unit(body, config.verify, once, is_tool, tool, arguments, again=_may_have_begun(run), spending=spending)
-        return await execute(run, key, kind, config, unit)
+        value = await execute(run, key, kind, config, unit)
+        if isinstance(operation_id, ToolsetGetToolsId) and (listed := listed_tools.get()) is not None:
+            listed.update(value["tools"] if operation_id.toolset_kind == "dynamic" else value)
+        return value
 
     def _request(
         self, run: LiveRun, operation_id: ModelRequestId, cache_key: tuple[Any, ...], body: Callable[[], Awaitable[Any]]
