@@ -46,6 +46,34 @@ RUN_BODY = """
         return f"<run {self.id}>"
 """
 
+INBOX_IMPORTS = """from outlive import approvals as _approvals
+from outlive import budgets as _budgets
+from outlive import questions as _questions
+from outlive import reviews as _reviews
+from outlive.errors import UsageError
+from outlive.sync.app import Outlive
+from outlive.sync.face import Face
+"""
+INBOX_BODY = """class {name}(Face):
+    \"""See `{module}`.\"""
+
+    def __init__(self, app: Outlive) -> None:
+        super().__init__(app._portal)
+        self._real = _{module}.{name}(app._real)
+
+"""
+INBOX_FUNCTION = """def {module}(app: Outlive) -> {name}:
+    \"""{about}\"""
+    return {name}(_checked("{module}", app))
+
+
+"""
+INBOX_END = """def _checked(what: str, app: Outlive) -> Outlive:
+    if not isinstance(app, Outlive):
+        raise UsageError(f"{what}(app) takes an outlive.sync.Outlive here, not {app!r}")
+    return app
+"""
+
 # Docstrings speak of `async with` and `await`; what is still said of them here is a sentence that needs another one.
 REWORDED = {
     "Use it as `async with Outlive(url) as app:`.": """Use it as `with outlive.sync.Outlive(url) as app:`.
@@ -107,8 +135,11 @@ def _lineage(source: Source, name: str) -> list[tuple[Source, ast.ClassDef]]:
     """List a class and what it is derived from, a class before its bases."""
     node = source.find(name)
     found = [(source, node)]
-    for base in node.bases:
+    for given in node.bases:
+        base = given.value if isinstance(given, ast.Subscript) else given
         assert isinstance(base, ast.Name)
+        if base.id == "Generic":
+            continue
         module, original = source.origins.get(base.id, (source.name, base.id))
         found += _lineage(Source(module), original)
     return [pair for index, pair in enumerate(found) if pair not in found[index + 1 :]]
@@ -125,6 +156,32 @@ def _methods(source: Source, name: str) -> Iterator[tuple[Source, Function]]:
                     if line.decorator_list:
                         sys.exit(f"{node.name}.{line.name} has a decorator: what does it mean for a thread?")
                     yield owner, line
+
+
+def _fill_in(source: Source, name: str) -> tuple[list[tuple[Source, Function]], str]:
+    """Give the methods of a class derived from a generic one of one parameter, and what that is."""
+    (base,) = source.find(name).bases or (None,)
+    (item,) = [base.slice.id] if isinstance(base, ast.Subscript) and isinstance(base.slice, ast.Name) else [""]
+    return [(owner, node) for owner, node in _methods(source, name) if node.name != "__init__"], item
+
+
+def _write_inboxes(path: Path) -> str:
+    """Give the text of the twins of what people decide and operators change."""
+    needed, body = set[str](), ""
+    for module, name in (("approvals", "Approvals"), ("budgets", "Budgets"), ("questions", "Questions"),
+                         ("reviews", "Reviews")):  # fmt: skip
+        source = Source(f"outlive.{module}")
+        methods, item = _fill_in(source, name)
+        body += INBOX_BODY.format(name=name, module=module)
+        body += "\n".join(re.sub(r"\bItem\b", item, _method(node)) for _, node in methods) + "\n\n"
+        needed |= {line for owner, node in methods for line in _imports(owner, node)} - {
+            "from outlive.inbox import Item"
+        }
+        needed |= {f"from {source.name} import {item}"} if item else set()
+        (made,) = [node for node in source.tree.body if isinstance(node, ast.FunctionDef) and node.name == module]
+        body += INBOX_FUNCTION.format(name=name, module=module, about=ast.get_docstring(made))
+    header = HEADER.format(source="the classes of inboxes and budgets")
+    return _formatted(header + INBOX_IMPORTS + "\n".join(sorted(needed)) + "\n\n\n" + body + INBOX_END, path)
 
 
 def _write(source: Source, name: str, path: Path, opening: str, imports: str) -> str:
@@ -212,7 +269,8 @@ def files() -> dict[Path, str]:
         f"        super().__init__(Joining({_arguments(init.args)}))\n"
     )
     run_opening = f'class Run(Face):\n    """{ast.get_docstring(run.find("Run"), clean=False)}"""\n\n' + RUN_BODY
-    return {
+    inboxes = FOLDER / "inboxes.py"
+    return {inboxes: _write_inboxes(inboxes)} | {
         path: _write(source, name, path, opening, imports)
         for source, name, path, opening, imports in (
             (app, "Outlive", FOLDER / "app.py", app_opening, APP_IMPORTS),

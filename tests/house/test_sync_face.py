@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 
 import pytest
 
 import outlive
 from outlive import ambient, messages, questions, sync, versions
+from outlive.sync import inboxes
 from tools.sync_face import files
 
 # Functions of workflow bodies that a plain body has no use for.
@@ -38,3 +40,19 @@ def test_both_faces_have_the_same_methods():
         sync_class, async_class = getattr(sync, name), getattr(outlive, name)
         public = {member for member in dir(async_class) if not member.startswith("_")}
         assert public - {member for member in dir(sync_class) if not member.startswith("_")} == set()
+
+
+def test_inboxes_have_the_same_methods_on_both_faces():
+    for name in ("approvals", "budgets", "questions", "reviews"):
+        async_class = inspect.signature(getattr(importlib.import_module(f"outlive.{name}"), name)).return_annotation
+        real = getattr(importlib.import_module(f"outlive.{name}"), async_class)
+        plain = getattr(inboxes, async_class)
+        for member in dir(real):
+            if (
+                not member.startswith("_")
+                and callable(getattr(real, member))
+                and not inspect.isclass(getattr(real, member))
+            ):
+                assert list(inspect.signature(getattr(plain, member)).parameters) == list(
+                    inspect.signature(getattr(real, member)).parameters
+                ), (name, member)
