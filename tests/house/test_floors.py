@@ -57,6 +57,8 @@ FOREIGN = {
     "outlive.agents.guards.validation": {"pydantic", "pydantic_ai", "pydantic_core"},
     "outlive.testing": {"hypothesis", "pytest"},
     "outlive.cli": {"click", "apsw", "asyncpg"},
+    "outlive.cli.chatting": {"pydantic_ai"},
+    "outlive.cli.screen": {"click", "pydantic_ai"},
     "outlive.demo": set(),
     "outlive.integrations": set(),
     "outlive.integrations.starlette": {"msgspec", "starlette"},

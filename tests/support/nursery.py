@@ -14,6 +14,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -241,6 +242,9 @@ def _become(request: dict[str, Any], path: list[str]) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        if os.isatty(fd):  # where Python writes line by line, and seeks nothing
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(fd, "w", closefd=False), line_buffering=True))
     if os.environ.get("PYTHONUNBUFFERED"):
         sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
     words: list[str] = request["arguments"]

@@ -13,6 +13,7 @@ except ImportError as error:
 from outlive.agents.approvals import Ask, Deny, ToolCall
 from outlive.agents.budget import Budget, Price
 from outlive.agents.cassette import Cassette, cassette
+from outlive.agents.conversation import Conversation, conversation
 from outlive.agents.durable import DurableAgent, durable
 from outlive.agents.effects import annotated, at_most_once, idempotent, inline, pure, transactional, tx
 from outlive.agents.events import AgentEvent, StepText, events, texts
@@ -40,6 +41,7 @@ from outlive.agents.links import ApprovalLinks, approval_links
 from outlive.agents.questions import question_tool
 from outlive.agents.replaymodel import ReplayModel
 from outlive.agents.streams import StreamReset
+from outlive.agents.turns import Answered, BrokenOff, Listening, Said
 from outlive.approvals import Approval, approvals
 from outlive.budgets import budgets
 from outlive.errors import CassetteMiss
@@ -58,4 +60,5 @@ __all__ += ["Review", "reviews"]  # what waits for a person when a guard has sto
 __all__ += ["ApprovalLinks", "approval_links"]  # links to approvals
 __all__ += ["Question", "ask_user", "question_tool", "questions"]  # what people are asked
 __all__ += ["AgentEvent", "StepText", "StreamReset", "events", "texts"]  # what is shown while it works
+__all__ += ["Answered", "BrokenOff", "Conversation", "Listening", "Said", "conversation"]  # turn by turn
 __all__ += ["Cassette", "CassetteMiss", "ReplayModel", "cassette"]  # records of runs, for tests

@@ -42,7 +42,8 @@ class DurableAgent(Workflow[[str], Any], Generic[DepsT, OutputT]):
 
     def __init__(self, agent: AbstractAgent[DepsT, OutputT], durability: OutliveDurability[DepsT], deps: Any) -> None:
         self.agent = agent
-        self._name = name_agent(durability.name or agent.name)
+        self.name = durability.name or agent.name or ""
+        self._name = name_agent(self.name)
         self._capabilities = () if OutliveDurability.from_agent(agent) else (durability,)
         self._options = {} if deps is _NO_DEPS else {"deps": deps}
 

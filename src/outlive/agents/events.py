@@ -12,17 +12,21 @@ from pydantic import ValidationError
 from pydantic_ai.messages import AgentStreamEvent, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
 
 from outlive.agents.streams import STREAM, StreamReset, event_type
+from outlive.agents.turns import TurnEvent
 from outlive.errors import DecodeFailed
 from outlive.run import Run
 
 
 @dataclass(frozen=True)
 class AgentEvent:
-    """An event of a run's agents: of a model request, whose key `step` is, or of the tools of the agent run `step`."""
+    """An event of a run's agents: of a model request, whose key `step` is, or of the tools of the agent run `step`.
+
+    Those of a conversation itself (`Said`, `Answered`, `BrokenOff`, `Listening`) have no step.
+    """
 
     seq: int
     step: str
-    event: AgentStreamEvent | StreamReset
+    event: AgentStreamEvent | StreamReset | TurnEvent
 
 
 @dataclass(frozen=True)

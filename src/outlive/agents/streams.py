@@ -27,6 +27,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.tools import RunContext
 
+from outlive.agents.turns import TurnEvent
 from outlive.agents.units import Unit, storable
 from outlive.codec.payload import encode
 from outlive.engine.bodies import current_step
@@ -47,9 +48,9 @@ class StreamReset:
 
 
 @functools.cache
-def event_type() -> TypeAdapter[AgentStreamEvent | StreamReset]:
+def event_type() -> TypeAdapter[AgentStreamEvent | StreamReset | TurnEvent]:
     """Give what reads events; made late, for it knows only those events of applications that are defined by then."""
-    return TypeAdapter(Annotated[AgentStreamEvent | StreamReset, Discriminator("event_kind")])
+    return TypeAdapter(Annotated[AgentStreamEvent | StreamReset | TurnEvent, Discriminator("event_kind")])
 
 
 _type_of: Callable[[type], TypeAdapter[Any]] = functools.cache(TypeAdapter)

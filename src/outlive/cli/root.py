@@ -10,6 +10,7 @@ import click
 from outlive import __version__, errors
 from outlive.cli import agent_runs as _agent_runs  # noqa: F401 - commands of `agents`
 from outlive.cli import budgets as _budgets  # noqa: F401 - commands of `agents`
+from outlive.cli import chat as _chat  # noqa: F401 - a command of `agents`
 from outlive.cli import messages as _messages  # noqa: F401 - commands of `runs`
 from outlive.cli.agents import agents
 from outlive.cli.approvals import approvals

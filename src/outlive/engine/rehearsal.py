@@ -138,6 +138,9 @@ class _Host:
         execution.wake()
         return execution
 
+    def add_sides(self, _execution: Any, _sides: Any) -> None:
+        """Write nothing of what the run shows."""
+
     def close(self) -> None:
         """Take the run out of memory and wait for its thread."""
         if self._execution is not None:

@@ -1,0 +1,190 @@
+"""`outlive agents chat` at a terminal and at the end of a pipe; that it may die is shown by the tests of talks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+
+import pytest
+
+from outlive import Outlive
+from outlive.agents import approvals
+from tests.house.source import ROOT
+from tests.support import nursery
+from tests.support.terminal import Terminal
+
+PATIENCE_S = 40
+DESK = """
+import os
+from typing import Literal
+from outlive import Outlive, workflow
+from outlive.agents import Ask, conversation, durable, pure, question_tool
+from pydantic_ai import Agent
+from tests.agents.scripts import call, scripted
+
+agent = Agent(
+    scripted(
+        [call("refund", "r1", cents=500)], "I \\x1b[1msay {results}.", [call("ask_user", "q1", question="Which door?")],
+        "To the door: {results}.", "Three.", "Four."
+    ),
+    name="clerk", tools=[question_tool(Literal["front", "back"])],
+)
+
+@agent.tool_plain(metadata=pure())
+async def refund(cents: int) -> str:
+    return f"refunded {cents}"
+
+clerk = durable(agent, stream=True, policy=lambda asked: Ask(role="boss") if asked.tool == "refund" else None)
+app = Outlive(os.environ["OUTLIVE_URL"], include=[clerk])
+
+@workflow
+async def other() -> None:
+    pass
+"""
+APPROVE, ANSWER, PROMPT = r"\[e\]dit> \Z", r"/decline> \Z", r"^you> \Z"
+
+
+@pytest.fixture(autouse=True)
+def module(run_cli, tmp_path):
+    run_cli.environment["PYTHONPATH"] += os.pathsep + str(ROOT)
+    (tmp_path / "desk.py").write_text(DESK)
+
+
+@pytest.fixture
+def sit_down(run_cli):
+    def sit_down(*words: str) -> Terminal:
+        arguments = ["-m", "outlive", "agents", "chat", "desk:clerk", "--id", "chat-1", "--by", "ana", *words]
+        return Terminal(arguments, cwd=run_cli.folder, env=run_cli.environment)
+
+    return sit_down
+
+
+def piped(run_cli, text: str, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    arguments = run_cli.argv("agents", "chat", "desk", "--id", "chat-1", "--by", "ana", *words)[1:]
+    done = nursery.run(arguments, cwd=run_cli.folder, env=run_cli.environment, input=text, timeout=PATIENCE_S)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_a_call_is_edited_and_a_question_answered_in_line(sit_down, run_cli):
+    with sit_down("--role", "boss") as terminal:
+        terminal.until(PROMPT)
+        terminal.type("hello \x01")
+        terminal.until(r'\? refund {"cents": 500} waits for approval')
+        terminal.until(APPROVE)
+        terminal.type("perhaps")
+        terminal.until("! y, n or e, not 'perhaps'")
+        terminal.until(APPROVE)
+        terminal.type("e")
+        terminal.until(r'arguments as JSON, now {"cents": 500}> \Z')
+        terminal.type("seven")
+        terminal.until('arguments are a JSON object, {"cents": 500}, not seven')
+        terminal.until(APPROVE)
+        terminal.type('e {"cents": 7}')
+        terminal.until("= refund: refunded 7")
+        terminal.until(r"^clerk> I \\x1b\[1msay \['refunded 7'\]\.$")
+        terminal.until(PROMPT)
+        terminal.type("next")
+        terminal.until(r"\? Which door\?")
+        terminal.until(ANSWER)
+        terminal.type("roof")
+        terminal.until("is not one of")
+        terminal.until(ANSWER)
+        terminal.type("back")
+        terminal.until(r"^clerk> To the door: .*'back'\]\.$")
+        terminal.until(PROMPT)
+        terminal.type("/where")
+        terminal.until("/end ends the conversation")
+        terminal.until(PROMPT)
+        terminal.type("//where")
+        terminal.until(r"^clerk> Three\.$")
+        terminal.until(PROMPT)
+        terminal.type("/end")
+        terminal.until("the conversation has ended")
+        assert terminal.end() == 0
+        assert "\x1b" not in terminal.shown
+        assert "come back" not in terminal.shown
+    lines = run_cli.json("agents", "show", "chat-1")["lines"]
+    assert [line["text"] for line in lines if line["kind"] == "prompt"] == ["hello \x01", "next", "/where"]
+    with sit_down() as terminal:
+        terminal.until("the conversation has ended")
+        assert "clerk> Three." in terminal.shown
+        assert terminal.end() == 0
+
+
+def test_what_another_role_decides_is_waited_for(sit_down, run_cli):
+    """The command that is shown decides, at another terminal; the chat goes on."""
+    with sit_down() as terminal:
+        terminal.until(PROMPT)
+        terminal.type("hello")
+        command = terminal.until(r"by boss: outlive approvals decide '(.*)' --approve --role boss$")
+        said = run_cli("approvals", "decide", command[1], "--deny", "--role", "boss", "--by", "bob", "--why", "no\nno")
+        assert said.stdout == "the call is denied\n"
+        terminal.until(r"^clerk> I ")
+        terminal.until(PROMPT)
+    shown = run_cli("agents", "show", "chat-1").stdout
+    assert "decision     refund(r1) denied by bob: no" in shown
+
+
+def test_what_is_decided_elsewhere_is_asked_no_more(sit_down, url):
+    with sit_down("--role", "boss") as terminal:
+        terminal.until(PROMPT)
+        terminal.type("hello")
+        terminal.until(APPROVE)
+
+        async def decide() -> None:
+            async with Outlive(url, worker=False) as app:
+                (one,) = (await approvals(app).list()).items
+                await approvals(app).decide(one.id, approve=True, by="bob", roles=["boss"])
+
+        asyncio.run(decide())
+        terminal.until(r"\(decided\)")
+        terminal.until(PROMPT)
+        terminal.type("next")
+        terminal.until(ANSWER)
+        terminal.type("/decline too late")
+        terminal.until(r"^clerk> To the door: .*ana declined to answer: too late")
+
+
+def test_a_pipe_says_one_line_after_the_other(run_cli):
+    said = piped(run_cli, "hello\ny\nnext\n", "--role", "boss")
+    assert "you> hello" in said.stdout and "refunded 500" in said.stdout and "? Which door?" in said.stdout
+    assert "come back: outlive agents chat desk --id chat-1" in said.stderr
+    said = piped(run_cli, "front\nthird\n/end\nnever\n")
+    assert [line for line in said.stdout.splitlines() if line.startswith("you>")] == [
+        "you> hello", "you> next", "you> third",
+    ]  # fmt: skip
+    assert "the conversation has ended" in said.stderr and "never" not in said.stdout
+    (one,) = run_cli.json("agents", "ls")["runs"]
+    assert (one["id"], one["workflow"], one["status"], one["usage"]["requests"]) == (
+        "chat-1", "chat.clerk", "succeeded", 5,
+    )  # fmt: skip
+
+
+def test_a_conversation_that_is_held_says_why(run_cli):
+    piped(run_cli, "")
+    run_cli("runs", "pause", "chat-1", "--by", "bob")
+    said = piped(run_cli, "hello\n", code=1)
+    assert "paused by bob" in said.stderr
+
+
+def test_wrong_usage(run_cli, tmp_path, url):
+    def refused(*words: str, code: int = 2) -> str:
+        return str(run_cli("agents", "chat", *words, code=code).stderr)
+
+    (tmp_path / "two.py").write_text(DESK + "\nspare = durable(agent, name='spare')\n")
+    assert "no module 'nowhere'" in refused("nowhere")
+    assert "say which agent of the module 'two' you want to talk to: two:clerk, two:spare" in refused("two")
+    assert "it has none" in refused("shop")
+    assert "not a durable agent" in refused("desk:agent")
+    assert "a chat is for people" in refused("desk", "--json")
+    (tmp_path / "bare.py").write_text(DESK.replace("app = ", "# "))
+    assert "pass --url" in run_cli("agents", "chat", "bare", code=2, OUTLIVE_URL="").stderr
+
+    async def start() -> None:
+        async with Outlive(url, worker=False) as app:
+            await app.start("other", id="taken")
+
+    asyncio.run(start())
+    assert "other" in refused("desk", "--id", "taken", code=4)
