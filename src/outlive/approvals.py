@@ -12,7 +12,7 @@ from typing import Any
 
 from outlive.app import Outlive
 from outlive.errors import RunRefused, UsageError
-from outlive.inbox import Inbox, check_person
+from outlive.inbox import Inbox, check_person, is_person
 
 TOPIC = "approval"
 
@@ -77,7 +77,7 @@ class Approvals(Inbox[Approval]):
         run_id, about = waiting.run_id, waiting.about
         if about["role"] is not None and about["role"] not in roles:
             raise RunRefused(run_id, f"{by} has not the role {about['role']!r} that may approve {about['tool']}")
-        if approve and by in about["votes"]:
+        if approve and is_person(by, about["votes"]):
             raise RunRefused(run_id, f"{by} has approved this call of {about['tool']} already, and another one has to")
         if digest is not None and digest != about["digest"]:
             raise RunRefused(run_id, f"the arguments of this call of {about['tool']} are others by now: look again")
@@ -102,7 +102,7 @@ def _check(approve: Any, roles: Any, edit: Any) -> None:
         raise UsageError(f"decide(…, approve=…) is True or False, not {approve!r}")
     if isinstance(roles, str) or not isinstance(roles, Collection):
         raise UsageError(f"decide(…, roles=…) is a list of roles, not {roles!r}")
-    if not isinstance(edit, Mapping | None):
-        raise UsageError(f"edit=… is a mapping of arguments to values, not {edit!r}")
+    if not isinstance(edit, Mapping | None) or not all(isinstance(name, str) for name in edit or ()):
+        raise UsageError(f"edit=… is a mapping of arguments, by name, to values, not {edit!r}")
     if edit is not None and not approve:
         raise UsageError("a call that is denied has no arguments to edit")

@@ -8,12 +8,14 @@ the items of an inbox is none of them, whatever its topic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Generic, TypeGuard, TypeVar
 
 from outlive.app import Outlive
 from outlive.errors import AlreadySettled, PromiseExpired, PromiseNotFound, RunRefused, UsageError
+from outlive.limits import PERSON_MAX_CHARS
 from outlive.promises import OpenPromise
 
 Item = TypeVar("Item")
@@ -99,9 +101,18 @@ def _place_of(one: OpenPromise) -> dict[str, Any]:
     }
 
 
+def is_person(by: str, others: Collection[str]) -> bool:
+    """Say whether somebody is one of these, in whichever way his name is written: case, accents, width, spaces."""
+    return _plain(by) in {_plain(other) for other in others}
+
+
+def _plain(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())
+
+
 def check_person(by: Any, why: Any) -> None:
     """Refuse what the audit could not tell."""
-    if not isinstance(by, str) or not by:
-        raise UsageError(f"by=… says who it is that answers, not {by!r}")
+    if not isinstance(by, str) or not by.strip() or len(by) > PERSON_MAX_CHARS:
+        raise UsageError(f"by=… says who it is that answers, in at most {PERSON_MAX_CHARS} characters, not {by!r:.100}")
     if not isinstance(why, str | None):
         raise UsageError(f"why=… is a text, not {why!r}")

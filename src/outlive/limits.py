@@ -76,6 +76,7 @@ CHECK_OUTPUT_MAX_BYTES = 16 * 1024  # the end of what they print
 CHECK_MEMORY_MAX_BYTES = 4 * 1024**3  # of each process of a check
 CHECK_FILE_MAX_BYTES = 1024**3  # of each file that it writes
 
+PERSON_MAX_CHARS = 1_000  # of the name of who decides: it is shown to everybody who decides after him
 LINK_SECRET_MIN_CHARS = 32  # of the key that signs links to approvals: 128 bits, as hexadecimal digits
 LINK_FORM_MAX_BYTES = 16_384  # of a decision by link: a reason, no essay
 LINK_FIELDS_MAX = 8  # of a link, or its form

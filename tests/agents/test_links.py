@@ -346,5 +346,5 @@ async def test_a_link_to_nobody(url: str) -> None:
     async with Outlive(url) as app:
         await app.start(agent, "refund")
         (one,) = await waiting(app)
-        with pytest.raises(outlive.UsageError, match="to whom the link is sent"):
+        with pytest.raises(outlive.UsageError, match="says who it is"):
             approval_links(app, SECRET, url="https://shop/approvals").url(one, by="")

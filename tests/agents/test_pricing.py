@@ -100,5 +100,6 @@ def test_what_a_provider_says_that_an_answer_has_cost_comes_before_what_is_publi
     assert price_answer(strange, price_of, is_given=False) == 2_500_000_000
     assert price_answer(strange, None, is_given=False) == 0
     usage.cost = Decimal("0.25")
+    assert price_answer(strange, None, is_given=False) == 250_000_000
     assert price_answer(plain, price_of, is_given=False) == 250_000_000
     assert price_answer(plain, price_of, is_given=True) == 2_500_000_000

@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -62,13 +63,14 @@ class Ask:
     escalate: Ask | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.quorum, int) or self.quorum < 1:
+        if not isinstance(self.quorum, int) or isinstance(self.quorum, bool) or self.quorum < 1:
             raise UsageError(f"Ask(quorum=…) is a whole number of at least 1, not {self.quorum!r}")
         if self.role is not None and not isinstance(self.role, str):
             raise UsageError(f"Ask(role=…) is a text, not {self.role!r}")
         if self.escalate is not None and not isinstance(self.escalate, Ask):
             raise UsageError(f"Ask(escalate=…) is an Ask, not {self.escalate!r}")
-        seconds(self.expires)
+        if not isfinite(seconds(self.expires)):
+            raise UsageError("Ask(expires=…) is a time after which nobody is asked any more, not for ever")
 
 
 Policy = Callable[[ToolCall], Ask | Deny | None]

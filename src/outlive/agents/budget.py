@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 from outlive.clock import Duration
 from outlive.engine.roles import LiveRun
 from outlive.errors import UsageError
-from outlive.model.ledger import TERMS, Charge, Measure, check_account, check_dollars, check_limits
+from outlive.model.ledger import COUNT_MAX, TERMS, Charge, Measure, check_account, check_dollars, check_limits
 from outlive.store.interface import Store
 
 
@@ -67,11 +67,17 @@ class Budget:
             raise UsageError("Budget(per='day') needs account=…, which says whose days are meant")
         if self.wall is not None and self.account is not None:
             raise UsageError("Budget(wall=…) is the time of one run of an agent: it does not go with account=…")
-        if not isinstance(self.answer_tokens, int) or self.answer_tokens < 1:
-            raise UsageError(f"Budget(answer_tokens=…) is a whole number of at least 1, not {self.answer_tokens!r}")
+        if type(self.answer_tokens) is not int or not 1 <= self.answer_tokens <= COUNT_MAX:
+            raise UsageError(
+                f"Budget(answer_tokens=…) is a whole number from 1 to {COUNT_MAX:,}, not {self.answer_tokens!r}"
+            )
         if self.unknown_price not in ("refuse", "allow"):
             raise UsageError(f"Budget(unknown_price=…) is 'refuse' or 'allow', not {self.unknown_price!r}")
+        if not isinstance(self.prices, Mapping):
+            raise UsageError(f"Budget(prices=…) is a mapping of names of models to prices, not {self.prices!r}")
         for model, price in self.prices.items():
+            if not isinstance(model, str):
+                raise UsageError(f"Budget(prices=…) is by the name of the model, a text, not {model!r}")
             if not isinstance(price, Price):
                 raise UsageError(f"Budget(prices={{{model!r}: …}}) is a Price(input, output), not {price!r}")
 

@@ -23,6 +23,7 @@ from outlive.app import Outlive
 from outlive.approvals import Approval, Approvals, visible
 from outlive.clock import Duration, seconds, to_instant
 from outlive.errors import PayloadError, RunRefused, StoreUnavailable, UsageError
+from outlive.inbox import check_person
 from outlive.limits import LINK_FIELDS_MAX, LINK_FORM_MAX_BYTES, LINK_SECRET_MIN_CHARS
 
 Message = MutableMapping[str, Any]
@@ -87,8 +88,7 @@ class ApprovalLinks:
 
         It ends with the question, or earlier, after `expires`. *Raises* UsageError if the app is not open.
         """
-        if not isinstance(by, str) or not by:
-            raise UsageError("url(…, by=…) says to whom the link is sent, who decides then")
+        check_person(by, None)
         ends = [] if approval.expires_at is None else [to_instant(approval.expires_at)]
         if expires is not None:
             ends.append(self._now() + seconds(expires))

@@ -98,11 +98,11 @@ def estimate_price(price_of: PriceOf, input_tokens: int, output_tokens: int) -> 
 
 def price_answer(answer: ModelResponse, price_of: PriceOf | None, *, is_given: bool) -> int:
     """Give what an answer has cost: as its provider says, as published for it, or by the price of the request."""
+    if answer.usage.cost is not None and not is_given:
+        return to_nano(answer.usage.cost)
     if price_of is None:
         return 0
     if not is_given:
-        if answer.usage.cost is not None:
-            return to_nano(answer.usage.cost)
         try:
             return to_nano(answer.cost().total_price)
         except (LookupError, ValueError, AssertionError):

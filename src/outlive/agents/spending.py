@@ -161,14 +161,16 @@ class RequestSpending(Spending):
         sent = estimate_input(self._messages, self._parameters)
         answered = self._settings.get("max_tokens") or terms.answer_tokens or 0
         usd = 0 if self._price_of is None else estimate_price(self._price_of, sent, answered)
-        return Amounts(usd, sent + answered, 1)
+        return Amounts(usd, sent + answered, 1).bounded
 
     def weigh(self, payload: Any, reserved: Amounts) -> Amounts:
         answer = JSON_CODEC.load(ModelResponse, payload)
-        if not answer.usage.has_values():  # the provider has not told
+        usage = answer.usage
+        # The provider has not told, or what cannot be: less than nothing would be room for others.
+        if not usage.has_values() or min(usage.input_tokens, usage.output_tokens, usage.cost or 0) < 0:
             return reserved
         usd = price_answer(answer, self._price_of, is_given=self._is_given)
-        return Amounts(usd, answer.usage.total_tokens, 1)
+        return Amounts(usd, usage.total_tokens, 1).bounded
 
 
 def spending_of(operation_id: DurableOperationId, cache_key: tuple[Any, ...]) -> Spending | None:

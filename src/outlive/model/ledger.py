@@ -9,11 +9,13 @@ when something more is reserved.
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from math import isfinite
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
@@ -40,6 +42,12 @@ class Amounts(NamedTuple):
     tokens: int = 0
     requests: int = 0
     tools: int = 0
+
+    @property
+    def bounded(self) -> Amounts:
+        """What a ledger holds of these: whatever somebody tells, the databases' integers have an end."""
+        most = Amounts(DOLLARS_MAX * NANO, COUNT_MAX, COUNT_MAX, COUNT_MAX)
+        return Amounts(*(min(one, end) for one, end in zip(self, most, strict=True)))
 
     def plus(self, other: Amounts) -> Amounts:
         """Give the sum."""
@@ -280,6 +288,8 @@ def _check_limit(name: str, value: Any) -> int | float:
     if name == "usd":
         return to_nano(check_dollars("usd=…", value))
     if name == "wall":
+        if not isfinite(seconds(value)):
+            raise UsageError("wall=… is a time with an end; None, or no wall=…, is no limit")
         return seconds(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= COUNT_MAX:
         raise UsageError(f"{name}=… is a whole number from 0 to {COUNT_MAX:,}, not {value!r}")
@@ -298,6 +308,11 @@ def check_account(name: Any) -> str:
     if not isinstance(name, str) or not name or len(name) > _ACCOUNT_MAX_CHARS or not name.isprintable() or "/" in name:
         raise UsageError(
             f"account=… is a printable text of at most {_ACCOUNT_MAX_CHARS} characters without '/', not {name!r}"
+        )
+    if name != name.strip() or name != unicodedata.normalize("NFC", name):
+        raise UsageError(
+            f"account={name!a} looks like {unicodedata.normalize('NFC', name.strip())!r} and would be another account: "
+            "write it without spaces around, and in the normal form NFC"
         )
     return name
 
