@@ -81,6 +81,7 @@ LINK_SECRET_MIN_CHARS = 32  # of the key that signs links to approvals: 128 bits
 LINK_FORM_MAX_BYTES = 16_384  # of a decision by link: a reason, no essay
 LINK_FIELDS_MAX = 8  # of a link, or its form
 
+MCP_CHANGES_MAX_CHARS = 4_000  # of what an error tells about another catalogue; ERROR_TEXT_MAX_CHARS would cut it off
 MCP_CONNECT_S = 10.0  # for so long an MCP server that cannot be reached is tried again
 MCP_IDLE_S = 1.0  # after so long without use a session with one is asked whether it is alive
 MCP_ASK_S = 5.0  # who has not answered by then is busy

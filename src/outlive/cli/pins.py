@@ -44,6 +44,10 @@ def approve(settings: Settings, targets: tuple[str, ...], *, yes: bool) -> None:
     """Show what is different, and pin what the servers offer now. Exit code 130 if that is not wanted."""
     from outlive.agents.mcp import read_pins, write_pins
 
+    if settings.json and not yes:
+        raise UsageError(
+            "with --json nobody is asked: give --yes where the difference was read, as in `outlive pins check`"
+        )
     compared = asyncio.run(_compare(targets))
     changed = [(toolset, offered) for toolset, offered, lines in compared if lines]
     if not settings.json:
@@ -74,11 +78,19 @@ async def _compare(targets: tuple[str, ...]) -> list[tuple[Any, Any, list[str]]]
         raise UsageError(str(error)) from None
     compared = []
     for toolset in {id(one): one for target in targets for one in _toolsets_of(target)}.values():
-        offered = await toolset.read_catalogue()
-        await toolset.client.close()
+        offered = await _ask(toolset)
         pinned = read_pins(toolset.pins).get(toolset.id)
         compared.append((toolset, offered, difference(pinned, offered)))
     return compared
+
+
+async def _ask(toolset: Any) -> Any:
+    try:
+        offered = await toolset.read_catalogue()
+        await toolset.client.close()
+    except Exception as error:
+        raise UsageError(f"MCP server {toolset.id!r} cannot be asked what it offers: {error}") from error
+    return offered
 
 
 def _toolsets_of(target: str) -> list[Any]:
