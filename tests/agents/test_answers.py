@@ -18,6 +18,7 @@ from tests.agents.provider import Call, Provider, cut, refuse
 from tests.agents.scripts import scripted
 from tests.agents.test_durable import LIMIT_S, leave_memory
 from tests.agents.test_requests import notice_rests, until
+from tests.support.size import by_turns
 
 HOUR_S = 3600
 
@@ -37,7 +38,7 @@ def make(provider: Provider, *, cache: float | None = HOUR_S, **options: Any) ->
     return durable(agent, cache=cache, model_retry=Retry(attempts=3, first_delay=0.01))
 
 
-@pytest.mark.parametrize("dies", [False, True], ids=["calm", "dies"])
+@by_turns("dies", [False, True], ids=["calm", "dies"])
 async def test_many_equal_prompts_of_two_processes_are_one_request(url: str, dies: bool) -> None:
     hold = threading.Event()
     with Provider(["done"], hold=hold) as provider:

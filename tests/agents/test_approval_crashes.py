@@ -17,7 +17,7 @@ from tests.agents import desk, shop
 from tests.house.source import ROOT, SRC
 from tests.support import nursery
 from tests.support.faults import VARIABLE
-from tests.support.size import pick
+from tests.support.size import by_turns, pick
 
 LIMIT_S = 40.0
 REFUNDED = "['refunded 17', 'seen']"
@@ -82,7 +82,7 @@ def place(url: str, tmp_path: Path) -> Desk:
     return Desk(url, tmp_path)
 
 
-@pytest.mark.parametrize("point", ["settle.before", "settle.noting", "settle.after", "wake.before", "wake.after"])
+@by_turns("point", ["settle.before", "settle.noting", "settle.after", "wake.before", "wake.after"])
 async def test_a_decision_that_dies_is_made_or_not(place: Desk, point: str) -> None:
     """The decision and its note in the audit are one: both are there, or neither."""
     await place.suspended()
@@ -141,7 +141,7 @@ async def test_a_token_that_was_handed_out_before_a_death_is_the_one_that_counts
     assert len(place.happened("token")) == 2
 
 
-@pytest.mark.parametrize("edge", ["before", "after"])
+@by_turns("edge", ["before", "after"])
 async def test_dying_at_every_commit_around_an_approval(place: Desk, edge: str) -> None:
     """However often processes die, the call is made at most once, by one decision."""
     deaths = 0

@@ -17,11 +17,10 @@ from outlive.budgets import BudgetInfo
 from tests.agents import fleet, shop
 from tests.house.source import ROOT, SRC
 from tests.support import nursery
-from tests.support.size import SOAK, pick
+from tests.support.size import by_turns, pick
 
 LIMIT_S = 60.0
 MILLION = 1_000_000
-STORES = ("sqlite", "postgres")
 
 
 class Fleet:
@@ -91,14 +90,7 @@ DEATHS = [
 ]
 
 
-PLAYED = [
-    (store, where, lost)
-    for number, (where, lost) in enumerate(DEATHS)
-    for store in (STORES if SOAK else STORES[number % 2 :][:1])  # each on one store at small size
-]
-
-
-@pytest.mark.parametrize(("url", "where", "lost"), PLAYED, indirect=["url"], ids=[f"{a}-{b}" for a, b, _ in PLAYED])
+@by_turns("where, lost", DEATHS, ids=[where for where, _ in DEATHS])
 async def test_the_budget_after_a_death_is_that_of_a_calm_flight(flying: Fleet, where: str, lost: int | None) -> None:
     """What an interrupted request may have cost is held back beside it: nobody knows whether it was paid."""
     assert flying.fly_together(1, where) == [-signal.SIGKILL]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from outlive import Outlive
 from tests.agents import shop
 from tests.house.source import ROOT, SRC
 from tests.support import nursery
+from tests.support.size import by_turns
 
 LIMIT_S = 40.0
 CALM = ["read", "charged", "entered", "refunded o-1", "mailed", "done", "waited"]
@@ -70,8 +72,7 @@ async def test_a_calm_sale(sale: Sale) -> None:
     assert sale.happened().total() == 12
 
 
-@pytest.mark.parametrize("number", [1, 3, 6])
-@pytest.mark.parametrize("where", ["before-model", "after-model"])
+@by_turns("where, number", list(product(("before-model", "after-model"), (1, 3, 6))))
 async def test_within_a_model_request(sale: Sale, where: str, number: int) -> None:
     """Cloudflare 1763: what had been answered was generated, and paid for, once more."""
     assert sale.die(f"{where} {number}")
@@ -99,7 +100,7 @@ CLASSES = [
 ]
 
 
-@pytest.mark.parametrize(("where", "tool", "times", "told"), CLASSES, ids=[each[0] for each in CLASSES])
+@by_turns("where, tool, times, told", CLASSES, ids=[each[0] for each in CLASSES])
 async def test_in_the_middle_of_a_tool(sale: Sale, where: str, tool: str, times: int, told: dict[str, str]) -> None:
     """MAF 3938, ADK 8039, Cloudflare 1621: a retry after a crash refunded, paid and wrote again."""
     assert sale.die(f"{where} 1")

@@ -20,6 +20,7 @@ from tests.agents import stories
 from tests.agents.stories import STORY
 from tests.house.source import ROOT, SRC
 from tests.support import nursery
+from tests.support.size import by_turns
 
 LIMIT_S = 40.0
 ONCE = {"enter": 1, "look": 1, "leave": 1}
@@ -106,13 +107,13 @@ async def test_a_listener_that_dies_is_followed_by_another(stage: Stage) -> None
     assert stage.heard() == [[str(one.seq), one.event.event_kind] for one in await stage.shown()]
 
 
-@pytest.mark.parametrize("where", ["commit.before", "commit.after"])
+@by_turns("where", ["commit.before", "commit.after"])
 async def test_dying_around_every_commit(stage: Stage, where: str) -> None:
     assert sum(stage.tell(f"{where} {number}").returncode != 0 for number in (1, 2, 4)) > 1
     await check_whole(stage)
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@by_turns("number", [1, 2])
 async def test_results_of_transactions_are_shown_although_only_the_transactions_were_written(
     stage: Stage, number: int
 ) -> None:
