@@ -23,11 +23,10 @@ from outlive.agents import DurableAgent, durable
 from tests.agents.provider import model_at
 from tests.house.source import ROOT, SRC
 from tests.support import nursery
-from tests.support.size import ENVIRONMENT, pick
+from tests.support.size import CALM_LEASE_S, ENVIRONMENT, pick
 
 RUN_ID = "question"
 LIMIT_S = 40.0
-LEASE_S = 2
 CROWD = pick(small=20, full=50)  # of each process
 
 
@@ -53,7 +52,7 @@ def crowd(provider: str) -> DurableAgent[None, str]:
 
 
 async def main(what: str, url: str, *providers: str) -> None:
-    async with Outlive(url, lease=LEASE_S) as app:
+    async with Outlive(url, lease=CALM_LEASE_S) as app:
         if what == "crowd":
             agent = crowd(*providers)
             for number in range(CROWD):

@@ -22,10 +22,10 @@ from outlive.errors import RunNotFound
 from tests.agents.scripts import call, scripted
 from tests.agents.shop import book, pass_point
 from tests.support.faults import arm_from_environment
+from tests.support.size import CALM_LEASE_S
 
 RUN = "desk-1"
 CROWD = 4
-LEASE_S = 1.0
 LIMIT_S = 30.0
 
 agent = Agent(
@@ -93,7 +93,7 @@ async def decide(app: Outlive, one: Approval, name: str) -> None:
 async def main(role: str, url: str, name: str = "ana") -> None:
     arm_from_environment()
     works, asked = role in ("work", "both", "input"), durable(shipper) if role == "input" else clerk
-    async with asyncio.timeout(LIMIT_S), Outlive(url, worker=works, lease=LEASE_S) as app:
+    async with asyncio.timeout(LIMIT_S), Outlive(url, worker=works, lease=CALM_LEASE_S) as app:
         run = await app.start(asked, "go", id=RUN) if works else None
         one = await find(app) if role not in ("work", "input") else None
         if one is not None and role == "crowd":

@@ -20,8 +20,10 @@ from outlive import BudgetExceeded, Outlive, hooks
 from outlive.agents import Budget, Price, durable, pure
 from tests.agents.scripts import call, scripted
 from tests.agents.shop import book, pass_point
+from tests.support.size import CALM_LEASE_S
 
 ACCOUNT = "fleet"
+LIMIT_S = 90.0
 TURNS = 3
 SENT, ANSWERED = 100, 50
 SOLD = SENT + 10 * ANSWERED  # millionths of a dollar, for each request: the longest answer that was allowed
@@ -61,7 +63,7 @@ flyer = durable(
 @contextlib.asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Outlive]:
     """Open an app that flies."""
-    async with Outlive(url, lease=2, include=[flyer]) as app:
+    async with Outlive(url, lease=CALM_LEASE_S, include=[flyer]) as app:
         yield app
 
 
@@ -71,7 +73,7 @@ async def main(url: str, agents: int) -> None:
         runs = [await app.start(flyer, "fly", id=f"flight-{number}") for number in range(agents)]
         for run in runs:
             with contextlib.suppress(BudgetExceeded):
-                await run.result(timeout=60)
+                await run.result(timeout=LIMIT_S)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import outlive
 from outlive import Outlive, hooks
 from outlive.agents import at_most_once, durable, idempotent, inline, pure, transactional, tx
 from tests.agents.scripts import call, scripted
+from tests.support.size import CALM_LEASE_S
 
 LEDGER = "OUTLIVE_TEST_LEDGER"
 DIES = "OUTLIVE_TEST_DIES"  # "point number": where in this process a SIGKILL comes, points counted from 1
@@ -135,7 +136,7 @@ seller = durable(agent)
 
 async def main(url: str) -> None:
     hooks.arm(pass_point)
-    async with Outlive(url, lease=2) as app:
+    async with Outlive(url, lease=CALM_LEASE_S) as app:
         run = await app.start(seller, "sell", id="sale")
         print(await run.result(timeout=30), flush=True)
 

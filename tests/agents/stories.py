@@ -20,9 +20,11 @@ from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls
 
 from outlive import LeaseLost, Outlive, StoreUnavailable, hooks
 from outlive.agents import durable, events, pure, texts, transactional, tx
+from tests.support.size import CALM_LEASE_S
 
 LEDGER = "OUTLIVE_TEST_LEDGER"
 DIES = "OUTLIVE_TEST_DIES"  # "point number": where in this process a signal comes, points counted from 1
+LEASE = "OUTLIVE_TEST_LEASE"  # of this process, in seconds
 SIGNAL = "OUTLIVE_TEST_SIGNAL"  # which one, else SIGKILL
 STORY = "once upon a time there was a run that never died".split()
 GONE = "OUTLIVE_TEST_GONE"  # a point from which on the committer finds no database
@@ -93,7 +95,7 @@ async def look() -> str:
 async def tell(url: str) -> None:
     """Work on the story to its end."""
     hooks.arm(pass_point)
-    async with Outlive(url, lease=1) as app:
+    async with Outlive(url, lease=float(os.environ.get(LEASE, CALM_LEASE_S))) as app:
         _open.append(app)
         run = await app.start(durable(teller, stream=True), "tell", id="story")
         with suppress(LeaseLost):

@@ -19,7 +19,7 @@ from tests.house.source import ROOT, SRC
 from tests.support import nursery
 from tests.support.size import by_turns, pick
 
-LIMIT_S = 60.0
+LIMIT_S = 100.0
 MILLION = 1_000_000
 
 
@@ -116,22 +116,28 @@ async def test_dying_around_every_reservation_and_commit(flying: Fleet) -> None:
 
 
 async def test_fifty_agents_on_one_budget_under_kills(flying: Fleet) -> None:
-    """Three processes at a time, killed in the middle of everything: nothing is overshot, and nothing is lost."""
+    """Three processes at a time, killed in the middle of everything: nothing is overshot, and nothing is lost.
+
+    How much of the budget the dead take with them depends on who is killed when: all of it, if everybody has reserved.
+    """
     agents, limit = 50, Decimal(fleet.LIMIT)
     points = ["reserve.after", "after-model", "commit.after", "within-tool", "reserve.before", "commit.before"]
     killed = 0
     for turn in range(pick(small=1, full=20)):
         deaths = [f"{points[(3 * turn + one) % len(points)]} {2 + (turn + one) % 5}" for one in range(3)]
         killed += sum(code != 0 for code in flying.fly_together(agents, *deaths))
-    assert killed >= 3
+    assert killed  # one at least: were all but the last to do as little as they may, that one would do all the rest
     assert flying.fly_together(agents, "", "") == [0, 0]
     paid = Decimal(sum(flying.sold())) / MILLION
     found = await flying.read()
-    assert limit / 2 < paid <= found.spent.usd + found.lost.usd <= limit
+    assert found.spent.usd <= paid <= found.spent.usd + found.lost.usd <= limit
+    assert found.spent.usd == Decimal(found.spent.requests * fleet.SOLD) / MILLION
+    assert found.spent.requests <= len(flying.sold()) <= found.spent.requests + found.lost.requests
+    assert found.lost.requests <= killed * agents  # each has one request under way at most
     assert found.reserved.requests == 0
     async with fleet.opened(flying.url) as app:
         told = await app.runs("status:failed", limit=100)
-        assert 0 < len(told.items) <= agents  # all of them, if all had their first turn before any had its last
+        assert 0 < len(told.items) <= agents  # it is not enough for all, and may be for none
         await budgets(app).put(fleet.ACCOUNT, usd=1)
         os.environ[shop.LEDGER] = str(flying.ledger)
         try:

@@ -131,7 +131,8 @@ async def check_whole(stage: Stage) -> None:
 
 
 async def test_a_teller_that_stood_still_shows_nothing_more(stage: Stage) -> None:
-    still = stage.start("tell", stage.url, **{stories.DIES: "word 5", stories.SIGNAL: str(int(signal.SIGSTOP))})
+    halt = {stories.DIES: "word 5", stories.SIGNAL: str(int(signal.SIGSTOP)), stories.LEASE: "2"}
+    still = stage.start("tell", stage.url, **halt)
     async with Outlive(stage.url, worker=False) as app:
         await until_said(app, " ".join(STORY[:5]))
     stage.finish()

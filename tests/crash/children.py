@@ -15,7 +15,7 @@ from tests.house.source import ROOT, SRC
 from tests.support import nursery
 from tests.support.faults import VARIABLE, PointFault
 
-PATIENCE_S = 20.0
+PATIENCE_S = 50.0
 
 
 class Child:

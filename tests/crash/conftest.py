@@ -12,8 +12,9 @@ from tests.crash import databases, scenario
 from tests.crash.children import Child
 from tests.crash.records import Place, Record, read_ledger, read_record
 from tests.support.postgres import shared_server
+from tests.support.size import CALM_LEASE_S
 
-LEASE_S = 3.0  # a death is noticed at once, by the file lock; a short lease only limits transactions
+LEASE_S = CALM_LEASE_S
 
 MakeUrl = Callable[..., str]
 

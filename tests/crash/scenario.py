@@ -365,5 +365,5 @@ async def innocent(seconds: float) -> str:
 
 @workflow
 async def sleeps_long() -> str:
-    await outlive.sleep(6)
+    await outlive.sleep(3)
     return await label("awake")

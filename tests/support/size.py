@@ -25,6 +25,7 @@ def pick(*, small: int, full: int) -> int:
 
 
 STORES = ("sqlite", "postgres")
+CALM_LEASE_S = 20.0  # a death is told by a lock at once; a machine that stands still for some seconds is none
 
 
 def by_turns(names: str, cases: Sequence[Any], ids: Sequence[str] | None = None) -> pytest.MarkDecorator:
