@@ -71,6 +71,7 @@ SCHEDULE_RETRY_S = 60.0  # a schedule that this process cannot compute is looked
 
 TREE_MAX_BYTES = 8 * 1024 * 1024  # of the files that a guarded loop keeps in its journal, all together
 TREE_MAX_FILES = 4_000
+TREE_MAX_DEPTH = 64  # of folders in folders: paths have an end, too
 CHECK_REPORT_MAX_BYTES = 16 * 1024 * 1024  # what tests tell of themselves: 2 KB for each of 8,000
 CHECK_OUTPUT_MAX_BYTES = 16 * 1024  # the end of what they print
 CHECK_MEMORY_MAX_BYTES = 4 * 1024**3  # of each process of a check

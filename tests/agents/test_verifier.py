@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -16,7 +17,16 @@ from outlive.agents.guards.evidence import Ended, Evidence, Shown, read_evidence
 from outlive.agents.guards.habits import CALLERS, EQUAL, PROCESS, SWALLOWS, TESTING, TEXT, find_habits
 from outlive.agents.guards.landlock import find_version
 from outlive.agents.guards.ratchet import find_cheats, find_faults, find_tampering
-from outlive.agents.guards.tree import Tree, compare_trees, digest_tree, is_among, read_tree, restore_tree, write_tree
+from outlive.agents.guards.tree import (
+    Tree,
+    compare_trees,
+    digest_tree,
+    is_among,
+    read_tree,
+    remove_folder,
+    restore_tree,
+    write_tree,
+)
 from outlive.limits import TREE_MAX_BYTES
 from tests.agents.fixer import BARE, CONFIGURATION, RIGHT, TESTS, WRONG
 
@@ -493,6 +503,38 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
         "no text",
     ):
         assert any(told in one for one in odd), told
+
+
+@pytest.mark.parametrize(("name", "deep"), [("d", 1_200), ("e" * 200, 40)], ids=["many", "long"])
+def test_folders_that_nobody_can_go_through_are_told(
+    tmp_path: Path, name: str, deep: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tree that ends the run is a way out for an agent that has to pass a check."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "calc.py").write_text(RIGHT)
+    monkeypatch.chdir(project)
+    for _ in range(deep):
+        os.mkdir(name)  # noqa: PTH102 - its path is too long to be a path
+        os.chdir(name)
+    found, odd = read_tree(project)
+    assert list(found) == ["calc.py"]
+    assert len(odd) == 1
+    assert "is too deep" in odd[0] or "File name too long" in odd[0]
+    restore_tree(found, project, ["**/conftest.py"])
+    os.chdir(project)
+    remove_folder(project)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_check_removes_what_was_made_too_deep_for_paths(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    deep = "import os\n\nbefore = os.getcwd()\nfor _ in range(1_200):\n    os.mkdir('d')\n    os.chdir('d')\n"
+    shown = await check(tree(calc=f"{deep}os.chmod('.', 0)\nos.chdir(before)\n{RIGHT}", tests__test_calc=TESTS))
+    assert shown.is_clean
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_changes_are_made_in_another_folder(tmp_path: Path) -> None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from secrets import token_hex
 from typing import NamedTuple
 
-from outlive.limits import TREE_MAX_BYTES, TREE_MAX_FILES
+from outlive.limits import TREE_MAX_BYTES, TREE_MAX_DEPTH, TREE_MAX_FILES
 
 # Made by tools and never copied, so nothing in them reaches a check: neither history nor compiled modules.
 IGNORED = {".git", ".hg", ".hypothesis", ".mypy_cache", ".nox", ".pytest_cache", ".ruff_cache", ".tox", ".venv"}
@@ -41,6 +42,9 @@ def read_tree(root: Path) -> tuple[Tree, list[str]]:
     if not root.is_dir():
         return tree, [f"{str(root)!r} is no folder"]
     for path, entry in _walk(root):
+        if isinstance(entry, str):
+            odd.append(f"{path!r} {entry}")
+            continue
         if len(tree) >= TREE_MAX_FILES:
             odd.append(f"there are more than {TREE_MAX_FILES:,} files")
             break
@@ -55,15 +59,22 @@ def read_tree(root: Path) -> tuple[Tree, list[str]]:
     return tree, odd
 
 
-def _walk(folder: Path | str, above: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            path = above + entry.name
-            if entry.is_dir(follow_symlinks=False):
-                if entry.name not in IGNORED:
-                    yield from _walk(entry.path, path + "/")
-            else:
-                yield path, entry
+def _walk(folder: Path | str, above: str = "", depth: int = 0) -> Iterator[tuple[str, os.DirEntry[str] | str]]:
+    """Go through the files of a folder; for a folder that cannot be gone through give why."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        yield above.rstrip("/"), f"cannot be read: {error.strerror}"
+        return
+    for entry in found:
+        path = above + entry.name
+        if not entry.is_dir(follow_symlinks=False):
+            yield path, entry
+        elif depth >= TREE_MAX_DEPTH and entry.name not in IGNORED:
+            yield path, f"is too deep: folders stand in at most {TREE_MAX_DEPTH} others"
+        elif entry.name not in IGNORED:
+            yield from _walk(entry.path, path + "/", depth + 1)
 
 
 def _read(path: str, limit_bytes: int) -> File | str:
@@ -142,7 +153,7 @@ def restore_tree(tree: Tree, root: Path, patterns: Iterable[str]) -> None:
     """Let the files of these patterns be as in a tree again; other files are left as they are."""
     patterns = list(patterns)
     for path, entry in list(_walk(root)):
-        if path not in tree and is_among(path, patterns):
+        if not isinstance(entry, str) and path not in tree and is_among(path, patterns):
             Path(entry.path).unlink()
     pinned = {path: file for path, file in tree.items() if is_among(path, patterns)}
     for path in find_changed(pinned, root):
@@ -161,12 +172,32 @@ def _put(root: Path, path: str, file: File) -> None:
             (root / folder).unlink()
         (root / folder).mkdir(exist_ok=True)
     if stat.S_ISDIR(_mode_of(target)):
-        shutil.rmtree(target)
+        remove_folder(target)
     new = target.with_name(f".{target.name}.outlive")
     new.unlink(missing_ok=True)
     new.write_bytes(file.content)
     new.chmod(0o755 if file.executable else 0o644)
     new.replace(target)  # what was linked to the old file keeps the old file
+
+
+def remove_folder(root: Path) -> None:
+    """Remove a folder, as far as that is possible; also one whose folders are too deep for paths and for recursion."""
+    left, prefix = [root], f".{token_hex(8)}"
+    for folder in left:  # it grows meanwhile
+        with suppress(OSError):
+            folder.chmod(0o700)
+            with os.scandir(folder) as found:
+                entries = list(found)
+            for entry in entries:
+                with suppress(OSError):
+                    if not entry.is_dir(follow_symlinks=False):
+                        Path(entry.path).unlink()
+                    else:  # at the top nothing is deep
+                        left.append(Path(entry.path).rename(root / f"{prefix}.{len(left)}"))
+            if folder != root:
+                folder.rmdir()
+    with suppress(OSError):
+        root.rmdir()
 
 
 def _mode_of(path: Path) -> int:

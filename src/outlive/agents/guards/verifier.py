@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from outlive.agents.guards.evidence import GONE, Ended, Evidence, Shown, read_evidence
-from outlive.agents.guards.tree import File, Tree, find_changed, is_among, read_tree, write_tree
+from outlive.agents.guards.tree import File, Tree, find_changed, is_among, read_tree, remove_folder, write_tree
 from outlive.clock import Duration, seconds
 from outlive.errors import UsageError
 from outlive.limits import (
@@ -143,7 +143,7 @@ class Verifier:
             ]
             return replace(shown, tampering=[*shown.tampering, *rewritten])
         finally:
-            await asyncio.to_thread(shutil.rmtree, copy.scratch, ignore_errors=True)
+            await asyncio.to_thread(remove_folder, copy.scratch)
 
     def _orders(self, copy: _Copy, pinned: Tree, live: Path) -> dict[str, Any]:
         timeout_s = seconds(self.timeout)
