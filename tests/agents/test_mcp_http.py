@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from fastmcp import Client
+from pydantic_ai import Agent
 from pydantic_ai.mcp import MCPToolset
+from pydantic_ai.toolsets import DynamicToolset
 
 from outlive import Outlive
-from outlive.agents import pure
-from tests.agents.scripts import call
+from outlive.agents import durable, idempotent, pure
+from tests.agents.scripts import call, scripted
 from tests.agents.test_durable import LIMIT_S
 from tests.agents.test_mcp_client import Tools
 from tests.house.source import ROOT
@@ -133,3 +135,34 @@ async def test_parallel_calls_share_a_session(url: str, web: Web) -> None:
     async with Outlive(url) as app:
         assert await app.run(agent, "go") == str(["waited"] * 5)
     assert web.done() == {"wait": 5}
+
+
+@URLS
+@pytest.mark.parametrize("era", ["auto"])
+@pytest.mark.parametrize("new", [False, True], ids=["the-same", "a-new-one"])
+@pytest.mark.parametrize("per_run_step", [False, True], ids=["per-run", "per-step"])
+async def test_a_server_that_a_function_gives_is_no_other(url: str, web: Web, per_run_step: bool, new: bool) -> None:
+    shared = web.toolset()
+    given = DynamicToolset[Any](
+        lambda ctx: (web.toolset() if new else shared).prefixed("my"), per_run_step=per_run_step, id="given"
+    )
+    turns = [[call("my_put", "p1", name="a")], [call("my_send", "s1", name="a"), call("my_put", "p2", name="b")]]
+    agent = durable(
+        Agent(scripted(*turns, "{results}"), name="clerk", toolsets=[given]), effects={"my_put": idempotent()}
+    )
+    web.die_at("after-put")
+    await web.open()
+    async with Outlive(url) as app:
+        run = await app.start(agent, "go")
+        await web.gone()
+        web.die_at("after-send")
+        await web.open()
+        await web.gone()
+        await web.open()
+        said = await run.result(timeout=LIMIT_S)
+        assert said.count("put") == 2
+        assert "OutcomeUnknown" in said
+        assert web.done()["send"] == 1
+        assert "put b" in (await agent.run("go")).output, "outside of workflows it is plain"
+    keys = {line.split()[-1] for line in web.lines() if line.startswith("put")}
+    assert len(keys) == 3, "a repetition has the key of the first, and plain calls have none"

@@ -49,7 +49,7 @@ from outlive.agents.budget import Budget, charged_to, current_charges, open_char
 from outlive.agents.effects import AT_MOST_ONCE, EFFECT_KEY, PURE, Effect, check_effects, check_names, find_effect
 from outlive.agents.questions import PromiseWaiter, answer_calls
 from outlive.agents.requests import MODEL_RETRY, RequestRetry, leave_retries_to_us
-from outlive.agents.servers import HeldServer
+from outlive.agents.servers import HeldServer, hold_given
 from outlive.agents.spending import bound_answer
 from outlive.agents.streams import OF_MODEL, show_model, show_once
 from outlive.agents.units import UnitBackend, current_scope, listed_tools, name_call
@@ -126,6 +126,11 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
     def _build_mcp_toolset(self, toolset: Any) -> Any:
         built = super()._build_mcp_toolset(HeldServer(toolset))
         built.wrapped = toolset  # by which Pydantic AI finds it; units use the other one
+        return built
+
+    def _build_dynamic_toolset(self, toolset: Any) -> Any:
+        built = super()._build_dynamic_toolset(hold_given(toolset))
+        built.wrapped = toolset
         return built
 
     def get_durable_operation_backend(self) -> UnitBackend:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
+import inspect
 import logging
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_ai.exceptions import ModelRetry, ToolFailed
 from pydantic_ai.tools import RunContext
-from pydantic_ai.toolsets import ToolsetTool, WrapperToolset
+from pydantic_ai.toolsets import DynamicToolset, ToolsetTool, WrapperToolset
 
 from outlive.engine.bodies import current_step, describe
 from outlive.engine.calls import StepCall
@@ -114,6 +116,50 @@ class HeldServer(WrapperToolset[Any]):
             if is_lost or code == _TIMEOUT:
                 raise Interrupted(str(told) or repr(told), again=is_lost) from cause
             raise
+
+
+@dataclass
+class UnitServer(HeldServer):
+    """The toolset of an MCP server that a function gave for one unit: that unit has a session while it uses it."""
+
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def __aenter__(self) -> UnitServer:
+        await self._stack.enter_async_context(self._session())
+        return self
+
+    async def __aexit__(self, *args: object) -> None:
+        await self._stack.aclose()
+
+
+def hold_given(toolset: DynamicToolset[Any]) -> DynamicToolset[Any]:
+    """Give a toolset that a function makes, with those of MCP servers as units use them.
+
+    Such a toolset may be a new one each time, so its session is not kept. What is made once for all of a run is
+    entered in a unit and left by the run, elsewhere: then it has a session for each use.
+    """
+    held = copy.copy(toolset)
+    kind = UnitServer if toolset.per_run_step else HeldServer
+
+    def hold(leaf: Any) -> Any:
+        if not _is_server(leaf):
+            return leaf
+        session = vars(leaf).setdefault("_outlive_session", Session(leaf, is_kept=False))
+        return kind(leaf, session)
+
+    async def make(ctx: RunContext[Any]) -> Any:
+        made = toolset.toolset_func(ctx)
+        if inspect.isawaitable(made):
+            made = await made
+        return None if made is None else made.visit_and_replace(hold)
+
+    held.toolset_func = make
+    return held
+
+
+def _is_server(toolset: Any) -> bool:
+    module = sys.modules.get("pydantic_ai.mcp")  # without it there is none
+    return module is not None and isinstance(toolset, module.MCPToolset)
 
 
 def _step() -> StepCall:
