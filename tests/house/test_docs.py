@@ -27,6 +27,7 @@ ON_POSTGRES = ["README.md", "docs/start/ten-minutes.md", "docs/explain/coming-fr
 ON_POSTGRES += [f"docs/how-to/{name}.md" for name in ("messages", "queues", "schedules", "control", "sagas", "search")]
 FILE_URL = re.compile(r"sqlite:///\w+\.db")
 NOT_SHOWN = {"django_shop/shop/asgi.py"}  # as `startproject` writes it
+NOT_SHOWN |= {"support_desk/models.py", "support_desk/servers.py"}  # the world around the desk: a script, addresses
 
 page_ids = {"ids": lambda page: str(page.relative_to(ROOT))}
 
