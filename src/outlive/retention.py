@@ -19,6 +19,8 @@ from outlive.model.retention import Prunable, choose_prunable
 from outlive.model.status import FINAL
 from outlive.opened import Opened
 
+_AHEAD_S = 60.0  # what has just ended may have done so by a clock that is a little ahead of ours
+
 
 class Retention(Opened):
     """What an app does with history."""
@@ -64,7 +66,7 @@ def _select(engine: Engine, age_s: float, status: str | Iterable[str] | None) ->
         raise UsageError(
             f"only runs that have ended can be pruned: status=… is one of {', '.join(sorted(FINAL))}, not {one!r}"
         )
-    before = max(engine.clock.now() - age_s, 0.0)
+    before = max(engine.clock.now() - age_s, 0.0) if age_s else engine.clock.now() + _AHEAD_S
     return RunQuery(statuses=tuple(sorted(statuses)), finished_before=before, oldest_first=True)
 
 

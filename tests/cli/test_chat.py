@@ -184,7 +184,7 @@ def test_wrong_usage(run_cli, tmp_path, url):
 
     async def start() -> None:
         async with Outlive(url, worker=False) as app:
-            await app.start("other", id="taken")
+            await app.start("another workflow", id="taken")
 
     asyncio.run(start())
-    assert "other" in refused("desk", "--id", "taken", code=4)
+    assert "another workflow" in refused("desk", "--id", "taken", code=4)
