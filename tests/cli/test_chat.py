@@ -147,6 +147,50 @@ def test_what_is_decided_elsewhere_is_asked_no_more(sit_down, url):
         terminal.until(r"^clerk> To the door: .*ana declined to answer: too late")
 
 
+TWO_CALLS = 'call("refund", "r1", cents=500)], "I'
+SLOW = """
+import asyncio
+from outlive import Run
+
+stream = Run.stream
+
+async def late(run, name="default", after=0):
+    async for item in stream(run, name, after):
+        await asyncio.sleep(0.6)  # longer than a look at what is asked takes
+        yield item
+
+Run.stream = late
+"""
+
+
+def test_calls_side_by_side_are_asked_about_one_after_the_other(sit_down, tmp_path):
+    more = TWO_CALLS.replace("], ", ', call("refund", "r2", cents=7)], ')
+    (tmp_path / "desk.py").write_text(DESK.replace(TWO_CALLS, more))
+    with sit_down("--role", "boss") as terminal:
+        terminal.until(PROMPT)
+        terminal.type("hello")
+        asked = []
+        for word in ("y", "n too much"):
+            asked.append(terminal.until(r'\? refund {"cents": (\d+)} waits for approval')[1])
+            terminal.until(APPROVE)
+            terminal.type(word)
+        terminal.until(PROMPT)
+        assert sorted(asked) == ["500", "7"]
+        assert f"= refund: refunded {asked[0]}" in terminal.shown and f"refunded {asked[1]}" not in terminal.shown
+
+
+def test_what_is_asked_is_answered_though_what_was_said_before_comes_later(sit_down, tmp_path):
+    (tmp_path / "desk.py").write_text(DESK + SLOW)
+    with sit_down("--role", "boss") as terminal:
+        terminal.until(PROMPT)
+        terminal.type("hello")
+        terminal.until(APPROVE)
+        terminal.until("[.] refund")  # the call, which came to the stream before it was asked about
+        terminal.type("y")
+        terminal.until("= refund: refunded 500")
+        assert "(decided)" not in terminal.shown
+
+
 def test_a_pipe_says_one_line_after_the_other(run_cli):
     said = piped(run_cli, "hello\ny\nnext\n", "--role", "boss")
     assert "you> hello" in said.stdout and "refunded 500" in said.stdout and "? Which door?" in said.stdout

@@ -1,13 +1,12 @@
-"""One person at a terminal in one conversation: shows what comes, takes lines, decides and answers what waits.
+"""One person at a terminal in one conversation: shows what comes, takes lines, for what is asked or to say them.
 
-Knows a screen and a keyboard; what is said and decided goes through the public API. Invariants: a line is
-sent once, and is the answer to what was asked when it was typed; leaving loses nothing, at any moment.
+Knows a screen and a keyboard; what is said goes through the public API. Invariants: a line is sent once, and is
+the answer to what was asked when it was typed; leaving loses nothing, at any moment.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sys
 from collections import deque
@@ -20,18 +19,18 @@ from outlive import Outlive, Run
 from outlive.agents.conversation import Conversation
 from outlive.agents.events import AgentEvent, events
 from outlive.agents.turns import Answered, BrokenOff, Listening, Said
-from outlive.approvals import Approval, approvals, visible
+from outlive.approvals import Approval, approvals
+from outlive.cli.asking import Asking
 from outlive.cli.keyboard import read_lines
-from outlive.cli.output import as_json
 from outlive.cli.screen import PERSON, Screen
-from outlive.errors import OutliveError, RunEnded, RunRefused, UsageError
+from outlive.errors import OutliveError, RunEnded
 from outlive.model.status import Status
 from outlive.questions import Question, questions
 
 _LOOK_S = 0.2  # how soon a person sees that he is asked
 _QUIET_S = 0.4  # after which what came so far is shown, though the conversation has not said that it is all
 _HELP = "/end ends the conversation, /quit leaves it, //text says a text that begins with /"
-_YES_NO = {"y": True, "yes": True, "n": False, "no": False}
+_MAY_DECIDE = Said | Answered | BrokenOff | FunctionToolResultEvent  # what was asked before it
 
 
 @dataclass(frozen=True)
@@ -57,16 +56,13 @@ class Chat:
         self._app = app
         self._talk = talk
         self._run = run
-        self._roles = roles
-        self._by = by
+        self._is_typed = sys.stdin.isatty()
         self._screen = Screen()
+        self._asking = Asking(app, self._screen, roles, by, is_typed=self._is_typed)
         self._news: asyncio.Queue[Any] = asyncio.Queue()
-        self._asked: Approval | Question | None = None  # what the next line answers
-        self._edits = False  # the next line is the arguments of the approval
         self._listens = False  # the next line is said
         self._lines: deque[str] = deque()  # typed, and not taken yet
         self._no_more = False
-        self._is_typed = sys.stdin.isatty()
         self._awaited = ""  # until the conversation has told this token, what comes is the past
         self._is_read = asyncio.Event()  # what came so far is on the screen
 
@@ -150,27 +146,26 @@ class Chat:
             case str():
                 await self._type(news)
             case AgentEvent():
+                if isinstance(news.event, _MAY_DECIDE):
+                    await self._asking.drop_decided()
                 self._show(news)
             case Approval() | Question():
-                self._ask(news)
+                self._asking.add(news)
             case _Gone(id=id):
-                if self._asked is not None and self._asked.id == id:
-                    self._forget_question()
+                self._asking.drop(id)
         await self._go_on()
 
     async def _type(self, line: str) -> None:
         """Keep a line; one that was typed before anything was asked answers no question and approves nothing."""
         if self._is_typed:
             self._screen.typed()
-        if self._is_typed and self._asked is not None:
-            await self._reply(self._asked, line)
+        if self._is_typed and self._asking.current is not None:
+            await self._asking.reply(line)
         else:
             self._lines.append(line)
 
     def _show(self, shown: AgentEvent) -> None:
         event = shown.event
-        if self._asked is not None and _decides(event, self._asked):
-            self._forget_question()
         self._screen.show(shown)
         if isinstance(event, Said):
             self._listens = False
@@ -187,11 +182,11 @@ class Chat:
 
     async def _go_on(self) -> None:
         """Take lines that wait, for what they are wanted for; without any more, leave where one is wanted."""
-        while self._lines and self._asked is not None and not self._is_typed:
-            await self._reply(self._asked, self._lines.popleft())
-        while self._lines and self._listens and self._asked is None:
+        while self._lines and self._asking.current is not None and not self._is_typed:
+            await self._asking.reply(self._lines.popleft())
+        while self._lines and self._listens and self._asking.current is None:
             await self._say(self._lines.popleft())
-        if self._no_more and not self._lines and (self._listens or self._asked is not None):
+        if self._no_more and not self._lines and (self._listens or self._asking.current is not None):
             raise Leave("left")
 
     async def _say(self, line: str) -> None:
@@ -211,97 +206,3 @@ class Chat:
             key = await self._talk.say(self._run, text.removeprefix("/") if text.startswith("//") else text)
             if self._is_typed:
                 self._screen.own.add(key)
-
-    def _forget_question(self) -> None:
-        """Let the next line answer nothing: somebody else has decided."""
-        self._screen.line("  (decided)")
-        self._asked, self._edits = None, False
-
-    # -- what is asked --------------------------------------------------------------
-    def _ask(self, one: Approval | Question) -> None:
-        if isinstance(one, Question):
-            self._screen.line(f"  ? {visible(one.question)}" + (f" ({one.problem})" if one.problem else ""))
-            self._asked = one
-            self._prompt(f"  answer, {as_json(one.schema)}, or /decline> ")
-            return
-        self._screen.line(f"  ? {visible(one.tool)} {as_json(one.arguments, max_chars=None)} waits for approval")
-        if one.role is None or one.role in self._roles:
-            self._asked = one
-            self._prompt("  [y]es, [n]o and why, [e]dit> ")
-        else:
-            self._screen.line(
-                f"    by {one.role}: outlive approvals decide '{visible(one.id)}' --approve --role {one.role}"
-            )
-
-    def _prompt(self, text: str) -> None:
-        if self._is_typed:
-            self._screen.prompt(text)
-
-    async def _reply(self, asked: Approval | Question, line: str) -> None:
-        try:
-            if isinstance(asked, Question):
-                await self._answer(asked, line.strip())
-            else:
-                await self._decide(asked, line.strip())
-        except (RunRefused, UsageError) as error:
-            self._screen.line(f"  ! {error}")
-            self._edits = False
-            if self._asked is not None:
-                self._ask(asked)
-
-    async def _answer(self, asked: Question, text: str) -> None:
-        inbox = questions(self._app)
-        if text.startswith("/decline"):
-            await inbox.decline(asked.id, by=self._by, why=text.removeprefix("/decline").strip() or None)
-        else:
-            await inbox.answer(asked.id, _read_answer(asked.schema, text), by=self._by)
-        self._asked = None
-
-    async def _decide(self, asked: Approval, text: str) -> None:
-        word, _, rest = text.partition(" ")
-        edit: Any = None
-        if self._edits or word in ("e", "edit"):
-            given = text if self._edits else rest
-            if not given:
-                self._edits = True
-                self._prompt(f"  arguments as JSON, now {as_json(asked.arguments, max_chars=None)}> ")
-                return
-            edit, word = _read_arguments(given), "y"
-        if word not in _YES_NO:
-            raise UsageError("y, n or e, not " + repr(visible(word)))
-        why = None if edit is not None else rest.strip() or None
-        await approvals(self._app).decide(
-            asked.id, approve=_YES_NO[word], by=self._by, why=why, roles=self._roles, edit=edit, digest=asked.digest
-        )
-        self._asked, self._edits = None, False
-
-
-def _decides(event: Any, asked: Approval | Question) -> bool:
-    """Say whether an event tells that what was asked is decided: the result of its call, or the end of the turn."""
-    if isinstance(event, FunctionToolResultEvent):
-        call_id = asked.call_id if isinstance(asked, Approval) else None
-        return event.tool_call_id == call_id or (call_id is None and event.part.tool_name == asked.tool)
-    return isinstance(event, Said | Answered | BrokenOff)
-
-
-def _read_arguments(text: str) -> dict[str, Any]:
-    try:
-        given = json.loads(text)
-    except ValueError:
-        given = None
-    if not isinstance(given, dict):
-        raise UsageError(f'arguments are a JSON object, {{"cents": 500}}, not {visible(text)}')
-    return given
-
-
-def _read_answer(schema: dict[str, Any], text: str) -> Any:
-    """Read what was typed as the schema wants it: a text as it stands, yes and no, else JSON."""
-    kind = schema.get("type")
-    if kind == "string" or text in schema.get("enum", ()):
-        return text
-    if kind == "boolean" and text.lower() in _YES_NO:
-        return _YES_NO[text.lower()]
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
