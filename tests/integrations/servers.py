@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Self
@@ -13,6 +11,7 @@ from typing import Self
 import httpx2 as httpx
 
 from tests.house.source import ROOT, SRC
+from tests.support import nursery
 
 EXAMPLES = ROOT / "examples"
 PATIENCE_S = 40.0
@@ -24,7 +23,7 @@ class Servers:
     def __init__(self, url: str, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._running: list[nursery.Fork] = []
         self._environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(SRC), str(EXAMPLES), str(EXAMPLES / "django_shop")]),
@@ -42,24 +41,14 @@ class Servers:
 
     def run(self, *words: str) -> str:
         """Run a command to its end; give what it printed."""
-        done = subprocess.run(
-            self._argv(words),
-            cwd=self.folder,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
+        done = nursery.run(self._argv(words), cwd=self.folder, env=self._environment, timeout=PATIENCE_S)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def start(self, *words: str) -> subprocess.Popen[bytes]:
+    def start(self, *words: str) -> nursery.Fork:
         """Start a process that runs until it is killed."""
         with (self.folder / "servers.log").open("ab") as log:
-            process = subprocess.Popen(
-                self._argv(words), cwd=self.folder, env=self._environment, stdout=log, stderr=log
-            )
+            process = nursery.spawn(self._argv(words), cwd=self.folder, env=self._environment, stdout=log, stderr=log)
         self._running.append(process)
         return process
 
@@ -89,7 +78,7 @@ class Servers:
 
     @staticmethod
     def _argv(words: tuple[str, ...]) -> list[str]:
-        return [sys.executable, *(["-m"] if not words[0].endswith(".py") else []), *words]
+        return [*(["-m"] if not words[0].endswith(".py") else []), *words]
 
 
 def free_port() -> int:

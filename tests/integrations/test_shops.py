@@ -10,6 +10,7 @@ import pytest
 
 from outlive import RunNotFound
 from tests.integrations.servers import EXAMPLES, Servers
+from tests.support.size import by_turns
 
 MANAGE = str(EXAMPLES / "django_shop" / "manage.py")
 
@@ -18,25 +19,42 @@ def _fastapi(servers: Servers) -> None:
     servers.serve("uvicorn", "fastapi_shop:web", "--port", str(servers.port))
 
 
-def _flask(servers: Servers) -> None:
+def _prepare_flask(servers: Servers) -> None:
     servers.run("flask", "--app", "flask_shop", "create-tables")
     servers.run("flask", "--app", "flask_shop", "outlive", "db", "migrate")
+
+
+def _flask(servers: Servers) -> None:
     servers.start("flask", "--app", "flask_shop", "outlive", "worker")
     servers.serve("flask", "--app", "flask_shop", "run", "--port", str(servers.port))
 
 
-def _django(servers: Servers) -> None:
+def _prepare_django(servers: Servers) -> None:
     servers.run(MANAGE, "migrate", "--run-syncdb")
     servers.run(MANAGE, "outlive_migrate")
+
+
+def _django(servers: Servers) -> None:
     servers.start(MANAGE, "outlive_worker")
     servers.serve(MANAGE, "runserver", "--noreload", f"127.0.0.1:{servers.port}")
 
 
-def _django_asgi(servers: Servers) -> None:
+def _prepare_django_asgi(servers: Servers) -> None:
     servers.run(MANAGE, "migrate", "--run-syncdb")
     servers.run(MANAGE, "outlive", "db", "migrate")
+
+
+def _django_asgi(servers: Servers) -> None:
     servers.start(MANAGE, "outlive_worker")
     servers.serve("uvicorn", "shop.asgi:application", "--port", str(servers.port), "--lifespan", "off")
+
+
+SHOPS = [
+    (lambda servers: None, _fastapi),
+    (_prepare_flask, _flask),
+    (_prepare_django, _django),
+    (_prepare_django_asgi, _django_asgi),
+]
 
 
 def _lines(response: httpx.Response) -> list[str]:
@@ -46,9 +64,12 @@ def _lines(response: httpx.Response) -> list[str]:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("start", [_fastapi, _flask, _django, _django_asgi])
-def test_a_shop_survives_kills(servers: Servers, start: Callable[[Servers], None]) -> None:
+@by_turns("prepare, start", SHOPS, ids=[start.__name__.strip("_") for _, start in SHOPS])
+def test_a_shop_survives_kills(
+    servers: Servers, prepare: Callable[[Servers], None], start: Callable[[Servers], None]
+) -> None:
     client = servers.client
+    prepare(servers)
     start(servers)
     names = [f"{number}" for number in range(5)]
     for name in names:

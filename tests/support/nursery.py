@@ -38,7 +38,10 @@ LIBRARIES = "apsw asyncpg click psycopg sqlalchemy.dialects.postgresql sqlalchem
 LIBRARIES += ["pydantic_ai.models.function", "pydantic_ai.models.openai", "sqlalchemy.dialects.sqlite"]
 LIBRARIES += ["anyio._backends._asyncio", "genai_prices.data"]  # what others import when they are first used
 
-UNLOADED = {"outlive.agents.mcp"}  # FastMCP's client brings a library that takes over how sources are loaded
+UNLOADED = (
+    "outlive.agents.mcp",  # FastMCP's client brings a library that takes over how sources are loaded
+    "outlive.demo",  # an app that has workflows of the same names would serve neither
+)
 
 
 # -- on the side of the tests -------------------------------------------------------
@@ -191,7 +194,7 @@ def _import_all() -> None:
     import outlive
 
     for module in pkgutil.walk_packages(outlive.__path__, "outlive."):
-        if not module.name.endswith("__main__") and module.name not in UNLOADED:
+        if not module.name.endswith("__main__") and not module.name.startswith(UNLOADED):
             importlib.import_module(module.name)
     for name in LIBRARIES:
         importlib.import_module(name)
