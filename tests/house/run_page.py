@@ -1,23 +1,28 @@
 """Runs the blocks of one page in order, as a reader would: a program of its own, started by test_docs.
 
 Reads a list of actions as JSON from stdin. Python blocks share one namespace;
-a block with a title is written to that file; console lines after `$` are run
-if they call `outlive` or `python`, and what they print has to match what the
-page shows (`...` stands for anything); `> FILE` writes it to a file. `# exit N`
-behind a command expects that exit code.
+a block with a title is written to that file; console lines after `$` are run,
+as forks of what this program was before the first block, if they call
+`outlive` or `python`, and what they print has to match what the page shows
+(`...` stands for anything); `> FILE` writes it to a file. `# exit N` behind a
+command expects that exit code.
 """
 
 from __future__ import annotations
 
 import json
 import linecache
+import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.support import nursery
+
 _EXIT = re.compile(r" +# exit (\d+)$")
+LIMIT_S = 120.0
 _ENDLESS = ("worker",)  # a command that runs until it is stopped is only checked for its usage
 
 
@@ -45,15 +50,15 @@ def _run_command(command: str, expected: list[str], place: str) -> None:
     target = words[-1] if words[-2:-1] == [">"] else None
     words = words[:-2] if target else words
     if words[0] == "outlive":
-        argv = [sys.executable, "-m", "outlive", *words[1:]]
+        argv = ["-m", "outlive", *words[1:]]
         if words[1:2] and words[1] in _ENDLESS:
             argv = [*argv, "--help"]
             expected = []
     elif words[0] == "python":
-        argv = [sys.executable, *words[1:]]
+        argv = words[1:]
     else:
         return
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
+    done = _execute(argv)
     ended = done.returncode if done.returncode >= 0 else 128 - done.returncode  # of a signal, as shells count
     if ended != exit_code:
         sys.exit(f"{place}: `{command}` ended with {ended}, not {exit_code}:\n{done.stdout}")
@@ -66,11 +71,19 @@ def _run_command(command: str, expected: list[str], place: str) -> None:
             sys.exit(f"{place}: `{command}` did not print {wanted!r} (in this order):\n{done.stdout}")
 
 
+def _execute(argv: list[str]) -> subprocess.CompletedProcess[str]:
+    if argv[:2] == ["-m", "pytest"]:  # which rewrites what it imports
+        both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.run([sys.executable, *argv], **both, text=True, timeout=LIMIT_S, check=False)
+    return nursery.run(argv, cwd=Path.cwd(), env=os.environ, timeout=LIMIT_S, merged=True)
+
+
 def _pattern(word: str) -> str:
     return ".*".join(re.escape(part) for part in word.split("..."))
 
 
 def main() -> None:
+    nursery.nest()  # while nothing of the page has been executed
     namespace: dict[str, object] = vars(sys.modules["__main__"])
     sys.path.insert(0, str(Path.cwd()))
     for action in json.load(sys.stdin):

@@ -28,7 +28,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
@@ -136,7 +136,22 @@ def run(
 
 
 _lock = threading.Lock()
-_nursery: tuple[socket.socket, subprocess.Popen[bytes]] | None = None
+_nursery: socket.socket | None = None
+
+
+def nest() -> None:
+    """Let `spawn` fork from a copy of this process, as it is now: for what is itself a fork of the nursery."""
+    global _nursery
+    path = _own_path()
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        request = _serve(theirs)
+        _leave(0 if request is None else _exit_code(request, path))
+    theirs.close()
+    atexit.register(_end, ours, lambda: os.waitpid(pid, 0), os.getpid())
+    _nursery = ours
 
 
 def _ask(request: dict[str, Any], *fds: int) -> int:
@@ -144,7 +159,7 @@ def _ask(request: dict[str, Any], *fds: int) -> int:
     with _lock:
         if _nursery is None:
             _nursery = _start()
-        line, _ = _nursery
+        line = _nursery
         text = json.dumps(request).encode()
         head = struct.pack("!I", len(text))
         if fds:
@@ -156,7 +171,7 @@ def _ask(request: dict[str, Any], *fds: int) -> int:
         return int(answer)
 
 
-def _start() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+def _start() -> socket.socket:
     ours, theirs = socket.socketpair()
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     with theirs:
@@ -169,14 +184,14 @@ def _start() -> tuple[socket.socket, subprocess.Popen[bytes]]:
             pass_fds=[theirs.fileno()],
             start_new_session=True,  # a Ctrl-C of the test run is not for it
         )
-    atexit.register(_end, ours, process, os.getpid())
-    return ours, process
+    atexit.register(_end, ours, process.wait, os.getpid())
+    return ours
 
 
-def _end(line: socket.socket, process: subprocess.Popen[bytes], owner: int) -> None:
+def _end(line: socket.socket, wait: Callable[[], object], owner: int) -> None:
     if os.getpid() == owner:
         line.close()
-        process.wait()
+        wait()
 
 
 def _receive(line: socket.socket, size: int) -> bytes:
@@ -303,11 +318,16 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
+def _own_path() -> list[str]:
+    """Give where modules are found but for what an interpreter puts before that."""
+    own = os.environ["PYTHONPATH"].split(os.pathsep)
+    return [place for place in sys.path[1:] if place not in own]
+
+
 def main() -> None:
     """Serve the process that holds the other end of a socket."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
-    own = os.environ["PYTHONPATH"].split(os.pathsep)
-    path = [place for place in sys.path[1:] if place not in own]
+    path = _own_path()
     _import_all()
     _build_all()
     gc.collect()
