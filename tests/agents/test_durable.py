@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 from pydantic_ai import Agent, ModelRetry, RunContext
+from pydantic_ai.messages import ModelResponse, ToolReturnPart
 from pydantic_ai.toolsets import FunctionToolset
 
 import outlive
 from outlive import Outlive, Status, step, workflow
 from outlive.agents import durable, inline, pure
+from outlive.agents.units import Unit
+from outlive.engine.calls import StepCall
 from tests.agents.scripts import call, scripted
 from tests.house.source import SRC
 
@@ -340,6 +345,38 @@ async def test_a_cancelled_run_cancels_what_its_agent_does(url: str) -> None:
         with pytest.raises(outlive.RunCancelled):
             await run.result(timeout=LIMIT_S)
         assert ended.is_set()
+
+
+async def test_a_run_leaves_the_collector_little_to_find(url: str) -> None:
+    """Cycles through the run would keep all that its agent has said until then."""
+    agent = Agent(scripted([call("look", "c1"), call("look", "c2")], "{results}"), name="clerk")
+
+    @agent.tool_plain(metadata=pure())
+    async def look() -> str:
+        await asyncio.sleep(0)
+        return "a lamp"
+
+    clerk = durable(agent)
+    async with Outlive(url, include=[clerk]) as app:
+        await app.run(clerk, "go")
+        gc.collect()
+        gc.disable()
+        try:
+            run = await app.start(clerk, "go")
+            assert await run.result() == "['a lamp', 'a lamp']"
+            async with asyncio.timeout(LIMIT_S):
+                while app._engine().roster.executions:
+                    await asyncio.sleep(0.01)
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            found = Counter(type(one).__name__ for one in gc.garbage)
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    kept = {Unit, StepCall, ModelResponse, ToolReturnPart, RunContext}
+    assert {one.__name__ for one in kept} & found.keys() == set()
+    assert found["RunTask"] <= 1  # of the workflow itself, which its run holds
 
 
 async def test_outside_a_workflow_the_agent_is_plain(url: str) -> None:

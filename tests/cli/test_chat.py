@@ -74,7 +74,7 @@ def test_a_call_is_edited_and_a_question_answered_in_line(sit_down, run_cli):
         terminal.until(r'\? refund {"cents": 500} waits for approval')
         terminal.until(APPROVE)
         terminal.type("perhaps")
-        terminal.until("! y, n or e, not 'perhaps'")
+        terminal.until("! y, n or e, not 'perhaps'; /quit leaves")
         terminal.until(APPROVE)
         terminal.type("e")
         terminal.until(r'arguments as JSON, now {"cents": 500}> \Z')
@@ -88,7 +88,10 @@ def test_a_call_is_edited_and_a_question_answered_in_line(sit_down, run_cli):
         terminal.type("next")
         terminal.until(r"\? Which door\?")
         terminal.until(ANSWER)
-        terminal.type("roof")
+        terminal.type("/end")
+        terminal.until("! /decline and why answers nothing, /quit leaves")
+        terminal.until(ANSWER)
+        terminal.type("//roof")
         terminal.until("is not one of")
         terminal.until(ANSWER)
         terminal.type("back")
@@ -161,6 +164,24 @@ async def late(run, name="default", after=0):
 
 Run.stream = late
 """
+
+
+@pytest.mark.parametrize("asked", [APPROVE, ANSWER])
+def test_who_is_asked_may_leave(sit_down, asked):
+    with sit_down("--role", "boss") as terminal:
+        terminal.until(PROMPT)
+        terminal.type("hello")
+        terminal.until(APPROVE)
+        if asked == ANSWER:
+            terminal.type("y")
+            terminal.until(PROMPT)
+            terminal.type("next")
+            terminal.until(ANSWER)
+        terminal.type(" /quit")
+        terminal.until("come back: ")
+        assert terminal.end() == 0
+    with sit_down("--role", "boss") as terminal:
+        terminal.until(asked)
 
 
 def test_calls_side_by_side_are_asked_about_one_after_the_other(sit_down, tmp_path):

@@ -208,21 +208,22 @@ def _fit(text: Any) -> str:
 async def _execute(unit: Unit) -> Any:
     """Execute a unit in the context that asked for it, as a task of its own; what a step's body can ask is added."""
     told: tuple[contextvars.ContextVar[Any], ...] = (current_step, current_transaction, current_tx)
+    context = unit.context.copy()  # which knows the step, and the step the unit: a cycle, were it the unit's own
     for variable in told:
-        unit.context.run(variable.set, variable.get())
+        context.run(variable.set, variable.get())
     if unit.spending is None:
-        return await _execute_body(unit)
+        return await _execute_body(unit, context)
     call = current_step.get()
     assert call is not None
-    return await unit.spending.spend(call, partial(_execute_body, unit))
+    return await unit.spending.spend(call, partial(_execute_body, unit, context))
 
 
-async def _execute_body(unit: Unit) -> Any:
+async def _execute_body(unit: Unit, context: contextvars.Context) -> Any:
     """Execute it; where a server was lost on the way, do what a crash of this process would mean for its class."""
     left = _INTERRUPTIONS_MAX
     while True:
         try:
-            return await asyncio.get_running_loop().create_task(_give_storable(unit.body), context=unit.context)
+            return await asyncio.get_running_loop().create_task(_give_storable(unit.body), context=context)
         except Interrupted as interrupted:
             log.warning("%s was interrupted: %s", unit.tool, interrupted)
             left -= 1

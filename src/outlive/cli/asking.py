@@ -106,10 +106,14 @@ class Asking:
 
     # -- answers --------------------------------------------------------------------
     async def _answer(self, asked: Question, text: str) -> None:
-        if text.startswith("/decline"):
-            await self._questions.decline(asked.id, by=self._by, why=text.removeprefix("/decline").strip() or None)
+        word, _, rest = text.partition(" ")
+        if word == "/decline":
+            await self._questions.decline(asked.id, by=self._by, why=rest.strip() or None)
+        elif text.startswith("/") and not text.startswith("//"):
+            raise UsageError("/decline and why answers nothing, /quit leaves, //text is a text that begins with /")
         else:
-            await self._questions.answer(asked.id, _read_answer(asked.schema, text), by=self._by)
+            given = text.removeprefix("/") if text.startswith("//") else text
+            await self._questions.answer(asked.id, _read_answer(asked.schema, given), by=self._by)
 
     async def _decide(self, asked: Approval, text: str) -> bool:
         """Decide, and say that it is done: the line may only begin an edit."""
@@ -123,7 +127,7 @@ class Asking:
                 return False
             edit, word = _read_arguments(given), "y"
         if word not in _YES_NO:
-            raise UsageError("y, n or e, not " + repr(visible(word)))
+            raise UsageError(f"y, n or e, not {visible(word)!r}; /quit leaves")
         why = None if edit is not None else rest.strip() or None
         await self._approvals.decide(
             asked.id, approve=_YES_NO[word], by=self._by, why=why, roles=self._roles, edit=edit, digest=asked.digest

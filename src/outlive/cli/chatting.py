@@ -126,8 +126,9 @@ class Chat:
                 waiting |= {one.id: one for one in questioned}
                 for gone in known - waiting.keys():
                     self._news.put_nowait(_Gone(gone))
-                for one in waiting.keys() - known:
-                    self._news.put_nowait(waiting[one])
+                for place, one in waiting.items():
+                    if place not in known:
+                        self._news.put_nowait(one)
                 known = set(waiting)
                 if (await self._run.status()).held:
                     self._news.put_nowait(Leave(await self._run.why(), 1))
@@ -160,7 +161,7 @@ class Chat:
         if self._is_typed:
             self._screen.typed()
         if self._is_typed and self._asking.current is not None:
-            await self._asking.reply(line)
+            await self._reply(line)
         else:
             self._lines.append(line)
 
@@ -183,11 +184,16 @@ class Chat:
     async def _go_on(self) -> None:
         """Take lines that wait, for what they are wanted for; without any more, leave where one is wanted."""
         while self._lines and self._asking.current is not None and not self._is_typed:
-            await self._asking.reply(self._lines.popleft())
+            await self._reply(self._lines.popleft())
         while self._lines and self._listens and self._asking.current is None:
             await self._say(self._lines.popleft())
         if self._no_more and not self._lines and (self._listens or self._asking.current is not None):
             raise Leave("left")
+
+    async def _reply(self, line: str) -> None:
+        if line.strip() == "/quit":
+            raise Leave("left")
+        await self._asking.reply(line)
 
     async def _say(self, line: str) -> None:
         text = line.strip()

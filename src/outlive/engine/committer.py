@@ -120,7 +120,8 @@ class Committer:
     # -- committing ---------------------------------------------------------
     def _soon(self) -> None:
         if self._work is None:
-            self._work = self._main.create_task(self._commit_pending(), name="outlive-committer")
+            context = self._engine.context.copy()  # timers of the driver would keep that of a step, and what it holds
+            self._work = self._main.create_task(self._commit_pending(), name="outlive-committer", context=context)
 
     async def drain(self) -> None:
         """Wait until nothing is pending."""

@@ -471,6 +471,7 @@ class Execution:
             self.engine.committer.add_end(self, self.finish(*self.ending.record()))
         else:
             self.engine.committer.add_end(self, end_generation(self, continued, self.recorder.now()))
+        self.loop.forget_tasks()
         return True
 
     def _roll_back(self) -> bool:

@@ -298,6 +298,10 @@ class RunLoop(asyncio.AbstractEventLoop):
         """Give the tasks that have not ended, oldest first."""
         return [task for task in self._tasks if not task.done()]
 
+    def forget_tasks(self) -> None:
+        """Hold no task any more: all have ended, and what their contexts hold would else wait for the collector."""
+        self._tasks.clear()
+
     def branch(self) -> Branch:
         """Give the branch that is executing; callbacks outside every task count in the root."""
         task = asyncio.current_task(self)
