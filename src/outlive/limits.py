@@ -85,4 +85,5 @@ LINK_FIELDS_MAX = 8  # of a link, or its form
 MCP_CHANGES_MAX_CHARS = 4_000  # of what an error tells about another catalogue; ERROR_TEXT_MAX_CHARS would cut it off
 MCP_CONNECT_S = 10.0  # for so long an MCP server that cannot be reached is tried again
 MCP_IDLE_S = 1.0  # after so long without use a session with one is asked whether it is alive
+MCP_FORM_TRIES = 3  # whose answers do not fit: a client that fills in forms by itself is then left alone
 MCP_ASK_S = 5.0  # who has not answered by then is busy

@@ -166,7 +166,7 @@ async def _answer(messages: list[ModelMessage], info: AgentInfo) -> ModelRespons
     return ModelResponse(parts=[TextPart(str(messages[-1].parts[0].content))])  # type: ignore[union-attr]
 
 
-def support(role: str | None = None) -> Any:
+def support(role: str | None = None, quorum: int = 1) -> Any:
     """Give an agent that asks before it refunds."""
     agent = Agent(FunctionModel(_answer), name="support" if role is None else f"support-{role}")
 
@@ -176,7 +176,7 @@ def support(role: str | None = None) -> Any:
         return f"refunded {cents}"
 
     def policy(call: ToolCall) -> Ask:
-        return Ask(role=role)
+        return Ask(role=role, quorum=quorum)
 
     return durable(agent, policy=policy)
 

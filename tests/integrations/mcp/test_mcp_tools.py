@@ -12,10 +12,13 @@ import pytest
 from mcp import Client, MCPError
 from mcp_types import INVALID_PARAMS, CallToolResult, ElicitResult, TextContent
 
-from outlive import Outlive, Run, RunNotFound, UsageError, workflow
+from outlive import Outlive, Run, RunNotFound, StoreUnavailable, UsageError, hooks, workflow
 from outlive.agents import approvals, questions
 from outlive.integrations.mcp import mcp_server
-from tests.integrations.mcp.shop import LEDGER, TOOLS, buy, make_server, ship
+from outlive.limits import MCP_FORM_TRIES
+from tests.integrations.mcp.client import Tasks, call_task, get
+from tests.integrations.mcp.client import until as task_is
+from tests.integrations.mcp.shop import LEDGER, TOOLS, buy, make_server, ship, support
 
 MODES = pytest.mark.parametrize("mode", ["legacy", "auto"])
 
@@ -328,14 +331,84 @@ async def test_an_answer_that_does_not_fit_is_refused(url: str) -> None:
         await settle(app, await the_run(app), "Which size is o-1?", {"size": 8})  # it is open
 
 
-async def test_an_answer_that_does_not_fit_leaves_an_older_client_waiting(url: str) -> None:
+UNFIT = {
+    "type": ("measure", accept(size="big"), accept(size=7), "o-1: 7, red"),
+    "text": ("agent.curious", accept(answer="\x00"), accept(answer="a lamp"), "sorry about a lamp"),
+    "decision": ("agent.support", accept(approve="yes"), accept(approve=True), "refunded 20000"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+async def test_an_older_client_whose_answer_does_not_fit_is_asked_again_and_told_why(url: str, case: str) -> None:
+    tool, wrong, right, outcome = UNFIT[case]
     asked: list[str] = []
-    person = answering(accept(size="big"), accept(answer="blue"), asked=asked)
+    person = answering(wrong, right, accept(answer="red"), asked=asked)
+    async with calling(url, "legacy", elicitation_callback=person) as (_, client):
+        given = {"order": "o-1"} if tool == "measure" else {"prompt": "It is broken."}
+        async with asyncio.timeout(30):
+            assert said(await client.call_tool(tool, given)) == outcome
+    assert asked[1].endswith(f"\n{asked[0]}")
+
+
+async def test_who_never_gives_an_answer_that_fits_is_left_alone(url: str) -> None:
+    asked: list[str] = []
+    person = answering(*[accept(size="big")] * MCP_FORM_TRIES, accept(answer="blue"), asked=asked)
     async with calling(url, "legacy", elicitation_callback=person) as (app, client):
         call = asyncio.create_task(client.call_tool("measure", {"order": "o-1"}))
-        await until(lambda: asked != [])
+        await until(lambda: len(asked) == MCP_FORM_TRIES)
         await settle(app, await the_run(app), "Which size is o-1?", {"size": 8})
         assert said(await call) == "o-1: 8, blue"
+
+
+@MODES
+@pytest.mark.parametrize("lost", ["settle.before", "settle.after"])
+@pytest.mark.parametrize("answer", [accept(answer="a lamp"), DECLINED], ids=["answered", "declined"])
+async def test_an_answer_is_kept_though_the_store_does_not_answer(
+    url: str, mode: str, lost: str, answer: ElicitResult
+) -> None:
+    left = [lost] * 2 if lost == "settle.before" else [lost]
+
+    def fail(point: str) -> None:
+        if point in left:
+            left.remove(point)
+            raise StoreUnavailable("told not to answer", outcome_unknown=True)
+
+    async with calling(url, mode, elicitation_callback=answering(answer)) as (_, client):
+        hooks.arm(fail)
+        try:
+            async with asyncio.timeout(30):
+                result = await client.call_tool("agent.curious", {"prompt": "It is broken."})
+        finally:
+            hooks.arm(None)
+    assert said(result).endswith("mcp declined to answer" if answer is DECLINED else "sorry about a lamp")
+    assert left == []
+
+
+@MODES
+async def test_a_call_waits_on_though_the_store_does_not_answer(
+    url: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with calling(url, mode, elicitation_callback=answering(accept(answer="a lamp"))) as (app, client):
+        store = app._engine().store
+        failing = ["list_promises", "list_values"]
+
+        def flaky(name: str) -> Any:
+            ask = getattr(store, name)
+
+            async def once(*args: Any) -> Any:
+                if name in failing:
+                    failing.remove(name)
+                    raise StoreUnavailable("told not to answer")
+                return await ask(*args)
+
+            return once
+
+        for name in failing:
+            monkeypatch.setattr(store, name, flaky(name))
+        async with asyncio.timeout(30):
+            result = await client.call_tool("agent.curious", {"prompt": "It is broken."})
+    assert said(result) == "sorry about a lamp"
+    assert failing == []
 
 
 async def test_a_form_is_withdrawn_when_somebody_else_has_answered(url: str) -> None:
@@ -392,6 +465,20 @@ async def test_an_approval_of_a_role_is_not_for_everybody(url: str, mode: str, l
         assert said(await call) == "refunded 20000"
     assert asked == []
     assert ledger.read_text() == "refund 20000\n"
+
+
+async def test_who_has_approved_is_not_asked_again_however_his_name_is_written(url: str) -> None:
+    async with Outlive(url) as app:
+        server = mcp_server(app, [support(quorum=2)], name="shop")
+        async with Client(server, extensions=[Tasks()], elicitation_callback=answering()) as client:
+            task_id = (await call_task(client, "agent.support", prompt="My lamp is broken.")).task_id
+            await task_is(client, task_id, "input_required")
+            async with asyncio.timeout(30):
+                (first,) = (await approvals(app).list()).items
+                await approvals(app).decide(first.id, approve=True, by="MCP")
+                while [one.votes for one in (await approvals(app).list()).items] != [["MCP"]]:
+                    await asyncio.sleep(0.01)
+            assert (await get(client, task_id)).status == "working"
 
 
 @MODES

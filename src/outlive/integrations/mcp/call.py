@@ -16,11 +16,12 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, InputRequests, InputRequiredResult
 
 from outlive import Outlive, Run
+from outlive.errors import StoreUnavailable
 from outlive.integrations.mcp.caller import Caller
+from outlive.integrations.mcp.forms import Form, answer, list_forms
 from outlive.integrations.mcp.outcome import outcome_of, progress_of
-from outlive.integrations.mcp.questions import Form, answer, list_forms
 from outlive.integrations.mcp.tool import WorkflowTool
-from outlive.limits import POLL_BUSY_S, POLL_IDLE_S
+from outlive.limits import MCP_FORM_TRIES, POLL_BUSY_S, POLL_IDLE_S
 
 log = logging.getLogger("outlive.mcp")
 
@@ -34,14 +35,17 @@ async def wait_for_run(
 
     That client calls again with its answers. Older ones are asked while the call waits.
     """
-    told, asked = Told(ctx, run), set(dismissed)  # who has closed a form without an answer is not asked again
+    told, asked = ProgressTold(ctx, run), set(dismissed)  # who has closed a form without an answer is not asked again
     asking: list[asyncio.Task[None]] = []
     pause_s = POLL_BUSY_S
     try:
         while (result := await outcome_of(run, tool, pause_s)) is None:
             pause_s = min(2 * pause_s, POLL_IDLE_S)
-            await told.tell()
-            open_now = await list_forms(app, run.id, caller) if caller.answers_forms else {}
+            try:
+                await told.tell()
+                open_now = await list_forms(app, run.id, caller) if caller.answers_forms else {}
+            except StoreUnavailable:
+                continue  # to end the call would end what is being answered, too
             new = {key: form for key, form in open_now.items() if key not in asked}
             if new and caller.is_modern:
                 requests: InputRequests = {key: form.request for key, form in new.items()}
@@ -55,14 +59,23 @@ async def wait_for_run(
 
 
 async def _ask(ctx: Context, app: Outlive, form: Form, caller: Caller) -> None:
-    try:
-        response = await ctx.session.elicit_form(form.message, dict(form.schema), ctx.request_id)
-        await answer(app, form, response, caller)
-    except MCPError as error:
-        log.warning("%r was not answered by the client: %s; it stays open", form.message, error)
+    """Put a form to the client until an answer fits it; one that does not comes back with the reason."""
+    message = form.message
+    for _ in range(MCP_FORM_TRIES):
+        try:
+            response = await ctx.session.elicit_form(message, dict(form.schema), ctx.request_id)
+        except MCPError as error:
+            log.warning("%r was not answered by the client: %s; it stays open", form.message, error)
+            break
+        try:
+            await answer(app, form, response, caller)
+            break
+        except MCPError as refused:
+            log.warning("%r was answered by the client with what is no answer: %s", form.message, refused)
+            message = f"{refused}\n{form.message}"
 
 
-class Told:
+class ProgressTold:
     """The progress that a call has told its client, which hears of it if it asked for that: each time more."""
 
     def __init__(self, ctx: Context, run: Run) -> None:

@@ -33,8 +33,8 @@ from outlive import Outlive, Run, RunInfo
 from outlive.errors import OutliveError, RunNotFound, UsageError
 from outlive.integrations.mcp.call import Context, wait_for_run
 from outlive.integrations.mcp.caller import TASKS, Caller, caller_of
+from outlive.integrations.mcp.forms import answer, list_forms
 from outlive.integrations.mcp.listen import tell_tasks
-from outlive.integrations.mcp.questions import answer, list_forms
 from outlive.integrations.mcp.tasks import TaskParams, UpdateTaskParams, new_task, read_task
 from outlive.integrations.mcp.tool import WorkflowTool, failure
 

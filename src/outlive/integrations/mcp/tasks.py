@@ -12,8 +12,8 @@ from mcp_types import ElicitResult, RequestParams
 
 from outlive import Outlive, Run, RunInfo, Status
 from outlive.integrations.mcp.caller import Caller
+from outlive.integrations.mcp.forms import list_forms
 from outlive.integrations.mcp.outcome import outcome_of, progress_of
-from outlive.integrations.mcp.questions import list_forms
 from outlive.integrations.mcp.tool import WorkflowTool
 from outlive.limits import POLL_IDLE_S
 

@@ -6,6 +6,7 @@ one that was answered already changes nothing. What no form can ask is left to o
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, ElicitRequest, ElicitRequestFormParams, ElicitResult
 
 from outlive import Outlive
-from outlive.approvals import Approval, approvals
+from outlive.approvals import Approval, Approvals, approvals
 from outlive.codec.payload import digest
-from outlive.errors import RunRefused, UsageError
-from outlive.inbox import Inbox
+from outlive.errors import PayloadError, RunRefused, StoreUnavailable, UsageError
+from outlive.inbox import is_person
 from outlive.integrations.mcp.caller import Caller
-from outlive.questions import Question, questions
+from outlive.limits import POLL_IDLE_S
+from outlive.questions import Question, Questions, questions
 
 _DECISION = {
     "type": "object",
@@ -77,7 +79,7 @@ def _is_flat(schema: Mapping[str, Any]) -> bool:
 
 
 def _form_of_approval(approval: Approval, caller: Caller) -> Form | None:
-    if approval.role not in (None, *caller.roles) or caller.name in approval.votes:
+    if approval.role not in (None, *caller.roles) or is_person(caller.name, approval.votes):
         return None
     call = f"{approval.tool}({json.dumps(approval.arguments, ensure_ascii=False)})"
     return Form(approval, f"May the agent {approval.agent} call {call}?", _DECISION)
@@ -86,23 +88,33 @@ def _form_of_approval(approval: Approval, caller: Caller) -> Form | None:
 async def answer(app: Outlive, form: Form, response: ElicitResult, caller: Caller) -> None:
     """Take a person's answer to a form. One that was closed without a choice leaves it open.
 
-    *Durable*: the answer, before this returns. *Raises* MCPError for an answer that does not fit the form.
+    *Durable*: the answer, before this returns; a store that does not answer is asked again, as nobody gives it twice.
+    *Raises* MCPError for an answer that does not fit the form.
     """
     if response.action == "cancel":
-        return
+        return None
     content = (response.content or {}) if response.action == "accept" else None  # what was declined has none
-    item = form.item
+    while True:
+        try:
+            return await _settle(app, form, content, caller)
+        except StoreUnavailable:
+            await asyncio.sleep(POLL_IDLE_S)
+
+
+async def _settle(app: Outlive, form: Form, content: Mapping[str, Any] | None, caller: Caller) -> None:
+    item, by = form.item, caller.name
+    if isinstance(item, Approval):
+        inbox: Approvals | Questions
+        inbox = approvals(app)
+        given: Mapping[str, Any] = {"approve": False} if content is None else content
+        approve, why = given.get("approve"), given.get("why")
+        settling = inbox.decide(item.id, approve=approve, why=why, by=by, roles=caller.roles, digest=item.digest)  # type: ignore[arg-type]
+    else:
+        inbox = questions(app)
+        value = content if form.only is None else (content or {}).get(form.only)
+        settling = inbox.decline(item.id, by=by) if content is None else inbox.answer(item.id, value, by=by)
     try:
-        if isinstance(item, Approval):
-            choice = {"approve": False} if content is None else {"approve": None} | content
-            given = {name: choice.get(name) for name in ("approve", "why")}
-            await approvals(app).decide(item.id, **given, by=caller.name, roles=caller.roles, digest=item.digest)  # type: ignore[arg-type]
-        elif content is None:
-            await questions(app).decline(item.id, by=caller.name)
-        else:
-            value = content if form.only is None else content.get(form.only)
-            await questions(app).answer(item.id, value, by=caller.name)
-    except (RunRefused, UsageError) as refused:
-        inbox: Inbox[Any] = approvals(app) if isinstance(item, Approval) else questions(app)
+        await settling
+    except (RunRefused, UsageError, PayloadError) as refused:
         if await inbox.find(item.id) is not None:  # else somebody has answered meanwhile, or nobody waits any more
             raise MCPError(INVALID_PARAMS, str(refused)) from None
