@@ -200,6 +200,21 @@ def test_calls_side_by_side_are_asked_about_one_after_the_other(sit_down, tmp_pa
         assert f"= refund: refunded {asked[0]}" in terminal.shown and f"refunded {asked[1]}" not in terminal.shown
 
 
+def test_a_line_answers_what_was_on_the_screen_when_it_was_typed(sit_down, tmp_path, run_cli):
+    more = TWO_CALLS.replace("], ", ', call("refund", "r2", cents=7)], ')
+    (tmp_path / "desk.py").write_text(DESK.replace(TWO_CALLS, more))
+    with sit_down("--role", "boss") as terminal:
+        terminal.until(PROMPT)
+        terminal.type("hello")
+        terminal.until(APPROVE)
+        terminal.type("y\ny")
+        terminal.until("! 'y' was typed before this was asked, and answers nothing")
+        terminal.until(APPROVE)
+        assert len(run_cli.json("approvals", "ls")["approvals"]) == 1
+        terminal.type("n")
+        terminal.until(PROMPT)
+
+
 def test_what_is_asked_is_answered_though_what_was_said_before_comes_later(sit_down, tmp_path):
     (tmp_path / "desk.py").write_text(DESK + SLOW)
     with sit_down("--role", "boss") as terminal:
@@ -207,6 +222,7 @@ def test_what_is_asked_is_answered_though_what_was_said_before_comes_later(sit_d
         terminal.type("hello")
         terminal.until(APPROVE)
         terminal.until("[.] refund")  # the call, which came to the stream before it was asked about
+        terminal.until(APPROVE)  # again, for the line of the call has pushed it away
         terminal.type("y")
         terminal.until("= refund: refunded 500")
         assert "(decided)" not in terminal.shown

@@ -73,5 +73,5 @@ class Terminal:
             data = os.read(self._end, 65_536)
         except OSError:  # nobody has the other end any more
             return False
-        self.shown += data.decode(errors="replace").replace("\r\n", "\n")
+        self.shown = (self.shown + data.decode(errors="replace")).replace("\r\n", "\n")
         return bool(data)

@@ -52,8 +52,15 @@ class Asking:
         """Ask no more: it is decided elsewhere."""
         current = self.current
         if self._waiting.pop(id, None) is current and current is not None:
+            self._screen.unprompt()
             self._screen.line("  (decided)")
             self._go_on()
+
+    def ask_again(self, line: str) -> None:
+        """Take no line for an answer that was typed before this was asked."""
+        self._screen.line(f"  ! {visible(line)!r} was typed before this was asked, and answers nothing")
+        if (current := self.current) is not None:
+            self._ask(current)
 
     async def drop_decided(self) -> None:
         """Look whether what is asked now still waits."""

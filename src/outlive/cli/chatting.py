@@ -29,6 +29,7 @@ from outlive.questions import Question, questions
 
 _LOOK_S = 0.2  # how soon a person sees that he is asked
 _QUIET_S = 0.4  # after which what came so far is shown, though the conversation has not said that it is all
+_SILENT_S = 4.0  # the same, while nothing has come
 _HELP = "/end ends the conversation, /quit leaves it, //text says a text that begins with /"
 _MAY_DECIDE = Said | Answered | BrokenOff | FunctionToolResultEvent  # what was asked before it
 
@@ -38,6 +39,14 @@ class _Gone:
     """What the run waited for was decided, here or elsewhere."""
 
     id: str
+
+
+@dataclass(frozen=True)
+class _Typed:
+    """A line, and the id of what was asked on the screen when it came."""
+
+    line: str
+    asked: str | None
 
 
 class Leave(Exception):
@@ -64,6 +73,7 @@ class Chat:
         self._lines: deque[str] = deque()  # typed, and not taken yet
         self._no_more = False
         self._awaited = ""  # until the conversation has told this token, what comes is the past
+        self._has_shown = False
         self._is_read = asyncio.Event()  # what came so far is on the screen
 
     async def talk(self) -> Leave:
@@ -75,12 +85,13 @@ class Chat:
         except RunEnded:
             self._awaited = "none"  # it hears nothing more, so no line is wanted: all that is left is to show it
         work = [asyncio.create_task(one) for one in (self._follow(), self._watch())]
-        read_lines(self._news.put_nowait)
+        read_lines(self._hear)
         try:
             while True:
                 await self._take(await self._next())
         except Leave as leaving:
             self._screen.unfold()
+            self._screen.unprompt()
             self._screen.line("")
             return leaving
         finally:
@@ -88,10 +99,14 @@ class Chat:
                 one.cancel()
             await asyncio.gather(*work, return_exceptions=True)
 
+    def _hear(self, line: str | None) -> None:
+        asked = self._asking.current
+        self._news.put_nowait(None if line is None else _Typed(line, None if asked is None else asked.id))
+
     async def _next(self) -> Any:
         while True:
             try:
-                return await asyncio.wait_for(self._news.get(), _QUIET_S)
+                return await asyncio.wait_for(self._news.get(), _QUIET_S if self._has_shown else _SILENT_S)
             except TimeoutError:
                 self._unfold()
 
@@ -144,7 +159,7 @@ class Chat:
                 raise news
             case None:
                 self._no_more = True
-            case str():
+            case _Typed():
                 await self._type(news)
             case AgentEvent():
                 if isinstance(news.event, _MAY_DECIDE):
@@ -156,18 +171,24 @@ class Chat:
                 self._asking.drop(id)
         await self._go_on()
 
-    async def _type(self, line: str) -> None:
-        """Keep a line; one that was typed before anything was asked answers no question and approves nothing."""
+    async def _type(self, typed: _Typed) -> None:
+        """Keep a line, or take it for the answer to what was on the screen as it was typed, and to nothing else."""
         if self._is_typed:
             self._screen.typed()
-        if self._is_typed and self._asking.current is not None:
-            await self._reply(line)
+        asked = self._asking.current
+        if not self._is_typed or asked is None or typed.asked is None:
+            self._lines.append(typed.line)
+        elif typed.asked == asked.id:
+            await self._reply(typed.line)
         else:
-            self._lines.append(line)
+            self._asking.ask_again(typed.line)
 
     def _show(self, shown: AgentEvent) -> None:
         event = shown.event
+        if isinstance(event, Said) and self._asking.current is None:
+            self._screen.unprompt()
         self._screen.show(shown)
+        self._has_shown = True
         if isinstance(event, Said):
             self._listens = False
         elif isinstance(event, Listening) and event.token == self._awaited:

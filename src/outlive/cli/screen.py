@@ -37,7 +37,8 @@ class Screen:
         self.own: set[str] = set()
         self._folded: list[tuple[str, str]] | None = []  # lines by the step that they are of, until `unfold`
         self._at: tuple[str, int] | None = None  # the text that ends without a line's end: step and part
-        self._is_asking = False  # the cursor stands behind a prompt
+        self._prompt = ""  # what is to be typed behind
+        self._is_asking = False  # the cursor stands behind it
         self._has_text: set[str] = set()  # steps of which a text is shown
         self._says = False  # a text of this turn was shown
 
@@ -54,19 +55,28 @@ class Screen:
         """Show a line of its own."""
         self._break()
         self._put(step, text)
+        self._ask()
 
     def prompt(self, text: str) -> None:
-        """Show what an answer is to be typed behind."""
+        """Show what an answer is to be typed behind, and again behind whatever is shown until then."""
         self._break()
-        click.echo(text, nl=False)
-        self._is_asking = True
+        self._prompt = text
+        self._ask()
+
+    def unprompt(self) -> None:
+        """Ask no more."""
+        self._prompt = ""
 
     def typed(self) -> None:
         """Take note that a person has typed a line, behind which the terminal is at the beginning of the next one."""
-        self._is_asking = False
+        self._prompt, self._is_asking = "", False
 
     def show(self, shown: AgentEvent) -> None:
         """Show an event."""
+        self._show(shown)
+        self._ask()
+
+    def _show(self, shown: AgentEvent) -> None:
         step = shown.step
         match shown.event:
             case Said(text=text, key=key):
@@ -120,6 +130,11 @@ class Screen:
         if (self._at is not None and self._folded is None) or self._is_asking:
             click.echo()
         self._at, self._is_asking = None, False
+
+    def _ask(self) -> None:
+        if self._prompt and not self._is_asking and self._at is None:
+            click.echo(self._prompt, nl=False)
+            self._is_asking = True
 
     def _void(self, step: str) -> None:
         """Take back what a step has shown, or say that it comes anew."""
