@@ -18,8 +18,9 @@ from pydantic_ai.mcp import MCPToolset
 
 from outlive import Outlive, UsageError
 from outlive.agents import annotated, approvals, at_most_once, durable, idempotent, inline, pure, servers, transactional
-from outlive.agents.mcp import PinnedMCPToolset
+from outlive.agents.mcp import PinnedMCPToolset, describe, write_pins
 from outlive.integrations.mcp import server
+from tests.agents import tools_server
 from tests.agents.scripts import call, scripted
 from tests.agents.test_approvals import asks, waiting
 from tests.agents.test_durable import LIMIT_S, Told, keys_of, leave_memory
@@ -190,6 +191,27 @@ async def test_a_server_that_died_between_two_calls_is_opened_anew(url: str, too
         session._used_at = 0.0  # a while ago
         assert "sent a" in await app.run(agent, "go")
     assert tools.done() == {"send": 2}
+
+
+async def test_a_server_that_dies_when_it_is_asked_for_instructions_is_asked_again(url: str, tools: Tools) -> None:
+    pins = tools.folder / "pins.json"
+    write_pins(pins, {"tools": describe("Be careful.", await tools_server.server.list_tools())})
+    toolset = tools.toolset(pins=pins, include_instructions=True, cache_tools=False)
+    ask = toolset.get_instructions
+
+    async def die(ctx: Any) -> Any:
+        if len(tools.begun()) == 1:
+            tools.die_at("listing")
+        return await ask(ctx)
+
+    toolset.get_instructions = die  # type: ignore[method-assign]
+    agent = tools.agent([call("read", "r1")], "{results}", toolset=toolset)
+    async with Outlive(url) as app:
+        run = await app.start(agent, "go")
+        assert "read by" in await run.result(timeout=LIMIT_S)
+        attempts = {entry.key: entry.attempts for entry in await run.entries()}
+    assert attempts["clerk#1/instructions(tools)#1"] == 1
+    assert len(tools.begun()) == 2
 
 
 async def test_many_runs_and_agents_share_a_server(url: str, tools: Tools) -> None:

@@ -15,10 +15,20 @@ from typing import Any
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
-from mcp_types import ToolAnnotations
+from mcp_types import Tool, ToolAnnotations
 
 LEDGER = Path(sys.argv[1] if len(sys.argv) > 1 else os.devnull)
-server = MCPServer("tools", instructions="Be careful.")
+
+
+class Server(MCPServer):
+    """Passes a point whenever it is asked for its tools."""
+
+    async def list_tools(self) -> list[Tool]:
+        pass_point("listing")
+        return await super().list_tools()
+
+
+server = Server("tools", instructions="Be careful.")
 
 
 def book(line: str) -> None:

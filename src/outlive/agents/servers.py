@@ -14,8 +14,8 @@ import inspect
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,12 +77,11 @@ class HeldServer(WrapperToolset[Any]):
     async def __aexit__(self, *args: object) -> None: ...
 
     async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
-        async with self._session():
-            with self._told_apart():
-                return await self.wrapped.get_tools(ctx)  # type: ignore[no-any-return]
+        async with self._use():
+            return await self.wrapped.get_tools(ctx)  # type: ignore[no-any-return]
 
     async def get_instructions(self, ctx: RunContext[Any]) -> Any:
-        async with self._session():
+        async with self._use():
             return await self.wrapped.get_instructions(ctx)
 
     async def call_tool(
@@ -93,29 +92,24 @@ class HeldServer(WrapperToolset[Any]):
         if toolset.process_tool_call is None:
             toolset = copy.copy(toolset)  # of the same session
             toolset.process_tool_call = functools.partial(_call_with_key, describe(_step()).idempotency_key)
-        async with self._session():
-            with self._told_apart():
-                return await toolset.call_tool(name, tool_args, ctx, tool)
+        async with self._use():
+            return await toolset.call_tool(name, tool_args, ctx, tool)
 
     @asynccontextmanager
-    async def _session(self) -> AsyncIterator[None]:
+    async def _use(self) -> AsyncIterator[None]:
+        """Have the session; what is no answer of the server, though the model would be told of it, is Interrupted."""
         engine = _step().execution.engine
         async with (self.own or sessions_of(engine).find(self.wrapped)).use(engine):
-            yield
-
-    @contextmanager
-    def _told_apart(self) -> Iterator[None]:
-        """Raise Interrupted for an error that is none of the server's, though the model would be told of it."""
-        try:
-            yield
-        except Exception as told:
-            cause = told.__cause__ if isinstance(told, ModelRetry | ToolFailed) else told
-            found = getattr(cause, "error", None)
-            code, message = getattr(found, "code", None), getattr(found, "message", "")
-            is_lost = code == _CLOSED or message in _BROKEN or not self.wrapped.client.is_connected()
-            if is_lost or code == _TIMEOUT:
-                raise Interrupted(str(told) or repr(told), again=is_lost) from cause
-            raise
+            try:
+                yield
+            except Exception as told:
+                cause = told.__cause__ if isinstance(told, ModelRetry | ToolFailed) else told
+                found = getattr(cause, "error", None)
+                code, message = getattr(found, "code", None), getattr(found, "message", "")
+                is_lost = code == _CLOSED or message in _BROKEN or not self.wrapped.client.is_connected()
+                if is_lost or code == _TIMEOUT:
+                    raise Interrupted(str(told) or repr(told), again=is_lost) from cause
+                raise
 
 
 @dataclass
@@ -125,7 +119,7 @@ class UnitServer(HeldServer):
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def __aenter__(self) -> UnitServer:
-        await self._stack.enter_async_context(self._session())
+        await self._stack.enter_async_context(self._use())
         return self
 
     async def __aexit__(self, *args: object) -> None:
