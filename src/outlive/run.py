@@ -159,6 +159,7 @@ class Run(Controlled):
             raise RunTimedOut(self.id, timeout_s or 0.0) from None
         finally:
             engine.watcher.forget("end", self._row, on_ended)
+            engine.roster.wait_no_more(self._row, done)
 
     async def send(self, topic: str, value: Any, key: str | None = None) -> None:
         """Send the run a message; return when it is in its mailbox. A used `key` sends nothing a second time."""

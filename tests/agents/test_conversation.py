@@ -200,6 +200,19 @@ async def test_a_long_conversation_goes_on_as_new(url: str, kept: int) -> None:
     assert len(asked) == count + 1
 
 
+async def test_a_history_that_is_too_large_ends_no_conversation(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outlive.codec.payload.PAYLOAD_MAX_BYTES", 10_000)
+    talk = conversation(durable(plain), turns_kept=2)
+    for _ in range(2):  # and replay finds the same
+        async with Outlive(url, include=[talk]) as app:
+            run = await app.start(talk, id="chat-1")
+            for _ in range(2):
+                await talk.say(run, "x" * 4_000)
+            found = await turns(app, talk)
+    assert [len(answer) for answer in answers(found)] == [4_000 + len(f" after {n}") for n in (0, 2, 4, 6)]
+    assert not [one for one in found if isinstance(one, BrokenOff)]
+
+
 async def test_silence_ends_a_conversation_that_says_so(url: str) -> None:
     short = conversation(durable(plain), name="short", idle=0.2)
     async with Outlive(url, include=[short]) as app:

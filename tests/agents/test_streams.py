@@ -416,3 +416,39 @@ def test_deltas_are_joined_where_nothing_else_is_said(one: Any, two: Any, both: 
     assert _join(delta(one), delta(two)) == (None if both is None else delta(both))
     assert _join(delta(one), delta(two, index=1)) is None
     assert _join(PartStartEvent(index=0, part=TextPart("")), delta(two)) is None
+
+
+async def test_edited_code_shows_everything_though_some_of_the_journal_stays_unread(url: str) -> None:
+    agent = Agent(scripted([call("look", "c1")], "{results}"), name="clerk")
+
+    @agent.tool_plain(metadata=pure())
+    async def look() -> str:
+        return "a lamp"
+
+    clerk = durable(agent, stream=True)
+
+    @outlive.step
+    async def old() -> None: ...
+
+    async def talk() -> None:
+        await outlive.receive("go")
+        await clerk.run("go")
+
+    @workflow(name="talk")
+    async def before() -> None:
+        await old()
+        await talk()
+
+    @workflow(name="talk")
+    async def after() -> None:
+        await talk()
+
+    async with Outlive(url, include=[before]) as app:
+        await waits_for(await app.start(before, id="edited"), "receive")
+    async with Outlive(url, include=[after]) as app:
+        shown = []
+        for run in (await app.get("edited"), await app.start(after, id="new")):
+            await run.send("go", 1)
+            await run.result(LIMIT_S)
+            shown.append(kinds(await all_events(run)))
+    assert shown[0] == shown[1] != []

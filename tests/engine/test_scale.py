@@ -272,6 +272,27 @@ async def test_runs_leave_nothing_behind(url: str) -> None:
         assert grown < 1_000 * per_half, f"{grown / per_half:.0f} bytes of each run stay behind"  # a run takes 20 kB
 
 
+async def test_waits_that_are_given_up_leave_nothing_behind(url: str) -> None:
+    """Whoever asks again and again whether a run has ended, as servers do, asks for as long as it lives."""
+
+    @workflow
+    async def waiter() -> str:
+        return str(await outlive.receive("go"))
+
+    async with Outlive(url, include=[waiter]) as app:
+        run = await app.start(waiter)
+        while (await run.status()) is not Status.RUNNING:
+            await asyncio.sleep(0.01)
+        for _ in range(20):
+            with pytest.raises(outlive.RunTimedOut):
+                await run.result(timeout=0.001)
+        waits = app._engine().roster._lost_waits
+        assert [len(one) for one in waits.values() if one] == []
+        await run.send("go", "end")
+        assert await run.result(timeout=20) == "end"
+        assert not waits
+
+
 async def test_an_app_leaves_nothing_behind(url: str) -> None:
     tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
     for _ in range(3):

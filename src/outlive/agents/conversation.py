@@ -8,6 +8,7 @@ journal tells, so a turn adds its own entries and nothing else; a turn that fail
 
 from __future__ import annotations
 
+import logging
 import uuid
 from typing import Any
 
@@ -23,13 +24,15 @@ from outlive.agents.units import storable
 from outlive.clock import Duration
 from outlive.codec.payload import CallShape
 from outlive.definitions import Workflow, in_workflow
-from outlive.errors import UsageError
+from outlive.errors import PayloadTooLarge, UsageError
 from outlive.messages import receive
 from outlive.model.definition import WorkflowSpec
 from outlive.model.options import check_wait
 from outlive.run import Run
 from outlive.version import version_of
 from outlive.versions import continue_as_new
+
+log = logging.getLogger("outlive.agents")
 
 TOPIC = "chat"
 _OVER: Any = object()
@@ -71,8 +74,10 @@ class Conversation(Workflow[..., int]):
     async def say(self, run: Run, text: str, *, key: str | None = None) -> str:
         """Say something in a conversation; return, with its key, when that is in the run's mailbox.
 
-        `events(run)` tells the answer. *Durable*: it is answered whatever dies. *Again*: words with a `key` that the
-        conversation has had are not heard a second time. *Raises* RunNotFound; RunEnded after the end.
+        `events(run)` tells the answer, behind a `Said` with that key. *Durable*: it is answered whatever dies, unless
+        the conversation has been told to end before, or ends of silence meanwhile: then there is no such `Said`.
+        *Again*: words with a `key` that the conversation has had are not heard a second time. *Raises* RunNotFound;
+        RunEnded after the end.
         """
         if not isinstance(text, str) or not text.strip():
             raise UsageError(f"say(run, text) says something, not {text!r}")
@@ -114,7 +119,13 @@ class Conversation(Workflow[..., int]):
             _show(Said(turns, heard.say, heard.key))
             messages = await self._answer(turns, heard.say, messages)
             if turns - began_with >= self._turns_kept:
-                await continue_as_new(ModelMessagesTypeAdapter.dump_python(messages, mode="json"), turns)
+                try:
+                    await continue_as_new(ModelMessagesTypeAdapter.dump_python(messages, mode="json"), turns)
+                except PayloadTooLarge as error:
+                    log.warning(
+                        "conversation %r keeps its generation: %s", in_workflow("agents.conversation").id, error
+                    )
+                    began_with = turns
 
     async def _answer(self, turn: int, text: str, messages: list[ModelMessage]) -> list[ModelMessage]:
         """Let the agent answer; give all messages with those of this turn, of a broken one as far as it came."""
@@ -146,7 +157,7 @@ def conversation(
     `events(run)` tells what the agent says and does, `.end(run)` ends it, as does silence for `idle`. `name` is else
     that of the agent.
     *Durable*: each thing said, each answer of the model, each result of a tool, one entry each; the history is made of
-    them. After `turns_kept` turns the run continues as new, with the history as its argument.
+    them. After `turns_kept` turns the run continues as new, with the history as its argument, if that is not too large.
     *Again*: a crash loses nothing and says nothing twice; a model request that it interrupted is sent again. What the
     agent's run raises ends the turn, and the next one knows what was done by then; a UsageError fails the run.
     A budget of the agent is that of each turn; one with an `account` is that of all.

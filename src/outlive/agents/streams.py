@@ -105,10 +105,11 @@ def show_once(run: LiveRun, scope: Branch, event: Any) -> None:
     """Show an event of the workflow, again on replay only where it may be lost: the key then tells that it is there.
 
     What was added before an entry was written is on disk with it. A transaction writes its own entry, so it says
-    nothing of what was added before.
+    nothing of what was added before; nor does what edited code has left unread, and gone beyond.
     """
     key = scope.key(f"{event.event_kind}({getattr(event, 'tool_call_id', '')})")
-    if all(entry.kind == "transaction" for entry in run.journal.unread.values()):
+    later = (entry for entry in run.journal.unread.values() if (entry.seq or 0) > run.journal.read_up_to)
+    if run.recorder.outcomes or all(entry.kind == "transaction" for entry in later):
         generation = run.generation if run.recorder.outcomes else run.journal.generation
         _append(run, _item(run, scope.scope.removesuffix("/"), f"{generation}/{key}", event))
 

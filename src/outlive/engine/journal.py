@@ -39,7 +39,8 @@ class Journal:
         self._before: dict[str, str] = {}  # the entry before each cancellation
         self._after_gap: set[str] = set()  # entries before which something is missing
         self.patches: dict[str, EntryRow] = {}
-        self._read_up_to: dict[str | None, tuple[int, float]] = {}  # by maker: the last that was read, and its time
+        self.read_up_to = 0  # the highest seq of an entry that was read
+        self._read_of: dict[str | None, tuple[int, float]] = {}  # by maker: the last that was read, and its time
         last = ""
         for entry in entries:
             if entry.seq is None:
@@ -74,8 +75,9 @@ class Journal:
         entry = self.unread.pop(key, None)
         if entry is not None and entry.seq is not None:
             self.generation = entry.generation
-            seq, at = self._read_up_to.get(entry.noted_version, (0, 0.0))
-            self._read_up_to[entry.noted_version] = max(seq, entry.seq), max(at, entry.finished_at or 0.0)
+            self.read_up_to = max(self.read_up_to, entry.seq)
+            seq, at = self._read_of.get(entry.noted_version, (0, 0.0))
+            self._read_of[entry.noted_version] = max(seq, entry.seq), max(at, entry.finished_at or 0.0)
         return entry
 
     def goes_on(self) -> bool:
@@ -85,7 +87,7 @@ class Journal:
         its maker that came later have been read.
         """
         none = 0, 0.0
-        read = self._read_up_to
+        read = self._read_of
         return any((e.seq or 0) > read.get(e.noted_version, none)[0] for e in self.unread.values()) or any(
             e.started_at >= read.get(e.noted_version, none)[1] for e in self.unasked.values()
         )

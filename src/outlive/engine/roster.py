@@ -46,7 +46,7 @@ class Roster:
         self.closing = False  # nothing enters or begins any more
         self.hushed = False  # no step begins, so that a suspect may run alone
         self._suspects = 0
-        self._lost_waits: dict[int, list[asyncio.Future[Any]]] = {}  # of handles, for a run that is executed here
+        self._lost_waits: dict[int, set[asyncio.Future[Any]]] = {}  # of handles, for a run that is executed here
         self.threads = WorkflowThreads(self._free_thread)
 
     # -- room ---------------------------------------------------------------
@@ -298,7 +298,11 @@ class Roster:
     def wait_here(self, row: int, waiting: asyncio.Future[Any]) -> None:
         """Fail what waits for the end of a run if this process loses the run."""
         if row in self.executions:
-            self._lost_waits.setdefault(row, []).append(waiting)
+            self._lost_waits.setdefault(row, set()).add(waiting)
+
+    def wait_no_more(self, row: int, waiting: asyncio.Future[Any]) -> None:
+        """Forget one who waited for the end of a run."""
+        self._lost_waits.get(row, set()).discard(waiting)
 
 
 async def _fail(error: BaseException) -> Any:
