@@ -5,16 +5,19 @@
     │   └── CassetteMiss
     ├── RunError            what a handle reports about a run
     │   ├── RunFailed  RunCancelled  RunTimedOut  RunOnHold
-    │   └── RunNotFound  RunExists  DuplicateRun  RunRefused  RunEnded  LeaseLost
+    │   ├── RunNotFound  RunExists  DuplicateRun  RunRefused  LeaseLost
+    │   └── RunEnded
+    │       └── CallUnanswered
     ├── ScheduleNotFound    no schedule has this name
     ├── StepFailed          a recorded error whose class cannot be rebuilt here
     ├── DeadlineExceeded    a run had not ended when its deadline passed
     ├── OutcomeUnknown      nobody knows whether a step that a crash interrupted took effect
-    ├── PromiseError        what is wrong with a promise: PromiseExpired  PromiseNotFound  AlreadySettled
+    ├── PromiseError        a promise cannot be settled, or will not be
+    │   └── PromiseExpired  PromiseNotFound  AlreadySettled
     ├── ReplayError         code and journal no longer fit: an operator decides
     │   └── JournalMismatch  VersionMissing  JournalCorrupt
-    ├── StoreError          the database is the problem
-    │   └── StoreUnavailable (retry)  SchemaMismatch  StoreReadOnly
+    ├── StoreError          the database is the problem; only the first is worth another try
+    │   └── StoreUnavailable  SchemaMismatch  StoreReadOnly
     ├── PayloadError        a value cannot be stored or read
     │   └── EncodeFailed  DecodeFailed  PayloadTooLarge
     ├── LimitError          a limit was reached
@@ -124,9 +127,7 @@ class RunFailed(RunError):
 
     def __init__(self, run_id: str, type: str, text: str, traceback: str = "") -> None:
         super().__init__(run_id, f"run {run_id!r} failed with {type}: {text}")
-        self.type = type
-        self.text = text
-        self.traceback = traceback
+        self.type, self.text, self.traceback = type, text, traceback
 
 
 class RunCancelled(RunError):
@@ -156,8 +157,7 @@ class RunOnHold(RunError):
             + (f": {reason}" if reason else "")
             + f"; {'' if is_told else 'resume() '}or cancel() it",
         )
-        self.status = status
-        self.reason = reason
+        self.status, self.reason = status, reason
 
 
 class RunRefused(RunError, ValueError):
@@ -198,11 +198,8 @@ class StepFailed(OutliveError):
         self, type: str, text: str, args: Sequence[Any] = (), traceback: str = "", retryable: bool = True
     ) -> None:
         super().__init__(f"{type}: {text}" if text else type)
-        self.type = type
-        self.text = text
-        self.arguments = tuple(args)
-        self.traceback = traceback
-        self.retryable = retryable
+        self.type, self.text = type, text
+        self.arguments, self.traceback, self.retryable = tuple(args), traceback, retryable
 
     def matches(self, name: str) -> bool:
         """Say whether the original class was `name` (qualified, or its last part)."""
@@ -217,8 +214,7 @@ class OutcomeUnknown(OutliveError):
             f"run {run_id!r} was interrupted within {key}, and nobody knows whether it took effect; find out, then "
             f"run.resolve({key!r}, value=…), resolve({key!r}, error=…) or resolve({key!r}, retry=True)"
         )
-        self.run_id = run_id
-        self.key = key
+        self.run_id, self.key = run_id, key
 
 
 class DeadlineExceeded(OutliveError, TimeoutError):
@@ -226,8 +222,7 @@ class DeadlineExceeded(OutliveError, TimeoutError):
 
     def __init__(self, run_id: str, deadline_at: datetime) -> None:
         super().__init__(f"run {run_id!r} had not ended at its deadline, {deadline_at.isoformat(timespec='seconds')}")
-        self.run_id = run_id
-        self.deadline_at = deadline_at.isoformat()
+        self.run_id, self.deadline_at = run_id, deadline_at.isoformat()
 
 
 class PromiseError(OutliveError):
@@ -271,12 +266,8 @@ class JournalMismatch(ReplayError):
             f"(journal of version {recorded_version}, code of version {code_version}); a run that "
             "diverges is paused: deploy code that takes the recorded path, then resume() it"
         )
-        self.run_id = run_id
-        self.expected = expected
-        self.got = got
-        self.where = where
-        self.recorded_version = recorded_version
-        self.code_version = code_version
+        self.run_id, self.expected, self.got = run_id, expected, got
+        self.where, self.recorded_version, self.code_version = where, recorded_version, code_version
 
 
 class VersionMissing(ReplayError):
@@ -287,9 +278,7 @@ class VersionMissing(ReplayError):
             f"run {run_id!r} is pinned to version {pinned_to} of {workflow!r}, and the code here is of version "
             f"{code_version}: only workers of its version go on with it"
         )
-        self.run_id = run_id
-        self.pinned_to = pinned_to
-        self.code_version = code_version
+        self.run_id, self.pinned_to, self.code_version = run_id, pinned_to, code_version
 
 
 class JournalCorrupt(ReplayError):
@@ -308,8 +297,7 @@ class StoreUnavailable(StoreError, ConnectionError):
 
     def __init__(self, message: str, *, outcome_unknown: bool = False, run_id: str | None = None) -> None:
         super().__init__(message)
-        self.outcome_unknown = outcome_unknown
-        self.run_id = run_id
+        self.outcome_unknown, self.run_id = outcome_unknown, run_id
 
 
 class StoreReadOnly(StoreError, PermissionError):
@@ -329,8 +317,7 @@ class EncodeFailed(PayloadError):
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
-        self.path = path
-        self.problem = problem
+        self.path, self.problem = path, problem
 
 
 class DecodeFailed(PayloadError):
@@ -344,8 +331,7 @@ class PayloadTooLarge(PayloadError):
         super().__init__(
             f"{what} is {size_bytes:,} bytes, the limit is {limit_bytes:,}; store it elsewhere and pass a reference"
         )
-        self.size_bytes = size_bytes
-        self.limit_bytes = limit_bytes
+        self.size_bytes, self.limit_bytes = size_bytes, limit_bytes
 
 
 class LimitError(OutliveError):
@@ -360,8 +346,7 @@ class QueueFull(LimitError):
             f"queue {queue!r} is full: {backlog} runs wait for it, which is its backlog; start again later, or raise "
             "the backlog"
         )
-        self.queue = queue
-        self.backlog = backlog
+        self.queue, self.backlog = queue, backlog
 
 
 class RepeatedAction(LimitError):
@@ -443,8 +428,3 @@ def _amount(measure: str | None, value: float) -> str:
     if measure == "usd":
         return f"${value:.6f}".rstrip("0").rstrip(".")
     return f"{value:g} s" if measure == "wall" else f"{value:,.0f} {measure}"
-
-
-def name_class(cls: type) -> str:
-    """Give the qualified name under which an error class is recorded."""
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"

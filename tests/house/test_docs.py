@@ -143,6 +143,19 @@ def test_every_error_is_described():
     assert not [name for name in names if f"`{name}`" not in reference]
 
 
+def test_the_tree_of_errors_is_that_of_their_classes():
+    drawn: dict[str, str] = {}
+    above: list[str] = ["OutliveError"]
+    for line in (errors.__doc__ or "").splitlines():
+        branch, _, rest = line.partition("── ")
+        names = re.match(r"(?:[A-Z]\w+  )*[A-Z]\w+", rest)
+        if names is not None:
+            above[len(branch) // 4 :] = [rest.split()[0]]
+            drawn |= dict.fromkeys(names[0].split(), above[-2])
+    classes = [value for value in vars(errors).values() if isinstance(value, type) and value.__name__ in errors.__all__]
+    assert drawn == {one.__name__: one.__bases__[0].__name__ for one in classes if one is not errors.OutliveError}
+
+
 def test_every_command_is_described():
     reference = _reference()
     assert not [command for command in _commands(cli) if f"`{command}" not in reference]

@@ -15,7 +15,8 @@ import pytest
 
 from outlive import errors
 from outlive.codec import JsonCodec, error_facts, rebuild_error, record_error
-from outlive.errors import DecodeFailed, StepFailed, name_class
+from outlive.codec.plain import name_class
+from outlive.errors import DecodeFailed, StepFailed
 from outlive.limits import ERROR_CAUSES_MAX, ERROR_TEXT_MAX_CHARS
 
 CODEC = JsonCodec()

@@ -18,8 +18,8 @@ import msgspec
 
 from outlive.codec.jsontext import JsonCodec
 from outlive.codec.payload import Codec
-from outlive.codec.plain import ENCODER, lower
-from outlive.errors import DecodeFailed, OutliveError, PayloadError, Permanent, StepFailed, UsageError, name_class
+from outlive.codec.plain import ENCODER, lower, name_class
+from outlive.errors import DecodeFailed, OutliveError, PayloadError, Permanent, StepFailed, UsageError
 from outlive.limits import ERROR_CAUSES_MAX, ERROR_TEXT_MAX_CHARS
 
 _ENDS_TASK_OR_PROCESS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)

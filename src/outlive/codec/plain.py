@@ -19,12 +19,15 @@ from typing import Any
 
 import msgspec
 
-from outlive.errors import name_class
-
 _KEYS = (str, int, float, enum.Enum, bytes, uuid.UUID, decimal.Decimal, dt.date, dt.time, dt.timedelta)
 _LEAVES = (bytearray, memoryview, *_KEYS)
 _ORDERED = frozenset({str, int})
 _SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
+def name_class(cls: type) -> str:
+    """Give the qualified name of a class, under which errors are recorded, too."""
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
 class Unfit(Exception):

@@ -13,10 +13,11 @@ from typing import Any
 
 from outlive.codec.failure import error_facts, record_error
 from outlive.codec.payload import encode
+from outlive.codec.plain import name_class
 from outlive.engine.continuing import Continued
 from outlive.engine.invoke import Args, Kwargs, call_definition
 from outlive.engine.roles import LiveRun
-from outlive.errors import StepFailed, UsageError, name_class
+from outlive.errors import StepFailed, UsageError
 from outlive.model.definition import StepSpec
 from outlive.model.status import Status
 

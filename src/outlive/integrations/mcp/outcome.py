@@ -13,7 +13,8 @@ from typing import Any
 from mcp_types import CallToolResult
 
 from outlive import Run
-from outlive.errors import LeaseLost, OutliveError, RunFailed, RunNotFound, RunTimedOut, name_class
+from outlive.codec.plain import name_class
+from outlive.errors import LeaseLost, OutliveError, RunFailed, RunNotFound, RunTimedOut
 from outlive.integrations.mcp.tool import WorkflowTool, failure
 
 PROGRESS = "progress"  # the name under which a workflow publishes how far it is

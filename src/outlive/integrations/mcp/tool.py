@@ -17,9 +17,9 @@ from mcp_types import CallToolResult, TextContent, Tool
 
 from outlive.codec.jsontext import JsonCodec
 from outlive.codec.payload import decode_arguments
-from outlive.codec.plain import ENCODER, is_pydantic
+from outlive.codec.plain import ENCODER, is_pydantic, name_class
 from outlive.definitions import spec_of
-from outlive.errors import DecodeFailed, UsageError, name_class
+from outlive.errors import DecodeFailed, UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")  # MCP 2025-11-25, server/tools, "Tool Names"
 _REFERENCE = "#/$defs/{}"
