@@ -44,6 +44,7 @@ WORKFLOW_THREADS = 64  # sync workflow bodies in memory; an idle one makes room
 TURN_MAX_CALLBACKS = 1_000_000  # in one turn of a run loop: a workflow that spins without waiting
 UNWIND_MAX_THROWS = 50  # how often a branch that catches its own end is ended again, before it is left alone
 HOLD_BACK_MAX_S = 3_600.0  # after a provider has refused a model; if it asks for more, it is asked again
+HEARD_WITHIN_S = 0.1  # that a model is to be left alone: a process asks its database so often, not at each request
 HOLD_BACK_SPREAD_S = 0.5  # over which those who have waited ask again, so that not all come at once
 ANSWER_MAKING_MAX_S = 7_200.0  # that one asks for an answer which others wait for, its waits for the provider included
 MEMOS_FORGOTTEN = 10  # memos that have passed, deleted with each that is put: more than come

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from outlive import Outlive, Retry, RunCancelled, StoreUnavailable, hooks, workf
 from outlive.agents import durable
 from outlive.agents.requests import may_pass, name_model, wanted_wait_s
 from outlive.engine.engine import Engine
+from outlive.limits import HEARD_WITHIN_S
 from tests.agents import asker
 from tests.agents.provider import Answer, Mishap, Provider, model_at, refuse
 from tests.agents.test_durable import LIMIT_S
@@ -88,6 +90,29 @@ async def test_all_processes_leave_a_model_alone_for_as_long_as_it_wants(url: st
         refused_at, *asked_at = provider.asked_at
         assert len(asked_at) == 4
         assert min(asked_at) - refused_at > WAIT_S - 0.1
+
+
+async def test_many_requests_look_once_and_what_others_are_told_is_heard(url: str) -> None:
+    with Provider(["done"], mishaps=[None] * 8 + [refuse(429, retry_after=str(WAIT_S))]) as provider:
+        agent = durable(Agent(provider.model(), name="asker"))
+        async with Outlive(url, include=[agent]) as app, Outlive(url, include=[agent]) as other:
+            looks, look = [], other._engine().store.read_memo
+
+            async def count(name: str):
+                looks.append(time.monotonic())
+                return await look(name)
+
+            other._engine().store.read_memo = count  # type: ignore[method-assign]
+            for _ in range(8):
+                await other.run(agent, "hello")
+            assert all(later - look >= HEARD_WITHIN_S for look, later in itertools.pairwise(looks))
+            refused = await app.start(agent, "hello")
+            await held_back(app._engine(), provider)
+            await asyncio.sleep(HEARD_WITHIN_S)
+            assert await other.run(agent, "hello") == "done"
+            assert await refused.result(timeout=LIMIT_S) == "done"
+        *_, refused_at, one, two = provider.asked_at
+        assert len(provider.asked_at) == 11 and min(one, two) - refused_at > WAIT_S - 0.1
 
 
 async def test_who_waits_holds_nothing_and_can_be_cancelled(url: str) -> None:

@@ -3,7 +3,7 @@
 Knows how Pydantic AI tells failures apart, and the memos of the store, which all
 processes read; must not know keys or the journal. Invariant: what a provider
 wants asked no more for a time is asked by no process of the store before that
-time is over.
+time is over, but for what others begin within `HEARD_WITHIN_S` of its word.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from pydantic_ai import exceptions
 from pydantic_ai.durable_exec import ModelRequestId
@@ -32,7 +33,7 @@ from outlive.codec.failure import attributes_of
 from outlive.engine.bodies import current_step
 from outlive.engine.roles import Host
 from outlive.errors import StepFailed, StoreUnavailable
-from outlive.limits import HOLD_BACK_MAX_S, HOLD_BACK_SPREAD_S
+from outlive.limits import HEARD_WITHIN_S, HOLD_BACK_MAX_S, HOLD_BACK_SPREAD_S
 from outlive.model.definition import Retry
 
 log = logging.getLogger("outlive.agents")
@@ -53,6 +54,9 @@ _PASSING = (
     ConnectionError,
     TimeoutError,
 )
+
+# When each process saw last that a model may be asked, by its name.
+_free_at: WeakKeyDictionary[Host, dict[str, float]] = WeakKeyDictionary()
 
 # About three minutes of an outage, beside what a provider wants waited for.
 MODEL_RETRY = Retry(attempts=10, first_delay=0.5)
@@ -96,8 +100,11 @@ def name_model(operation: ModelRequestId, own: Model, others: Mapping[str, Model
 async def ask(engine: Host, model: str, body: Callable[[], Awaitable[Any]]) -> Any:
     """Ask a model, once nobody has been told to leave it alone; what it says of that is told to all."""
     name = f"model {model}"
-    while (memo := await insist(engine, lambda: engine.store.read_memo(name))) is not None:
-        await engine.bodies.rest(memo.left_s + engine.chance.random() * HOLD_BACK_SPREAD_S)
+    free_at = _free_at.setdefault(engine, {})
+    if engine.main.time() >= free_at.get(name, 0.0) + HEARD_WITHIN_S:
+        while (memo := await insist(engine, lambda: engine.store.read_memo(name))) is not None:
+            await engine.bodies.rest(memo.left_s + engine.chance.random() * HOLD_BACK_SPREAD_S)
+        free_at[name] = engine.main.time()
     step = current_step.get()
     assert step is not None
     await engine.bodies.ready(step.execution)
@@ -112,6 +119,7 @@ async def ask(engine: Host, model: str, body: Callable[[], Awaitable[Any]]) -> A
         if wait_s:
             wait_s = min(wait_s, HOLD_BACK_MAX_S)
             log.info("model %s wants to be left alone for %.3g s: %s", model, wait_s, error)
+            free_at.pop(name, None)
             await insist(engine, lambda: engine.store.put_memo(name, "", None, wait_s))
         raise
 
