@@ -82,8 +82,7 @@ class Bodies:
         """Try until an attempt succeeds or none is left; None if a transaction delivered by itself."""
         spec, execution = call.spec, call.execution
         while True:
-            while not execution.engine.roster.may_begin(execution):  # the process may have stood still since begin()
-                await self.rest(_NOT_NOW_S)
+            await self.ready(execution)
             current_step.set(call)
             try:
                 if spec.prepare is not None:
@@ -137,7 +136,7 @@ class Bodies:
             return await self.run(spec.on_unknown if verify else spec.function, call.args, call.kwargs)
 
     async def ready(self, execution: Any) -> None:
-        """Wait until a body of this run may execute: the process may have stood still in what it awaited before."""
+        """Wait until a body of this run may execute: the process may have stood still since it was to begin."""
         while not execution.engine.roster.may_begin(execution):
             await self.rest(_NOT_NOW_S)
 

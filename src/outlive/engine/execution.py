@@ -282,8 +282,7 @@ class Execution:
             granted.set_result(entry)
             return False
 
-        self._inbox.append(grant)
-        self.wake()
+        self.in_turn(grant)
         return granted
 
     def between_turns(self, work: Callable[[], None]) -> None:

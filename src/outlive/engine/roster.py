@@ -70,13 +70,13 @@ class Roster:
         if not hushed:
             self.go_on()
 
-    def may_begin(self, execution: Any) -> bool:
+    def may_begin(self, execution: Execution) -> bool:
         """Whether a step of this run may start now."""
         if (self._suspects or self.hushed) and not execution.alone:
             return False
         return not self.closing and bool(self._engine.lease.alive())
 
-    def clear_suspicion(self, suspect: Any) -> None:
+    def clear_suspicion(self, suspect: Execution) -> None:
         """A run that executed alone has made progress, waits or has left: it does not kill its process."""
         suspect.alone = False
         self._suspects -= 1
@@ -156,7 +156,7 @@ class Roster:
         if obsolete is not None:
             self._engine.committer.add_handled(execution, obsolete)
 
-    def mark(self, execution: Any, *, progressed: bool = False) -> None:
+    def mark(self, execution: Execution, *, progressed: bool = False) -> None:
         """Write whether a run is in user code, if that is not what was written last, and whether it has progressed."""
         in_user_code = not execution.idle
         if (progressed or in_user_code != execution.marked_in_user_code) and not execution.closed:
@@ -170,7 +170,7 @@ class Roster:
             self.mark(execution)
 
     # -- resting ------------------------------------------------------------
-    def rested(self, execution: Any, due_at: float | None) -> None:
+    def rested(self, execution: Execution, due_at: float | None) -> None:
         """Take note that a run only waits now, at the longest until `due_at`."""
         is_long = due_at is not None and due_at - self._engine.clock.now() > RESIDENT_WAIT_S
         if is_long or (not execution.spec.is_async and self.threads.crowded):
@@ -180,7 +180,7 @@ class Roster:
         if len(self.idle) > self.idle_limit:
             self.suspend(next(iter(self.idle)))
 
-    def stirred(self, execution: Any) -> None:
+    def stirred(self, execution: Execution) -> None:
         """Take note that a run has something to do again, or has left."""
         self.idle.pop(execution, None)
 
@@ -211,7 +211,7 @@ class Roster:
             if not execution.closed:
                 self.release(execution)
 
-    def abandon(self, execution: Any, error: BaseException | None) -> None:
+    def abandon(self, execution: Execution, error: BaseException | None) -> None:
         """Stop a run that the engine cannot continue: held for a person with the reason, or released without one."""
         if execution.closed:
             return
