@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelHTTPError
+from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.function import FunctionModel
 
 from outlive import BudgetExceeded, Outlive, Retry, UnknownPrice, hooks, workflow
@@ -197,6 +198,39 @@ async def test_a_request_that_failed_counts_by_what_is_known_of_it(url: str) -> 
         with pytest.raises(ConnectionError):
             await run.result(timeout=LIMIT_S)
         assert (await find(app, "two/hasty#1")).lost.requests == 1
+
+
+async def test_models_that_stand_in_for_one_another_and_all_refuse_have_sold_nothing(url: str) -> None:
+    asked: list[int] = []
+
+    def refuse(turn: int) -> None:
+        asked.append(turn)
+        if len(asked) <= 4:
+            raise ModelHTTPError(503, "paid")
+        if len(asked) == 5:
+            raise ModelHTTPError(503, "paid", in_stream=True)
+        if len(asked) == 6:
+            raise ModelHTTPError(503, "paid")
+
+    model = FallbackModel(paid("hello", heard=refuse), paid("hello", heard=refuse))
+    patient = Retry(attempts=5, first_delay=0.01)
+    prices = {model.model_name: CHEAP["paid"]}
+    clerk = durable(Agent(model, name="clerk"), budget=Budget(usd=1, prices=prices), model_retry=patient)
+    async with Outlive(url) as app:
+        run = await app.start(clerk, "go", id="one")
+        assert await run.result(timeout=LIMIT_S) == "hello"
+        found = await find(app, "one/clerk#1")
+    assert found.spent == used(ANSWER, 110, 3)
+    assert found.lost.requests == 1  # one of the two had begun to stream
+
+
+async def test_an_answer_that_was_given_before_costs_nothing(url: str) -> None:
+    clerk = durable(looking("hello"), cache=60, budget=Budget(usd=1, requests=9, account="team", prices=CHEAP))
+    async with Outlive(url) as app:
+        for _ in range(3):
+            assert await app.run(clerk, "go") == "hello"
+        found = await find(app, "team")
+    assert (found.spent, found.lost, found.reserved) == (used(ANSWER, 110, 1), used(), used())
 
 
 async def test_a_streamed_answer_counts_as_any_other(url: str) -> None:

@@ -11,6 +11,7 @@ from pydantic_ai.toolsets import DynamicToolset, FunctionToolset
 import outlive
 from outlive import Outlive, Retry, UsageError, step, transaction, workflow
 from outlive.agents import at_most_once, durable, idempotent, inline, pure, transactional, tx
+from outlive.agents.servers import Interrupted
 from outlive.codec import Codec, JsonCodec
 from tests.agents.scripts import call, scripted
 from tests.engine.test_codecs import Sealed
@@ -267,6 +268,17 @@ async def test_characters_that_no_database_stores_are_replaced(url: str) -> None
     assert "a\ufffdb" in said
     assert "key\ufffd" in said
     assert "half ? of a smile" in said
+
+
+async def test_what_verify_has_found_is_stored_whatever_characters_it_has(url: str) -> None:
+    agent = Agent(scripted([call("pay", "c1")], "{results}"), name="clerk")
+
+    @agent.tool_plain(metadata=at_most_once(verify=lambda: "paid \ud83d"))
+    async def pay() -> str:
+        raise Interrupted("its server is gone", again=True)
+
+    async with Outlive(url) as app:
+        assert await app.run(durable(agent), "pay") == "['paid ?']"
 
 
 async def test_a_plain_workflow_has_no_durable_agent(url: str) -> None:

@@ -21,11 +21,12 @@ from pydantic_ai.durable_exec import (
     ModelRequestId,
     ToolsetCallToolId,
 )
-from pydantic_ai.exceptions import ModelHTTPError
+from pydantic_ai.exceptions import FallbackExceptionGroup, ModelHTTPError
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 
+from outlive.agents.answers import GIVEN_BEFORE
 from outlive.agents.budget import Charges, Terms, current_charges, read_terms
 from outlive.agents.pricing import PriceOf, estimate_input, estimate_price, find_price, price_answer
 from outlive.engine.calls import StepCall
@@ -95,8 +96,8 @@ class Spending:
             if not limit.expired() or self._granted.overtime is None:
                 raise
             raise _exceeded(call, self._granted.overtime) from None
-        except ModelHTTPError as error:
-            if not error.in_stream:  # the provider was asked, and has sold nothing
+        except (ModelHTTPError, FallbackExceptionGroup) as error:
+            if _has_sold_nothing(error):
                 self.settle(call, "spent", Amounts(requests=1))
             raise
         if self._reserved is not None:
@@ -165,6 +166,8 @@ class RequestSpending(Spending):
 
     def weigh(self, payload: Any, reserved: Amounts) -> Amounts:
         answer = JSON_CODEC.load(ModelResponse, payload)
+        if (answer.metadata or {}).get(GIVEN_BEFORE):
+            return Amounts()
         usage = answer.usage
         # The provider has not told, or what cannot be: less than nothing would be room for others.
         if not usage.has_values() or min(usage.input_tokens, usage.output_tokens, usage.cost or 0) < 0:
@@ -204,6 +207,13 @@ async def _patiently(call: StepCall, ask: Callable[[], Awaitable[T]]) -> T:
         except StoreUnavailable as error:
             log.warning("%s of run %r waits for the store: %s", call.key, call.execution.id, error)
             await engine.bodies.rest(_AGAIN_S)
+
+
+def _has_sold_nothing(error: Exception) -> bool:
+    """Say whether the provider, or each of those that stand in for one another, was asked and has refused at once."""
+    if isinstance(error, FallbackExceptionGroup):
+        return all(map(_has_sold_nothing, error.exceptions))
+    return isinstance(error, ModelHTTPError) and not error.in_stream
 
 
 def _exceeded(call: StepCall, refusal: Refusal) -> BudgetExceeded:

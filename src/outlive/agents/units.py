@@ -286,7 +286,7 @@ async def _verify(unit: Unit) -> Any:
     assert step is not None
     result = await step.execution.engine.bodies.run(unit.verify, (), dict(unit.arguments))
     recorded = JSON_CODEC.load(CallToolResult, {"kind": "tool_return", "result": result})
-    return JSON_CODEC.dump(CallToolResult, recorded)
+    return storable(JSON_CODEC.dump(CallToolResult, recorded))
 
 
 def describe_unknown(tool: str) -> str:
