@@ -91,11 +91,6 @@ def approvals(app: Outlive) -> Approvals:
     return Approvals(app)
 
 
-def visible(text: str) -> str:
-    """Give a text for the eyes of who decides: what cannot be seen, or turns the text around, as its number."""
-    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
-
-
 def _check(approve: Any, roles: Any, edit: Any) -> None:
     """Refuse what only looks like a decision: each of these would say yes where somebody meant no."""
     if not isinstance(approve, bool):

@@ -110,6 +110,11 @@ def _plain(name: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())
 
 
+def visible(text: str) -> str:
+    """Give a text for the eyes of who decides: what cannot be seen, or turns the text around, as its number."""
+    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
+
+
 def check_person(by: Any, why: Any) -> None:
     """Refuse what the audit could not tell."""
     if not isinstance(by, str) or not by.strip() or len(by) > PERSON_MAX_CHARS:

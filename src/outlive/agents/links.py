@@ -20,10 +20,10 @@ from urllib.parse import parse_qs
 import msgspec
 
 from outlive.app import Outlive
-from outlive.approvals import Approval, Approvals, visible
+from outlive.approvals import Approval, Approvals
 from outlive.clock import Duration, seconds, to_instant
 from outlive.errors import PayloadError, RunRefused, StoreUnavailable, UsageError
-from outlive.inbox import check_person
+from outlive.inbox import check_person, visible
 from outlive.limits import LINK_FIELDS_MAX, LINK_FORM_MAX_BYTES, LINK_SECRET_MIN_CHARS
 
 Message = MutableMapping[str, Any]

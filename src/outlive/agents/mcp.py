@@ -22,8 +22,8 @@ try:
 except ImportError as error:
     raise ImportError("outlive.agents.mcp needs FastMCP's client: pip install 'outlive[mcp]'") from error
 
-from outlive.approvals import visible
 from outlive.errors import Permanent, UsageError
+from outlive.inbox import visible
 from outlive.limits import MCP_CHANGES_MAX_CHARS
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 from outlive import Outlive
-from outlive.approvals import visible
 from outlive.cli.agents import agents
 from outlive.cli.budgets import describe, describe_limits
 from outlive.cli.output import as_json, cut, lasted, print_json, print_table
 from outlive.cli.replay import load_code
 from outlive.cli.runs import QueryCommand
 from outlive.cli.settings import OK, RUN_FAILED, Settings, common_options, refuse_missing_file, with_client
+from outlive.inbox import visible
 from outlive.model.status import Status
 from outlive.views.agent_journal import Line
 from outlive.views.agent_runs import (

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from outlive import Outlive
-from outlive.approvals import Approval, Approvals, visible
+from outlive.approvals import Approval, Approvals
 from outlive.cli.output import as_json, print_json, print_table, when
 from outlive.cli.settings import NOT_FOUND, OK, Settings, common_options, read_json, signed, with_client
 from outlive.errors import UsageError
-from outlive.inbox import InboxPage
+from outlive.inbox import InboxPage, visible
 
 
 @click.group()

@@ -10,10 +10,11 @@ import json
 from typing import Any
 
 from outlive import Outlive
-from outlive.approvals import Approval, approvals, visible
+from outlive.approvals import Approval, approvals
 from outlive.cli.output import as_json
 from outlive.cli.screen import Screen
 from outlive.errors import RunRefused, UsageError
+from outlive.inbox import visible
 from outlive.questions import Question, questions
 
 _YES_NO = {"y": True, "yes": True, "n": False, "no": False}

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from outlive.approvals import visible
+from outlive.inbox import visible
 
 VALUE_MAX_CHARS = 60
 ERROR_MAX_CHARS = 160

@@ -7,11 +7,10 @@ from typing import get_args
 import click
 
 from outlive import Outlive
-from outlive.approvals import visible
 from outlive.cli.output import as_json, cut, print_json, print_table, when
 from outlive.cli.settings import NOT_FOUND, OK, Settings, common_options, read_json, signed, with_client
 from outlive.errors import UsageError
-from outlive.inbox import InboxPage
+from outlive.inbox import InboxPage, visible
 from outlive.reviews import Review, Reviews, Verdict
 
 _REASON_MAX_CHARS = 60

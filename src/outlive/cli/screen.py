@@ -22,8 +22,8 @@ from pydantic_ai.messages import (
 from outlive.agents.events import AgentEvent
 from outlive.agents.streams import StreamReset
 from outlive.agents.turns import Answered, BrokenOff, Listening, Said
-from outlive.approvals import visible
 from outlive.cli.output import as_json, cut
+from outlive.inbox import visible
 from outlive.views.agent_journal import agent_of
 
 _RESULT_MAX_CHARS = 200
