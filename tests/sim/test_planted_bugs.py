@@ -156,7 +156,7 @@ def _message_taken_before_its_turn(patch: pytest.MonkeyPatch) -> None:
         run, value = self.execution, self.decode(message.value)
         self.sides = (Receipt(run.row, self.key, message.message),)
         self.on_durable = partial(run.mailbox.received, self.name, message.message)
-        run.settle(self, "ok", message.value, value, None)
+        run.hand_in(self, "ok", message.value, value, None)
         return True
 
     patch.setattr(waits.ReceiveCall, "take", take)

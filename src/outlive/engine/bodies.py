@@ -1,8 +1,8 @@
 """Bodies of steps: executed on the main loop or in a thread, with attempts, delays and time limits.
 
-It turns what a body does into an outcome and hands it to `Execution.settle`.
-It must not know keys, order or the journal. Invariant: every begun call is
-settled once, unless its run was closed meanwhile.
+It turns what a body does into an outcome and gives it to `Execution.hand_in_now`.
+It must not know keys, order or the journal. Invariant: the outcome of every begun call is
+handed in once, unless its run was closed meanwhile.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Bodies:
         call.work = None  # whose context holds the call: such circles cost the collector 5 µs for each step
         outcome = work.result() if not work.cancelled() else ("error", None, None, CANCELLED)
         if outcome is not None:
-            call.execution.settle_now(call, *outcome)
+            call.execution.hand_in_now(call, *outcome)
 
     async def _outcome(self, call: StepCall, verify: bool) -> tuple[str, str | None, Any, str | None] | None:
         """Try until an attempt succeeds or none is left; None if a transaction delivered by itself."""

@@ -1,7 +1,7 @@
 """Durable calls: what a branch of a run may wait for, one class per kind.
 
 A call is a future of the run's loop with a key. `begin` sets its work going,
-once the barrier allows it; the work ends in `Execution.settle`; `deliver` hands
+once the barrier allows it; the work ends in `Execution.hand_in`; `deliver` hands
 the outcome to the branch, from the journal or from the work, by the same code.
 Cancelling a call asks its work to end: what then happens is an outcome like any
 other, so replay repeats it.
@@ -65,11 +65,11 @@ class Call(RunFuture):
 
     def succeed(self, text: str) -> None:
         """Hand in a value as the outcome."""
-        self.execution.settle(self, "ok", text, self.decode(text), None)
+        self.execution.hand_in(self, "ok", text, self.decode(text), None)
 
     def fail(self, record: str | None) -> None:
         """Hand in a recorded error as the outcome."""
-        self.execution.settle(self, "error", None, None, record)
+        self.execution.hand_in(self, "error", None, None, record)
 
     def deliver(self, outcome: Outcome, value: Any, error: str | None) -> None:
         """Hand the outcome to whoever awaits this call."""
@@ -112,7 +112,7 @@ class Call(RunFuture):
             task = self._task
             if task is not None and task._fut_waiter is self:  # type: ignore[attr-defined]
                 self._cancels_before = task.cancelling() - 1
-            if self.begun:  # else it is settled when its time comes
+            if self.begun:  # else its outcome is handed in when its time comes
                 self.stop()
         return True
 
@@ -210,7 +210,7 @@ class RunCall(Call):
 
 
 class ChildCall(RunCall):
-    """A child run, awaited: settled by the child's end."""
+    """A child run, awaited: done by the child's end."""
 
     kind = "child"
     on_disk = False
@@ -254,7 +254,7 @@ class ChildCall(RunCall):
                 engine = self.execution.engine
                 engine.main.call_soon(engine.roster.abandon, self.execution, error)
                 return
-            self.execution.settle(self, "ok", text, value, None)
+            self.execution.hand_in(self, "ok", text, value, None)
         elif ended.status == Status.CANCELLED:
             self.fail(failure_record("outlive.errors.RunCancelled", f"child run {ended.id!r} was cancelled"))
         elif ended.status == Status.FAILED:
@@ -273,7 +273,7 @@ class ChildCall(RunCall):
 
 
 class StartCall(RunCall):
-    """A child run that is only started: settled when its row is on disk."""
+    """A child run that is only started: done when its row is on disk."""
 
     kind = "start"
 

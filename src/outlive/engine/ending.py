@@ -2,7 +2,7 @@
 
 Compensations are ordinary durable calls in a scope of their own, one after the
 other, the last registered first; nothing cancels them. Invariant: what the body
-came to is judged once, and no compensation changes it: it adds a note.
+came to is concluded once, and no compensation changes it: it adds a note.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Ending:
         self._output: str | None = None
         self._failure: BaseException | None = None
 
-    def judge(self, body: asyncio.Task[Any]) -> bool:
+    def conclude(self, body: asyncio.Task[Any]) -> bool:
         """Take what the body came to; True if there is something to roll back."""
         run = self._run
         try:

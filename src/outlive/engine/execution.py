@@ -1,6 +1,6 @@
 """One run in memory: delivers its outcomes in one order, on first execution and on replay.
 
-The path of an outcome: work ends in `settle`; `_pump` takes it from the inbox
+The path of an outcome: work ends in `hand_in`; `_pump` takes it from the inbox
 when every branch is blocked, lets the recorder number and write its entry, and
 delivers it; the branch goes on at once, and what it asks for next waits in
 `_unbegun` until all earlier entries are on disk. A recovered run starts with a
@@ -237,7 +237,7 @@ class Execution:
         timer.fire()
 
     # -- outcomes, from the work --------------------------------------------
-    def settle(self, call: Call, outcome: Outcome, text: str | None, value: Any, error: str | None) -> None:
+    def hand_in(self, call: Call, outcome: Outcome, text: str | None, value: Any, error: str | None) -> None:
         """Take the outcome of a call's work, `text` and what it decodes to: it is delivered in its turn."""
         self.in_turn(functools.partial(self.deliver_now, call, outcome, text, value, error))
 
@@ -248,7 +248,7 @@ class Execution:
         if not self._pumping:
             self.wake()
 
-    def settle_now(self, call: Call, outcome: Outcome, text: str | None, value: Any, error: str | None) -> None:
+    def hand_in_now(self, call: Call, outcome: Outcome, text: str | None, value: Any, error: str | None) -> None:
         """The same, from a plain callback of the main loop."""
         self._inbox.append(functools.partial(self.deliver_now, call, outcome, text, value, error))
         self._pump()
@@ -359,8 +359,8 @@ class Execution:
             self._pump()
 
     def _begin_calls(self) -> bool:
-        """Begin every call whose earlier entries are on disk; True if one was settled without any work."""
-        settled = False
+        """Begin every call whose earlier entries are on disk; True if an outcome was handed in without any work."""
+        handed_in = False
         while self._unbegun:
             barrier, call = self._unbegun[0]
             if call.done() or self._waiting.get(call.key) is not call:
@@ -368,8 +368,8 @@ class Execution:
                 continue
             if call.cancel_requested:
                 self._unbegun.popleft()
-                self.settle(call, "error", None, None, CANCELLED)
-                settled = True
+                self.hand_in(call, "error", None, None, CANCELLED)
+                handed_in = True
                 continue
             if barrier > self.recorder.durable or not self.engine.roster.may_begin(self):
                 break
@@ -386,7 +386,7 @@ class Execution:
             call.begin()
             if len(self._inbox) > outcomes:  # recorded before the next one begins, which may hold the run
                 return True
-        return settled
+        return handed_in
 
     # -- rest ---------------------------------------------------------------
     def _rest(self) -> None:
@@ -453,7 +453,8 @@ class Execution:
             if left:
                 return False
         continued = find_continued(self.task) if self.cancellation.was_felt else None  # else it would go on for ever
-        if continued is None and self.ending.status is None and self.ending.judge(self.task) and not self._roll_back():
+        returned_now = continued is None and self.ending.status is None
+        if returned_now and self.ending.conclude(self.task) and not self._roll_back():
             return False
         difference = self.journal.left()
         if difference is not None:

@@ -26,7 +26,7 @@ _AGAIN_S = 0.2  # to a store that does not answer
 
 
 class SendCall(Call):
-    """A message to another run: settled when it is in that run's mailbox."""
+    """A message to another run: done when it is in that run's mailbox."""
 
     kind = "send"
 
@@ -154,7 +154,7 @@ class PromiseCall(WaitCall):
             value = self.read(text, settled.codec, f"promise {self.name} of run {self.execution.id!r}")
         except DecodeFailed:
             return
-        self.execution.settle(self, "ok", text, value, None)
+        self.execution.hand_in(self, "ok", text, value, None)
 
     def decode(self, text: str) -> Any:
         return self.execution.codec.decode(text, self._hint, where=f"promise {self.name}")
