@@ -68,8 +68,7 @@ class Inbox(Generic[Item]):
         run_id, key = self._place(id)
         found = await self._app.find_promise(run_id, key)
         if not self._has(found):
-            gone = f"no {self.topic} {key!r} waits there: it was {self.answered}, has expired, or never was"
-            raise RunRefused(run_id, gone)
+            raise RunRefused(run_id, tell_gone(type(self), id))
         return found
 
     async def _settle(
@@ -99,6 +98,11 @@ def _place_of(one: OpenPromise) -> dict[str, Any]:
         "created_at": one.created_at,
         "expires_at": one.expires_at,
     }
+
+
+def tell_gone(inbox: type[Inbox[Any]], id: str) -> str:
+    """Say that nothing waits by an id."""
+    return f"no {inbox.topic} {id!r} waits: it was {inbox.answered}, has expired, or never was"
 
 
 def is_person(by: str, others: Collection[str]) -> bool:

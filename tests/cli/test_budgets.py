@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 pytestmark = pytest.mark.usefixtures("played")
@@ -28,6 +30,15 @@ def test_stopped_and_resumed_with_an_audit(run_cli):
     assert [(one["action"], one["by"], one["reason"]) for one in notes] == [
         ("resume", "ada", None), ("stop", "ada", "it loops"),
     ]  # fmt: skip
+
+
+def test_where_a_list_goes_on_is_told_as_a_shell_reads_it(run_cli):
+    for account in ('a "b\'c"', "team"):
+        run_cli("agents", "budget", "set", account, "--tokens", "900")
+    first = run_cli("agents", "budget", "ls", "--limit", "1")
+    _, *options = shlex.split(first.stderr)
+    assert options == ["--after", 'a "b\'c"']
+    assert run_cli("agents", "budget", "ls", *options).stdout.splitlines()[1].startswith("team ")
 
 
 def test_a_budget_that_nobody_has_used(run_cli):

@@ -12,7 +12,7 @@ import click
 from outlive import Outlive
 from outlive.cli.agents import agents
 from outlive.cli.budgets import describe, describe_limits
-from outlive.cli.output import as_json, cut, lasted, print_json, print_table
+from outlive.cli.output import as_json, cut, lasted, print_json
 from outlive.cli.replay import load_code
 from outlive.cli.runs import QueryCommand
 from outlive.cli.settings import OK, RUN_FAILED, Settings, common_options, refuse_missing_file, with_client
@@ -21,7 +21,6 @@ from outlive.model.status import Status
 from outlive.views.agent_journal import Line
 from outlive.views.agent_runs import (
     AgentRun,
-    AgentRunPage,
     AgentRunStory,
     list_agent_runs,
     read_agent_run,
@@ -41,12 +40,7 @@ def ls(settings: Settings, query: tuple[str, ...], limit: int, after: int | None
 
     Runs of your own workflows in which agents work are found by name: workflow:write.
     """
-    page: AgentRunPage = with_client(
-        settings, lambda client: list_agent_runs(client, " ".join(query), limit=limit, after=after)
-    )
-    if settings.json:
-        print_json({"runs": page.items, "next": page.next})
-        return
+    page = with_client(settings, lambda client: list_agent_runs(client, " ".join(query), limit=limit, after=after))
     now = datetime.now(UTC)
     rows = [
         [
@@ -61,9 +55,7 @@ def ls(settings: Settings, query: tuple[str, ...], limit: int, after: int | None
         ]
         for one in page.items
     ]
-    print_table(["ID", "AGENT", "STATUS", "REQUESTS", "TOKENS", "USD", "AGE", "WAITS FOR"], rows)
-    if page.next is not None:
-        click.echo(f"more: --after {page.next}", err=True)
+    settings.print_page("runs", page, ["ID", "AGENT", "STATUS", "REQUESTS", "TOKENS", "USD", "AGE", "WAITS FOR"], rows)
 
 
 @agents.command()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from outlive import Outlive
 from outlive.approvals import Approval, Approvals
-from outlive.cli.output import as_json, print_json, print_table, when
-from outlive.cli.settings import NOT_FOUND, OK, Settings, common_options, read_json, signed, with_client
+from outlive.approvals import approvals as inbox
+from outlive.cli.output import as_json, print_json, when
+from outlive.cli.settings import NOT_FOUND, OK, Settings, common_options, listing, read_json, signed, with_client
 from outlive.errors import UsageError
-from outlive.inbox import InboxPage, visible
+from outlive.inbox import tell_gone, visible
 
 
 @click.group()
@@ -18,27 +18,15 @@ def approvals() -> None:
 
 
 @approvals.command("ls")
-@click.option("--run", "run_id", metavar="ID", help="Only those of this run.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="At most so many.")
-@click.option("--after", metavar="CURSOR", help="Go on behind this one.")
-@common_options
+@listing
 def ls(settings: Settings, run_id: str | None, limit: int, after: str | None) -> None:
     """List the calls that wait, the oldest first."""
-
-    async def read(client: Outlive) -> InboxPage[Approval]:
-        return await Approvals(client).list(run_id=run_id, limit=limit, after=after)
-
-    page = with_client(settings, read)
-    if settings.json:
-        print_json({"approvals": page.items, "next": page.next})
-        return
+    page = with_client(settings, lambda client: inbox(client).list(run_id=run_id, limit=limit, after=after))
     rows = [
         [one.agent, one.tool, as_json(one.arguments), one.role or "", _votes(one), when(one.expires_at), one.id]
         for one in page.items
     ]
-    print_table(["AGENT", "TOOL", "ARGUMENTS", "ROLE", "VOTES", "UNTIL (UTC)", "ID"], rows)
-    if page.next is not None:
-        click.echo(f"more: --after {page.next}", err=True)
+    settings.print_page("approvals", page, ["AGENT", "TOOL", "ARGUMENTS", "ROLE", "VOTES", "UNTIL (UTC)", "ID"], rows)
 
 
 @approvals.command()
@@ -46,13 +34,9 @@ def ls(settings: Settings, run_id: str | None, limit: int, after: str | None) ->
 @common_options
 def show(settings: Settings, approval_id: str) -> int:
     """Show one call with all of its arguments. Exit code 3 if it waits no more."""
-
-    async def read(client: Outlive) -> Approval | None:
-        return await Approvals(client).find(approval_id)
-
-    found = with_client(settings, read)
+    found = with_client(settings, lambda client: inbox(client).find(approval_id))
     if found is None:
-        click.echo(f"outlive: no approval {approval_id!r} waits: it was decided, has expired, or never was", err=True)
+        click.echo(f"outlive: {tell_gone(Approvals, approval_id)}", err=True)
         return NOT_FOUND
     if settings.json:
         print_json({"approval": found})
@@ -92,19 +76,12 @@ def decide(
     if approve is None:
         raise UsageError("say --approve or --deny")
     arguments = None if edit is None else read_json(edit, "--edit")
-
-    async def send(client: Outlive) -> None:
-        await Approvals(client).decide(
-            approval_id,
-            approve=approve,
-            by=by or client.name,
-            why=why,
-            roles=roles,
-            edit=arguments,
-            digest=digest,
-        )
-
-    with_client(settings, send)
+    with_client(
+        settings,
+        lambda client: inbox(client).decide(
+            approval_id, approve=approve, by=by or client.name, why=why, roles=roles, edit=arguments, digest=digest
+        ),
+    )
     settings.say("the call is approved" if approve else "the call is denied", {"approved": approve})
 
 

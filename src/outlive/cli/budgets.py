@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from outlive import Outlive
-from outlive.budgets import BudgetInfo, BudgetPage, ExpensePage, Share, Used, budgets
+from outlive.budgets import BudgetInfo, ExpensePage, Share, Used, budgets
 from outlive.cli.agents import agents
 from outlive.cli.output import print_json, print_table, when
 from outlive.cli.settings import NOT_FOUND, OK, Settings, audited, common_options, read_duration, with_client
@@ -29,17 +29,12 @@ def budget() -> None:
 @common_options
 def ls(settings: Settings, limit: int, after: str | None) -> None:
     """List the budgets that were used or changed; those per day as of today (UTC)."""
-    page: BudgetPage = with_client(settings, lambda client: budgets(client).list(limit=limit, after=after))
-    if settings.json:
-        print_json({"budgets": page.items, "next": page.next})
-        return
+    page = with_client(settings, lambda client: budgets(client).list(limit=limit, after=after))
     rows = [
         [one.account, _state(one), describe_limits(one), *map(describe, (one.spent, one.reserved, one.lost))]
         for one in page.items
     ]
-    print_table(["ACCOUNT", "STATE", "LIMITS", "SPENT", "RESERVED", "LOST"], rows)
-    if page.next is not None:
-        click.echo(f"more: --after {page.next!r}", err=True)
+    settings.print_page("budgets", page, ["ACCOUNT", "STATE", "LIMITS", "SPENT", "RESERVED", "LOST"], rows)
 
 
 @budget.command()

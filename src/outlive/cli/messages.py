@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from outlive import Outlive, Run
+from outlive import Outlive
 from outlive.cli.output import print_json
 from outlive.cli.runs import runs
 from outlive.cli.settings import Settings, common_options, read_duration, read_json, with_client
@@ -36,11 +36,7 @@ def start(
     pairs = dict(_read_pair(text) for text in attributes)
     for option in ("delay", "deadline"):
         options[option] = read_duration(options[option], f"--{option}")
-
-    async def begin(client: Outlive) -> Run:
-        return await client.start(workflow, *values, attributes=pairs or None, **options)
-
-    run = with_client(settings, begin)
+    run = with_client(settings, lambda client: client.start(workflow, *values, attributes=pairs or None, **options))
     said = f"started run {run.id!r}" if run.created else f"run {run.id!r} was started before"
     settings.say(said, {"id": run.id, "created": run.created})
 

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import click
 
-from outlive.cli.output import as_json, cut, print_json, print_table, when
-from outlive.cli.settings import Settings, audited, common_options, read_json, with_client
+from outlive.cli.output import as_json, cut, when
+from outlive.cli.settings import Settings, audited, common_options, listing, read_json, with_client
 from outlive.errors import UsageError
 
 
 @click.command()
 @click.argument("topic", metavar="TOPIC")
-@click.option("--run", "run_id", metavar="ID", help="Only those of this run.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="At most so many.")
-@click.option("--after", metavar="TOKEN", help="Go on behind this one.")
-@common_options
+@listing
 def promises(settings: Settings, topic: str, run_id: str | None, limit: int, after: str | None) -> None:
     """List the promises of a topic that wait to be settled, the oldest first."""
     page = with_client(settings, lambda client: client.promises(topic, run_id=run_id, limit=limit, after=after))
-    if settings.json:
-        print_json({"promises": page.items, "next": page.next})
-        return
     rows = [
         [one.run_id, one.key, when(one.created_at), when(one.expires_at), cut(as_json(one.about), 40), one.token]
         for one in page.items
     ]
-    print_table(["RUN", "KEY", "SINCE (UTC)", "UNTIL (UTC)", "ABOUT", "TOKEN"], rows)
-    if page.next is not None:
-        click.echo(f"more: --after {page.next}", err=True)
+    settings.print_page("promises", page, ["RUN", "KEY", "SINCE (UTC)", "UNTIL (UTC)", "ABOUT", "TOKEN"], rows)
 
 
 @click.command()

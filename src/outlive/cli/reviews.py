@@ -6,12 +6,12 @@ from typing import get_args
 
 import click
 
-from outlive import Outlive
-from outlive.cli.output import as_json, cut, print_json, print_table, when
-from outlive.cli.settings import NOT_FOUND, OK, Settings, common_options, read_json, signed, with_client
+from outlive.cli.output import as_json, cut, print_json, when
+from outlive.cli.settings import NOT_FOUND, OK, Settings, common_options, listing, read_json, signed, with_client
 from outlive.errors import UsageError
-from outlive.inbox import InboxPage, visible
-from outlive.reviews import Review, Reviews, Verdict
+from outlive.inbox import tell_gone, visible
+from outlive.reviews import Reviews, Verdict
+from outlive.reviews import reviews as inbox
 
 _REASON_MAX_CHARS = 60
 _FACT_MAX_CHARS = 600
@@ -23,24 +23,12 @@ def reviews() -> None:
 
 
 @reviews.command("ls")
-@click.option("--run", "run_id", metavar="ID", help="Only those of this run.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="At most so many.")
-@click.option("--after", metavar="CURSOR", help="Go on behind this one.")
-@common_options
+@listing
 def ls(settings: Settings, run_id: str | None, limit: int, after: str | None) -> None:
     """List the reviews that wait, the oldest first."""
-
-    async def read(client: Outlive) -> InboxPage[Review]:
-        return await Reviews(client).list(run_id=run_id, limit=limit, after=after)
-
-    page = with_client(settings, read)
-    if settings.json:
-        print_json({"reviews": page.items, "next": page.next})
-        return
+    page = with_client(settings, lambda client: inbox(client).list(run_id=run_id, limit=limit, after=after))
     rows = [[cut(one.what), cut(one.reason, _REASON_MAX_CHARS), when(one.expires_at), one.id] for one in page.items]
-    print_table(["WHAT", "REASON", "UNTIL (UTC)", "ID"], rows)
-    if page.next is not None:
-        click.echo(f"more: --after {page.next}", err=True)
+    settings.print_page("reviews", page, ["WHAT", "REASON", "UNTIL (UTC)", "ID"], rows)
 
 
 @reviews.command()
@@ -49,13 +37,9 @@ def ls(settings: Settings, run_id: str | None, limit: int, after: str | None) ->
 @common_options
 def show(settings: Settings, review_id: str, *, full: bool) -> int:
     """Show why something was stopped, and the facts by which to decide. Exit code 3 if it waits no more."""
-
-    async def read(client: Outlive) -> Review | None:
-        return await Reviews(client).find(review_id)
-
-    found = with_client(settings, read)
+    found = with_client(settings, lambda client: inbox(client).find(review_id))
     if found is None:
-        click.echo(f"outlive: no review {review_id!r} waits: it was decided, has expired, or never was", err=True)
+        click.echo(f"outlive: {tell_gone(Reviews, review_id)}", err=True)
         return NOT_FOUND
     if settings.json:
         print_json({"review": found})
@@ -83,10 +67,9 @@ def decide(
     if value is not None and verdict != "accept":
         raise UsageError("--value is for what is accepted")
     given = None if value is None else read_json(value, "--value")
-
-    async def send(client: Outlive) -> None:
-        await Reviews(client).decide(review_id, verdict, by=by or client.name, why=why, value=given)
-
-    with_client(settings, send)
+    with_client(
+        settings,
+        lambda client: inbox(client).decide(review_id, verdict, by=by or client.name, why=why, value=given),
+    )
     said = {"accept": "it is accepted", "again": "the agent tries again", "reject": "it is rejected"}
     settings.say(said[verdict], {"verdict": verdict})

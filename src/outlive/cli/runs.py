@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from outlive import Entry, Outlive, RunInfo, Status, VersionCount
+from outlive import Entry, Outlive, RunInfo, Status
 from outlive.cli.output import as_json, cut, lasted, print_json, print_table, when
 from outlive.cli.settings import OK, RUN_FAILED, Settings, audited, common_options, with_client
 from outlive.errors import PayloadError, RunError
@@ -42,21 +42,13 @@ def runs() -> None:
 @common_options
 def ls(settings: Settings, query: tuple[str, ...], status: tuple[str, ...], **filters: Any) -> None:
     """List the runs that QUERY means, newest first: status:failed workflow:checkout age:<1h tenant:42."""
-
-    async def read(client: Outlive) -> Any:
-        return await client.runs(" ".join(query), status=[Status(one) for one in status] or None, **filters)
-
-    page = with_client(settings, read)
-    if settings.json:
-        print_json({"runs": page.items, "next": page.next})
-        return
+    statuses = [Status(one) for one in status] or None
+    page = with_client(settings, lambda client: client.runs(" ".join(query), status=statuses, **filters))
     rows = [
         [run.id, run.workflow, run.status.value, when(run.created_at), lasted(run.started_at, run.finished_at)]
         for run in page.items
     ]
-    print_table(["ID", "WORKFLOW", "STATUS", "CREATED (UTC)", "LASTED"], rows)
-    if page.next is not None:
-        click.echo(f"more: --after {page.next}", err=True)
+    settings.print_page("runs", page, ["ID", "WORKFLOW", "STATUS", "CREATED (UTC)", "LASTED"], rows)
 
 
 @runs.command(cls=QueryCommand)
@@ -77,11 +69,7 @@ def versions(settings: Settings, workflow: str | None) -> None:
 
     Code may go when no run of its version is left.
     """
-
-    async def read(client: Outlive) -> list[VersionCount]:
-        return await client.versions(workflow)
-
-    counts = with_client(settings, read)
+    counts = with_client(settings, lambda client: client.versions(workflow))
     if settings.json:
         print_json({"versions": counts})
         return
@@ -217,11 +205,6 @@ def why(settings: Settings, run_id: str) -> None:
 @common_options
 def each(settings: Settings, action: str, query: tuple[str, ...], dry_run: bool, **noted: str | None) -> None:
     """Act on each run that QUERY means; `all` means every run."""
-
-    async def act(client: Outlive) -> int:
-        reached: int = await getattr(client, action)(" ".join(query), dry_run=dry_run, **noted)
-        return reached
-
-    reached = with_client(settings, act)
+    reached = with_client(settings, lambda client: getattr(client, action)(" ".join(query), dry_run=dry_run, **noted))
     done = f"would {action}" if dry_run else f"{action}:"
     settings.say(f"{done} {reached} runs", {"action": action, "runs": reached, "dry_run": dry_run})

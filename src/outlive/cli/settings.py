@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
-from collections.abc import Callable, Coroutine
+import shlex
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from outlive import Outlive
-from outlive.cli.output import print_json
+from outlive.cli.output import print_json, print_table
 from outlive.errors import StoreError, UsageError
 from outlive.model.query import parse_duration
 
@@ -43,6 +44,15 @@ class Settings:
         else:
             click.echo(sentence)
 
+    def print_page(self, noun: str, page: Any, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Print a page of what is listed, and how to go on behind it."""
+        if self.json:
+            print_json({noun: page.items, "next": page.next})
+            return
+        print_table(titles, rows)
+        if page.next is not None:
+            click.echo(f"more: --after {shlex.quote(str(page.next))}", err=True)
+
 
 def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:
     if value:
@@ -59,6 +69,17 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def listing(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command which part it lists of what waits."""
+    for option in (
+        click.option("--after", metavar="CURSOR", help="Go on behind this one."),
+        click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="At most so many."),
+        click.option("--run", "run_id", metavar="ID", help="Only those of this run."),
+    ):
+        command = option(command)
+    return common_options(command)
 
 
 def signed(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -110,7 +131,7 @@ def refuse_missing_file(url: str) -> None:
         raise StoreError(f"there is no SQLite database {path}; `outlive db migrate` creates it")
 
 
-def with_client(settings: Settings, use: Callable[[Outlive], Coroutine[Any, Any, T]]) -> T:
+def with_client(settings: Settings, use: Callable[[Outlive], Awaitable[T]]) -> T:
     """Run `use` with a client of the database, which executes nothing and never changes the schema."""
     url = settings.require_url()
 
