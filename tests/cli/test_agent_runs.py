@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from pydantic_ai import Agent, models
 
 from outlive import BudgetExceeded, Outlive
 from outlive.agents import approvals, durable, questions
+from outlive.views.agent_runs import Waiting
 from tests.agents.provider import Provider
 from tests.house.source import ROOT
 
 PATIENCE_S = 30
 DESK = """
 import os
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from outlive import Outlive, workflow
 from outlive.agents import Ask, Budget, Deny, Price, durable, idempotent, pure, question_tool, transactional
 from pydantic_ai import Agent, ModelRetry
@@ -214,3 +219,9 @@ def test_prices_that_are_published_need_no_budget(run_cli, url, monkeypatch):
         asyncio.run(play(provider))
     (one,) = run_cli.json("agents", "ls")["runs"]
     assert (one["usage"]["tokens"], one["usd"]) == (12, "0.0000675")
+
+
+def test_a_run_that_asks_several_things_is_told_of_in_the_order_of_asking():
+    asked = [SimpleNamespace(created_at=datetime(2026, 5, day, tzinfo=UTC)) for day in (1, 2, 3, 4)]
+    first, second, third, fourth = asked
+    assert Waiting([second, fourth], [third], [first]).in_order() == asked

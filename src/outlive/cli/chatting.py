@@ -19,13 +19,15 @@ from outlive import Outlive, Run
 from outlive.agents.conversation import Conversation
 from outlive.agents.events import AgentEvent, events
 from outlive.agents.turns import Answered, BrokenOff, Listening, Said
-from outlive.approvals import Approval, approvals
+from outlive.approvals import Approval
 from outlive.cli.asking import Asking
 from outlive.cli.keyboard import read_lines
 from outlive.cli.screen import PERSON, Screen
 from outlive.errors import OutliveError, RunEnded
 from outlive.model.status import Status
-from outlive.questions import Question, questions
+from outlive.questions import Question
+from outlive.reviews import Review
+from outlive.views.agent_runs import read_waiting
 
 _LOOK_S = 0.2  # how soon a person sees that he is asked
 _QUIET_S = 0.4  # after which what came so far is shown, though the conversation has not said that it is all
@@ -131,20 +133,17 @@ class Chat:
 
     async def _watch(self) -> None:
         """Bring what the run asks people, that it asks no more, and that it is held."""
-        known: set[str] = set()
+        known: list[str] = []
         await self._is_read.wait()
         try:
             while True:
-                asked = (await approvals(self._app).list(run_id=self._run.id)).items
-                questioned = (await questions(self._app).list(run_id=self._run.id)).items
-                waiting: dict[str, Approval | Question] = {one.id: one for one in asked}
-                waiting |= {one.id: one for one in questioned}
-                for gone in known - waiting.keys():
+                asked = (await read_waiting(self._app, self._run.id)).in_order()
+                waiting = {one.id: one for one in asked if not isinstance(one, Review)}
+                for gone in [one for one in known if one not in waiting]:
                     self._news.put_nowait(_Gone(gone))
-                for place, one in waiting.items():
-                    if place not in known:
-                        self._news.put_nowait(one)
-                known = set(waiting)
+                for new in [one for one in waiting if one not in known]:
+                    self._news.put_nowait(waiting[new])
+                known = list(waiting)
                 if (await self._run.status()).held:
                     self._news.put_nowait(Leave(await self._run.why(), 1))
                     return

@@ -59,6 +59,10 @@ class Waiting:
     questions: Sequence[Question]
     reviews: Sequence[Review]
 
+    def in_order(self) -> list[Approval | Question | Review]:
+        """Give all of it in the order in which it was asked."""
+        return sorted([*self.approvals, *self.questions, *self.reviews], key=lambda one: one.created_at)
+
     def describe(self) -> str | None:
         """Give it in a few words; None if nobody is asked."""
         told = [f"approval of {one.tool}" + (f" by {one.role}" if one.role else "") for one in self.approvals]
@@ -92,7 +96,7 @@ async def _summarise(app: Outlive, info: RunInfo) -> AgentRun:
         entries = await (await app.get(info.id)).entries()
     except PayloadError:  # of an app with a codec of its own
         entries = []
-    waiting = await _read_waiting(app, info)
+    waiting = await _waiting_of(app, info)
     return await _make(app, info, entries, waiting, await _own_budgets(app, info.id))
 
 
@@ -127,13 +131,16 @@ def _price(entries: Sequence[Entry], own: Sequence[BudgetInfo]) -> Decimal | Non
     return None if None in prices else sum((price for price in prices if price is not None), Decimal(0))
 
 
-async def _read_waiting(app: Outlive, info: RunInfo) -> Waiting:
-    if info.status.final:
-        return Waiting([], [], [])
+async def _waiting_of(app: Outlive, info: RunInfo) -> Waiting:
+    return Waiting([], [], []) if info.status.final else await read_waiting(app, info.id)
+
+
+async def read_waiting(app: Outlive, run_id: str) -> Waiting:
+    """Read what a run waits for people to decide, of each kind the oldest first."""
     asked, questioned, stopped = await asyncio.gather(
-        approvals(app).list(run_id=info.id, limit=_PAGE),
-        questions(app).list(run_id=info.id, limit=_PAGE),
-        reviews(app).list(run_id=info.id, limit=_PAGE),
+        approvals(app).list(run_id=run_id, limit=_PAGE),
+        questions(app).list(run_id=run_id, limit=_PAGE),
+        reviews(app).list(run_id=run_id, limit=_PAGE),
     )
     return Waiting(asked.items, questioned.items, stopped.items)
 
@@ -160,7 +167,7 @@ async def read_agent_run(
     """
     run = await app.get(run_id)
     info, entries = await run.info(), await run.entries(generation)
-    waiting, own = await _read_waiting(app, info), await _own_budgets(app, run_id)
+    waiting, own = await _waiting_of(app, info), await _own_budgets(app, run_id)
     result, error = await _read_outcome(run, info)
     decided = [one for one in await _read_audit(app, run_id) if one.action == "settle"]
     signed = {one.facts["promise"]: one.by for one in decided}

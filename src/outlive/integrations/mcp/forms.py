@@ -23,6 +23,7 @@ from outlive.inbox import is_person
 from outlive.integrations.mcp.caller import Caller
 from outlive.limits import POLL_IDLE_S
 from outlive.questions import Question, Questions, questions
+from outlive.views.agent_runs import read_waiting
 
 _DECISION = {
     "type": "object",
@@ -50,8 +51,9 @@ class Form:
 
 async def list_forms(app: Outlive, run_id: str, caller: Caller) -> dict[str, Form]:
     """Give what a run asks that this caller may answer, by keys that are those of these items for ever."""
-    asked = [_form_of_question(one) for one in (await questions(app).list(run_id=run_id)).items]
-    asked += [_form_of_approval(one, caller) for one in (await approvals(app).list(run_id=run_id)).items]
+    waiting = await read_waiting(app, run_id)
+    asked = [_form_of_question(one) for one in waiting.questions]
+    asked += [_form_of_approval(one, caller) for one in waiting.approvals]
     return {digest(f"{form.item.id} {form.item.created_at.isoformat()}"): form for form in asked if form is not None}
 
 
