@@ -12,7 +12,7 @@ from pydantic_ai import Agent, models
 
 from outlive import BudgetExceeded, Outlive
 from outlive.agents import approvals, durable, questions
-from outlive.views.agent_runs import Waiting
+from outlive.views.agent_runs import Waiting, list_agent_runs
 from tests.agents.provider import Provider
 from tests.house.source import ROOT
 
@@ -188,6 +188,34 @@ def test_runs_are_listed_page_by_page_and_by_query(run_cli, desk):
     (mine,) = run_cli.json("agents", "ls", "workflow:greet")["runs"]
     assert (mine["agents"], mine["usage"]["requests"]) == (["shy"], 1)
     assert "shy          Hello." in run_cli("agents", "show", "greeting").stdout
+
+
+@pytest.mark.parametrize("query", ["-workflow:chat.*", "subworkflow:x", 'note:"workflow: none"'])
+def test_runs_without_agents_are_listed_by_the_name_of_their_workflow_only(run_cli, desk, query):
+    async def play(app, module):
+        facts = {"subworkflow": "x", "note": "workflow: none"}
+        for name in ("shy", "other"):
+            await (await app.start(module[name], *["Hello?"] * (name == "shy"), id=name, attributes=facts)).result()
+
+    desk(play)
+    assert [one["id"] for one in run_cli.json("agents", "ls", query)["runs"]] == ["shy"]
+
+
+def test_a_run_that_is_deleted_while_it_is_listed_is_not_in_the_list(desk, monkeypatch):
+    async def play(app, module):
+        for number in range(3):
+            await app.run(module["shy"], "Hello?", id=f"shy-{number}")
+        list_runs = app.runs
+
+        async def list_and_delete(*args, **filters):
+            page = await list_runs(*args, **filters)
+            await (await app.get("shy-1")).delete()
+            return page
+
+        monkeypatch.setattr(app, "runs", list_and_delete)
+        return await list_agent_runs(app)
+
+    assert [one.id for one in desk(play).items] == ["shy-2", "shy-0"]
 
 
 def test_what_is_not_there_or_wrong(run_cli, desk):

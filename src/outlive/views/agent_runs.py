@@ -17,7 +17,9 @@ from outlive.app import Outlive
 from outlive.approvals import Approval, approvals
 from outlive.budgets import BudgetInfo, budgets
 from outlive.control import AuditEntry
-from outlive.errors import PayloadError
+from outlive.errors import PayloadError, RunNotFound
+from outlive.model.query import parse
+from outlive.model.reads import Match
 from outlive.model.status import Status
 from outlive.questions import Question, questions
 from outlive.reviews import Review, reviews
@@ -86,18 +88,31 @@ class AgentRunStory:
 
 async def list_agent_runs(app: Outlive, query: str = "", *, limit: int = 20, after: int | None = None) -> AgentRunPage:
     """List the runs of agents and conversations that a query means, newest first; runs of other workflows by name."""
-    wanted = query if "workflow:" in query else f"{query} {EVERY_AGENT}".strip()
-    page = await app.runs(wanted, limit=limit, after=after)
-    return AgentRunPage([await _summarise(app, info) for info in page.items], page.next)
+    page = await app.runs(query if _names_workflow(query) else f"{query} {EVERY_AGENT}", limit=limit, after=after)
+    found = [await _summarise(app, info) for info in page.items]
+    return AgentRunPage([one for one in found if one is not None], page.next)
 
 
-async def _summarise(app: Outlive, info: RunInfo) -> AgentRun:
+def _names_workflow(query: str) -> bool:
+    conditions = [one for one in parse(query) if isinstance(one, Match) and not one.is_attribute]
+    return any(one.field == "workflow" and not one.negated for one in conditions)
+
+
+async def _summarise(app: Outlive, info: RunInfo) -> AgentRun | None:
+    """Give what a list shows of a run; None if it was deleted meanwhile."""
     try:
-        entries = await (await app.get(info.id)).entries()
+        entries = await _read_entries(await app.get(info.id))
+        waiting, own = await _waiting_of(app, info), await _own_budgets(app, info.id)
+        return await _make(app, info, entries, waiting, own)
+    except RunNotFound:
+        return None
+
+
+async def _read_entries(run: Run) -> list[Entry]:
+    try:
+        return await run.entries()
     except PayloadError:  # of an app with a codec of its own
-        entries = []
-    waiting = await _waiting_of(app, info)
-    return await _make(app, info, entries, waiting, await _own_budgets(app, info.id))
+        return []
 
 
 async def _make(
