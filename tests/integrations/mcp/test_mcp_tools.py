@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from mcp import Client, MCPError
+from mcp.server.session import ServerSession
 from mcp_types import INVALID_PARAMS, CallToolResult, ElicitResult, TextContent
 
 from outlive import Outlive, Run, RunNotFound, StoreUnavailable, UsageError, hooks, workflow
@@ -348,6 +349,21 @@ async def test_an_older_client_whose_answer_does_not_fit_is_asked_again_and_told
         async with asyncio.timeout(30):
             assert said(await client.call_tool(tool, given)) == outcome
     assert asked[1].endswith(f"\n{asked[0]}")
+
+
+async def test_an_older_client_that_sends_what_is_no_answer_at_all_is_asked_again(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = ServerSession.elicit_form
+    wrong: list[Any] = [{"action": "accept", "content": {"size": {"of": 7}}}, {"action": "maybe"}]
+
+    async def elicit(self: ServerSession, *given: Any) -> ElicitResult:
+        return ElicitResult.model_validate(wrong.pop()) if wrong else await ask(self, *given)
+
+    monkeypatch.setattr(ServerSession, "elicit_form", elicit)  # for the client of the SDK sends no such things
+    person = answering(accept(size=7), accept(answer="red"))
+    async with calling(url, "legacy", elicitation_callback=person) as (_, client), asyncio.timeout(30):
+        assert said(await client.call_tool("measure", {"order": "o-1"})) == "o-1: 7, red"
 
 
 async def test_who_never_gives_an_answer_that_fits_is_left_alone(url: str) -> None:

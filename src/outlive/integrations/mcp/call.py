@@ -67,12 +67,16 @@ async def _ask(ctx: Context, app: Outlive, form: Form, caller: Caller) -> None:
         except MCPError as error:
             log.warning("%r was not answered by the client: %s; it stays open", form.message, error)
             break
-        try:
-            await answer(app, form, response, caller)
-            break
-        except MCPError as refused:
-            log.warning("%r was answered by the client with what is no answer: %s", form.message, refused)
-            message = f"{refused}\n{form.message}"
+        except ValueError:  # pydantic's, in many lines that help no person
+            refused = "this is no response to a form"
+        else:
+            try:
+                await answer(app, form, response, caller)
+                break
+            except MCPError as error:
+                refused = str(error)
+        log.warning("%r was answered by the client with what is no answer: %s", form.message, refused)
+        message = f"{refused}\n{form.message}"
 
 
 class ProgressTold:
