@@ -20,9 +20,9 @@ from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 from outlive.agents.durable import DurableAgent
 from outlive.agents.streams import show_once
 from outlive.agents.turns import Answered, BrokenOff, Listening, Said, TurnEvent
-from outlive.agents.units import storable
 from outlive.clock import Duration
 from outlive.codec.payload import CallShape
+from outlive.codec.plain import storable
 from outlive.definitions import Workflow, in_workflow
 from outlive.errors import PayloadTooLarge, UsageError
 from outlive.messages import receive

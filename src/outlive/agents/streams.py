@@ -28,8 +28,9 @@ from pydantic_ai.messages import (
 from pydantic_ai.tools import RunContext
 
 from outlive.agents.turns import TurnEvent
-from outlive.agents.units import Unit, storable
+from outlive.agents.units import Unit
 from outlive.codec.payload import encode
+from outlive.codec.plain import storable
 from outlive.engine.bodies import current_step
 from outlive.engine.branch import Branch
 from outlive.engine.roles import LiveRun

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import msgspec
 from pydantic_ai.durable_exec import (
     JSON_CODEC,
     CallToolResult,
@@ -45,6 +44,7 @@ from outlive.agents.requests import ask, name_model, revive
 from outlive.agents.servers import Interrupted
 from outlive.agents.spending import Spending, spending_of
 from outlive.codec.payload import CallShape, digest
+from outlive.codec.plain import storable
 from outlive.definitions import in_workflow
 from outlive.engine.bodies import current_step
 from outlive.engine.branch import Branch
@@ -246,24 +246,6 @@ async def _reserve(unit: Unit) -> None:
     call = current_step.get()
     if unit.spending is not None and call is not None:
         await unit.spending.reserve(call)
-
-
-def storable(payload: Any) -> Any:
-    """Put U+FFFD for what no database stores as text: tools may read any file, and what they did has happened."""
-    try:
-        if b"\\u0000" not in msgspec.json.encode(payload):
-            return payload
-    except UnicodeEncodeError:
-        pass
-    return _without_unfit(payload)
-
-
-def _without_unfit(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {_without_unfit(key): _without_unfit(part) for key, part in value.items()}
-    return [_without_unfit(part) for part in value] if isinstance(value, list) else value
 
 
 async def _execute_within(tx: Any, unit: Unit) -> Any:

@@ -18,7 +18,7 @@ import msgspec
 
 from outlive.codec.jsontext import JsonCodec
 from outlive.codec.payload import Codec
-from outlive.codec.plain import ENCODER, lower, name_class
+from outlive.codec.plain import ENCODER, lower, name_class, storable_text
 from outlive.errors import DecodeFailed, OutliveError, PayloadError, Permanent, StepFailed, UsageError
 from outlive.limits import ERROR_CAUSES_MAX, ERROR_TEXT_MAX_CHARS
 
@@ -82,7 +82,7 @@ def _record(error: BaseException, with_values: bool, depth: int, seen: set[int])
 
 
 def _clean(text: str) -> str:
-    text = text.replace("\x00", "\ufffd").encode(errors="replace").decode()
+    text = storable_text(text)
     return text if len(text) <= ERROR_TEXT_MAX_CHARS else text[: ERROR_TEXT_MAX_CHARS - 1] + "…"
 
 

@@ -30,6 +30,29 @@ def name_class(cls: type) -> str:
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
+def storable_text(text: str) -> str:
+    """Put something else for what no database stores as text: NUL, and halves of characters."""
+    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
+
+
+def storable(value: Any) -> Any:
+    """Put something else for what of JSON data no database stores as text: who said it may say anything."""
+    try:
+        if b"\\u0000" not in msgspec.json.encode(value):
+            return value
+    except UnicodeEncodeError:
+        pass
+    return _storable(value)
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return storable_text(value)
+    if isinstance(value, dict):
+        return {_storable(key): _storable(part) for key, part in value.items()}
+    return [_storable(part) for part in value] if isinstance(value, list) else value
+
+
 class Unfit(Exception):
     """What is wrong with a part of a value; `path` grows on the way up."""
 

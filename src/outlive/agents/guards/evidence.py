@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from outlive.codec.plain import storable, storable_text
+
 Outcome = Literal["passed", "failed", "skipped", "xfailed"]
 _PHASES = {"setup", "call", "teardown"}
 GONE = "its supervisor is gone"  # the output of a check that nobody has seen the end of
@@ -105,7 +107,7 @@ def _trouble(ended: Ended, timeout_s: float, *, is_whole: bool) -> str:
     if ended.status is None:
         return "the check was ended: its report was too long"
     how = f"exit code {ended.status}" if ended.status >= 0 else f"signal {-ended.status}"
-    return f"the check ended early, with {how}: {_storable(ended.output[-1_000:].strip())}"
+    return f"the check ended early, with {how}: {storable_text(ended.output[-1_000:].strip())}"
 
 
 class _Told:
@@ -125,7 +127,7 @@ class _Told:
 
     def read(self, line: str) -> None:
         try:
-            facts = _storable(json.loads(line))
+            facts = storable(json.loads(line))
             if facts.pop("nonce") != self._nonce:
                 raise ValueError(line)
             getattr(self, f"_read_{facts.pop('kind')}")(**facts)
@@ -165,15 +167,6 @@ class _Told:
                 if shown.outcome == worst:
                     return shown
         return Shown("passed") if phases.keys() >= _PHASES else None
-
-
-def _storable(value: Any) -> Any:
-    """Put something else for what no database stores as text: tests may say anything."""
-    if isinstance(value, str):
-        return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {_storable(key): _storable(part) for key, part in value.items()}
-    return [_storable(part) for part in value] if isinstance(value, list) else value
 
 
 def _flat(phases: dict[str, list[Shown]]) -> Iterator[Shown]:
