@@ -322,9 +322,27 @@ def test_a_forged_report_is_no_evidence() -> None:
     passed = [*phases("c/a.py::x", *PASS), *CONTROLS[3:]]
     assert "a test that cannot pass was reported as passed" in report(*honest, *passed, END).tampering
     assert report(*honest, *phases("c/a.py::x", *PASS), *CONTROLS, END).is_clean  # it was told to have failed as well
-    for line in ("{}", "[]", "7", "no json", '{"nonce": "n", "kind": "__init__", "nonce2": 1}', '{"nonce": "n"}'):
-        ended = Ended(1, False, line, "")
-        assert "somebody else has written into the report of the tests" in read_evidence(ended, "n", [], 9).tampering
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("{}", "[]", "7", "no json", '{"nonce": "n"}', '{"nonce": "n", "kind": "__init__", "nonce2": 1}'),
+        *("[" * 200_000, "[" * 900 + "]" * 900, '{"nonce": ' + "[" * 900 + "]" * 900 + "}", "1" * 5_000),
+        '{"nonce": "n", "kind": "end", "live": 5}',
+        '{"nonce": "n", "kind": "end", "live": [5]}',
+        '{"nonce": "n", "kind": "end", "live": [], "more": []}',
+        '{"nonce": "n", "kind": "collected", "ids": "t::a"}',
+        '{"nonce": "n", "kind": "patched", "name": []}',
+        '{"nonce": "n", "kind": "equal", "name": "A", "file": null}',
+        '{"nonce": "n", "kind": "unread", "id": "t", "outcome": "failed", "place": 5}',
+        '{"nonce": "n", "kind": "phase", "id": "t", "when": [], "outcome": "passed", "xfail": false}',
+    ],
+)
+def test_a_line_that_no_probe_writes_is_tampering(line: str) -> None:
+    shown = read_evidence(Ended(1, False, line, ""), "n", [], 9.0)
+    assert "somebody else has written into the report of the tests" in shown.tampering
+    assert (shown.tests, shown.live, shown.patched, shown.equal) == ({}, [], [], {})
 
 
 @pytest.mark.parametrize(

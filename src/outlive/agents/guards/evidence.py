@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal, cast
+
+import msgspec
 
 from outlive.codec.plain import storable, storable_text
 
@@ -110,6 +112,52 @@ def _trouble(ended: Ended, timeout_s: float, *, is_whole: bool) -> str:
     return f"the check ended early, with {how}: {storable_text(ended.output[-1_000:].strip())}"
 
 
+class _Said(msgspec.Struct, tag_field="kind", forbid_unknown_fields=True):
+    """A line as a probe writes it."""
+
+    nonce: str
+
+
+class _Collected(_Said, tag="collected"):
+    ids: list[str]
+
+
+class _Unread(_Said, tag="unread"):
+    id: str
+    outcome: str
+    text: str = ""
+    place: str = ""
+
+
+class _Phase(_Said, tag="phase"):
+    id: str
+    when: str
+    outcome: str
+    xfail: bool
+    text: str = ""
+    place: str = ""
+
+
+class _Patched(_Said, tag="patched"):
+    name: str
+
+
+class _Meddled(_Said, tag="meddled"):
+    name: str
+
+
+class _Equal(_Said, tag="equal"):
+    name: str
+    file: str
+
+
+class _End(_Said, tag="end"):
+    live: list[str]
+
+
+_Line = _Collected | _Unread | _Phase | _Patched | _Meddled | _Equal | _End
+
+
 class _Told:
     """The lines of a report, sorted."""
 
@@ -127,36 +175,33 @@ class _Told:
 
     def read(self, line: str) -> None:
         try:
-            facts = storable(json.loads(line))
-            if facts.pop("nonce") != self._nonce:
-                raise ValueError(line)
-            getattr(self, f"_read_{facts.pop('kind')}")(**facts)
-        except (ValueError, TypeError, KeyError, AttributeError):
+            said = msgspec.convert(storable(json.loads(line)), _Line)
+        except (ValueError, RecursionError):
+            said = None
+        if said is None or said.nonce != self._nonce:
             self.tampering.append("somebody else has written into the report of the tests")
+        else:
+            self._note(said)
 
-    def _read_collected(self, ids: list[str]) -> None:
-        self.collected |= set(ids)
-
-    def _read_unread(self, id: str, outcome: str, **why: str) -> None:
-        self.unread[id] = Shown("skipped" if outcome == "skipped" else "failed", **why)
-
-    def _read_phase(self, id: str, when: str, outcome: Any, xfail: bool, **why: str) -> None:
-        if outcome in ("passed", "failed", "skipped"):  # a plugin that repeats tests has an outcome of its own
-            kind: Outcome = "xfailed" if outcome == "skipped" and xfail else outcome
-            self.phases.setdefault(id, {}).setdefault(when, []).append(Shown(kind, **why))
-
-    def _read_patched(self, name: str) -> None:
-        self.patched.add(name)
-
-    def _read_meddled(self, name: str) -> None:
-        self.meddled.add(name)
-
-    def _read_equal(self, name: str, file: str) -> None:
-        self.equal[name] = file
-
-    def _read_end(self, live: list[str]) -> None:
-        self.is_over = True
-        self.live = live
+    def _note(self, said: _Line) -> None:
+        match said:
+            case _Collected():
+                self.collected |= set(said.ids)
+            case _Unread():
+                outcome: Outcome = "skipped" if said.outcome == "skipped" else "failed"
+                self.unread[said.id] = Shown(outcome, said.text, said.place)
+            case _Phase(outcome="passed" | "failed" | "skipped"):  # a plugin that repeats tests has one of its own
+                outcome = "xfailed" if said.outcome == "skipped" and said.xfail else cast(Outcome, said.outcome)
+                shown = Shown(outcome, said.text, said.place)
+                self.phases.setdefault(said.id, {}).setdefault(said.when, []).append(shown)
+            case _Patched():
+                self.patched.add(said.name)
+            case _Meddled():
+                self.meddled.add(said.name)
+            case _Equal():
+                self.equal[said.name] = said.file
+            case _End():
+                self.is_over, self.live = True, said.live
 
     def outcome_of(self, name: str) -> Shown | None:
         """Give the worst that was told of a test; None if not all of its phases were."""
