@@ -70,14 +70,19 @@ SCHEDULE_BACKFILL_MAX = 10_000  # ticks of one backfill
 SCHEDULE_FIRES_MAX = 10_000  # coming ticks told at a time
 SCHEDULE_RETRY_S = 60.0  # a schedule that this process cannot compute is looked at again
 
+INTERRUPTIONS_MAX = 3  # of one unit of an agent by the loss of a server
+
 TREE_MAX_BYTES = 8 * 1024 * 1024  # of the files that a guarded loop keeps in its journal, all together
 TREE_MAX_FILES = 4_000
 TREE_MAX_DEPTH = 64  # of folders in folders: paths have an end, too
+FAULTS_TOLD_MAX = 20  # of one attempt, to the model
+FAULTS_EXPLAINED_MAX = 200  # of one attempt, in the record; of more the names say enough
 CHECK_REPORT_MAX_BYTES = 16 * 1024 * 1024  # what tests tell of themselves: 2 KB for each of 8,000
 CHECK_OUTPUT_MAX_BYTES = 16 * 1024  # the end of what they print
 CHECK_MEMORY_MAX_BYTES = 4 * 1024**3  # of each process of a check
 CHECK_FILE_MAX_BYTES = 1024**3  # of each file that it writes
 
+ASK_FOR_S = 7 * 86_400.0  # for so long a person is asked unless told otherwise, then nobody has decided
 PERSON_MAX_CHARS = 1_000  # of the name of who decides: it is shown to everybody who decides after him
 LINK_SECRET_MIN_CHARS = 32  # of the key that signs links to approvals: 128 bits, as hexadecimal digits
 LINK_FORM_MAX_BYTES = 16_384  # of a decision by link: a reason, no essay
@@ -86,5 +91,6 @@ LINK_FIELDS_MAX = 8  # of a link, or its form
 MCP_CHANGES_MAX_CHARS = 4_000  # of what an error tells about another catalogue; ERROR_TEXT_MAX_CHARS would cut it off
 MCP_CONNECT_S = 10.0  # for so long an MCP server that cannot be reached is tried again
 MCP_IDLE_S = 1.0  # after so long without use a session with one is asked whether it is alive
+MCP_TASKS_MAX = 100  # of one client that listens; the others it has to ask for
 MCP_FORM_TRIES = 3  # whose answers do not fit: a client that fills in forms by itself is then left alone
 MCP_ASK_S = 5.0  # who has not answered by then is busy

@@ -20,17 +20,17 @@ from outlive.codec.plain import is_pydantic
 from outlive.definitions import for_async_bodies, in_workflow
 from outlive.errors import DecodeFailed, RunRefused, UsageError
 from outlive.inbox import Inbox, check_person
+from outlive.limits import ASK_FOR_S
 from outlive.messages import promise
 
 __all__ = ["ask_user"]
 
 TOPIC = "question"
-WEEK_S = 7 * 86_400.0
 
 
 # -- in workflow bodies ---------------------------------------------------------
 @for_async_bodies
-async def ask_user(question: str, *, as_type: Any = str, expires: Duration = WEEK_S) -> Any:
+async def ask_user(question: str, *, as_type: Any = str, expires: Duration = ASK_FOR_S) -> Any:
     """Ask a person, and wait durably for an answer of a type; `questions(app)` lists and answers.
 
     *Durable*: the question, before the next effect of this run; the answer as an entry. *Again*: replay asks nobody.

@@ -1,6 +1,7 @@
-"""The inbox of reviews: what a guard has stopped, and a person's one decision on it.
+"""Reviews: what a guard has stopped waits until a person accepts it, lets the agent go on, or rejects it.
 
-Knows the promises that `agents.reviews` makes.
+A promise of the topic `review` tells why, and the facts by which to decide. Invariants:
+only what is a decision decides, and once; nobody's in time is a rejection.
 """
 
 from __future__ import annotations
@@ -10,14 +11,46 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
 
+import msgspec
+
 from outlive.app import Outlive
-from outlive.errors import UsageError
+from outlive.clock import Duration
+from outlive.errors import PromiseExpired, StepFailed, UsageError
 from outlive.inbox import Inbox, check_person
+from outlive.messages import promise
 
 TOPIC = "review"
 Verdict = Literal["accept", "again", "reject"]
 
 
+@dataclass(frozen=True)
+class Decision:
+    """What settles the promise of a review; `value` is accepted in place of what there is."""
+
+    verdict: Verdict
+    by: str | None
+    why: str | None
+    value: Any
+
+
+# -- in workflow bodies ---------------------------------------------------------
+async def ask_for_review(what: str, reason: str, facts: Mapping[str, Any], expires: Duration) -> Decision:
+    """Wait, in a workflow, until a person has decided; for days if need be."""
+    while True:
+        try:
+            settled = await (
+                await promise(expires, topic=TOPIC, about={"what": what, "reason": reason, "facts": facts})
+            )
+            return msgspec.convert(settled, Decision)
+        except PromiseExpired:
+            return Decision("reject", None, None, None)
+        except StepFailed as rejected:
+            return Decision("reject", "somebody", str(rejected), None)
+        except msgspec.ValidationError:  # whoever has the token may settle the promise with anything
+            continue
+
+
+# -- in programs ----------------------------------------------------------------
 @dataclass(frozen=True)
 class Review:
     """What waits for a person: why it was stopped, and the facts by which to decide."""
@@ -29,16 +62,6 @@ class Review:
     facts: Mapping[str, Any]
     created_at: datetime
     expires_at: datetime | None
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What settles the promise of a review; `value` is accepted in place of what there is."""
-
-    verdict: Verdict
-    by: str | None
-    why: str | None
-    value: Any
 
 
 class Reviews(Inbox[Review]):

@@ -28,10 +28,10 @@ from outlive.engine.branch import Branch
 from outlive.engine.invoke import record
 from outlive.engine.roles import LiveRun
 from outlive.errors import PromiseExpired, StepFailed, UsageError
+from outlive.limits import ASK_FOR_S
 from outlive.messages import promise
 
 VERDICT = "outlive"  # of the metadata of a deferred call
-WEEK_S = 7 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Ask:
 
     role: str | None = None
     quorum: int = 1
-    expires: Duration = WEEK_S
+    expires: Duration = ASK_FOR_S
     escalate: Ask | None = None
 
     def __post_init__(self) -> None:

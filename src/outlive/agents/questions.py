@@ -25,13 +25,14 @@ from outlive.clock import Duration
 from outlive.engine.branch import Branch
 from outlive.engine.roles import LiveRun
 from outlive.errors import PromiseExpired, StepFailed
+from outlive.limits import ASK_FOR_S
 from outlive.messages import promise
-from outlive.questions import TOPIC, WEEK_S, ask
+from outlive.questions import TOPIC, ask
 
 UNANSWERED = "Unanswered: nobody answered in time."
 
 
-def question_tool(as_type: Any = str, *, expires: Duration = WEEK_S, name: str = "ask_user") -> Tool[Any]:
+def question_tool(as_type: Any = str, *, expires: Duration = ASK_FOR_S, name: str = "ask_user") -> Tool[Any]:
     """Give a tool by which the model asks a person: `Agent(…, tools=[question_tool()])`. The answer is of a type.
 
     `questions(app)` lists what is asked and answers; the model reads when nobody does in time.
@@ -55,7 +56,7 @@ async def answer_calls(run: LiveRun, agent: str, requests: DeferredToolRequests)
         about = {"question": question, "agent": agent, "tool": call.tool_name, "arguments": arguments}
         with _within(run, f"question:{name_call(call.tool_name, call.tool_call_id)}"):
             try:
-                return await _answered(ask(about, Any, WEEK_S))
+                return await _answered(ask(about, Any, ASK_FOR_S))
             except ToolFailed as failed:
                 return failed
 

@@ -53,6 +53,7 @@ from outlive.engine.invoke import wait_for
 from outlive.engine.roles import LiveRun
 from outlive.engine.transactions import Undone, current_transaction
 from outlive.errors import StepFailed
+from outlive.limits import INTERRUPTIONS_MAX
 from outlive.model.definition import StepSpec
 
 # The agent run that is executing: it alone counts the names of its units.
@@ -69,7 +70,6 @@ listed_tools: contextvars.ContextVar[set[str] | None] = contextvars.ContextVar("
 log = logging.getLogger("outlive.agents")
 
 _LABEL_MAX_CHARS = 80
-_INTERRUPTIONS_MAX = 3  # of one unit by the loss of a server
 _UNFIT = re.compile(r"[^\w.:-]")
 
 
@@ -220,7 +220,7 @@ async def _execute(unit: Unit) -> Any:
 
 async def _execute_body(unit: Unit, context: contextvars.Context) -> Any:
     """Execute it; where a server was lost on the way, do what a crash of this process would mean for its class."""
-    left = _INTERRUPTIONS_MAX
+    left = INTERRUPTIONS_MAX
     while True:
         try:
             return await asyncio.get_running_loop().create_task(_give_storable(unit.body), context=context)

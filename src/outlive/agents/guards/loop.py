@@ -35,15 +35,12 @@ from outlive.agents.guards.tree import (
     write_tree,
 )
 from outlive.agents.guards.verifier import HIDDEN, Verifier
-from outlive.agents.reviews import ask_for_review
 from outlive.clock import Duration, seconds
 from outlive.definitions import in_workflow, step
 from outlive.engine.roles import LiveRun
 from outlive.errors import GuardRefused, LimitError, UsageError
-
-WEEK_S = 7 * 86_400.0
-_FAULTS_TOLD = 20  # of one attempt, to the model
-_FAULTS_EXPLAINED = 200  # in the record; of more the names say enough
+from outlive.limits import ASK_FOR_S, FAULTS_EXPLAINED_MAX, FAULTS_TOLD_MAX
+from outlive.reviews import ask_for_review
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ async def guarded(
     workspace: str | PathLike[str],
     attempts: int = 5,
     patience: int = 2,
-    expires: Duration = WEEK_S,
+    expires: Duration = ASK_FOR_S,
     budget: Budget | Sequence[Budget] | None = None,
 ) -> Guarded:
     """Let an agent work on a folder, in a workflow, until the check passes.
@@ -213,7 +210,7 @@ async def _check(check: Verifier, pinned: _Pinned, workspace: Path, number: int,
         shown = await check.check(tree, pinned.hidden, workspace)
         refused = find_tampering(check, pinned.baseline, shown)
         faults = await asyncio.to_thread(find_faults, check, pinned.tree, tree, pinned.baseline, shown)
-    faults = {name: text if n < _FAULTS_EXPLAINED else "" for n, (name, text) in enumerate(faults.items())}
+    faults = {name: text if n < FAULTS_EXPLAINED_MAX else "" for n, (name, text) in enumerate(faults.items())}
     verdict: Any = "refused" if refused else "failed" if faults else "passed"
     return _Checked(Attempt(number, verdict, digest_tree(changes), list(changes), faults, refused, said), changes)
 
@@ -246,9 +243,9 @@ def _describe(one: Attempt) -> str:
     lines = [f"Refused: {reason}" for reason in one.refused if HIDDEN not in reason]
     if len(lines) < len(one.refused):
         lines.append("Refused: what it does with tests that you do not know.")
-    lines += [f"{name}\n{text}".strip() for name, text in list(shown.items())[:_FAULTS_TOLD]]
-    if len(shown) > _FAULTS_TOLD:
-        lines.append(f"… and {len(shown) - _FAULTS_TOLD} more")
+    lines += [f"{name}\n{text}".strip() for name, text in list(shown.items())[:FAULTS_TOLD_MAX]]
+    if len(shown) > FAULTS_TOLD_MAX:
+        lines.append(f"… and {len(shown) - FAULTS_TOLD_MAX} more")
     if len(shown) < len(one.faults):
         lines.append("The change passes the tests that you know, and not those that you do not know.")
     return "Your change was checked and does not pass.\n\n" + "\n\n".join(lines)

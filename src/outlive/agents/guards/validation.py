@@ -18,15 +18,14 @@ from outlive.agents.budget import Budget, check_budgets
 from outlive.agents.durable import DurableAgent
 from outlive.agents.guards.budgeted import budgeted
 from outlive.agents.guards.checks import Check, find_complaints
-from outlive.agents.reviews import ask_for_review
 from outlive.clock import Duration, seconds
 from outlive.definitions import in_workflow
 from outlive.engine.roles import LiveRun
 from outlive.errors import UsageError, ValidationExhausted
-from outlive.reviews import Decision
+from outlive.limits import ASK_FOR_S
+from outlive.reviews import Decision, ask_for_review
 
 OutputT = TypeVar("OutputT")
-WEEK_S = 7 * 86_400.0
 _WHAT = "validation of output"
 
 
@@ -36,7 +35,7 @@ async def validated(
     *,
     checks: Sequence[Check] = (),
     attempts: int = 3,
-    expires: Duration = WEEK_S,
+    expires: Duration = ASK_FOR_S,
     budget: Budget | Sequence[Budget] | None = None,
     **options: Any,
 ) -> OutputT:

@@ -22,9 +22,7 @@ from mcp_types import (
 
 from outlive.integrations.mcp.call import Context
 from outlive.integrations.mcp.tasks import FINAL
-from outlive.limits import POLL_BUSY_S, POLL_IDLE_S
-
-TASKS_MAX = 100  # of one client that listens; the others it has to ask for
+from outlive.limits import MCP_TASKS_MAX, POLL_BUSY_S, POLL_IDLE_S
 
 Read = Callable[[str], Awaitable[dict[str, Any]]]
 
@@ -41,7 +39,7 @@ async def tell_tasks(ctx: Context, wanted: Iterable[str], read: Read) -> Subscri
     Those that are not there for this caller are left out of what is acknowledged.
     """
     meta = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
-    left = [one for one in dict.fromkeys(wanted) if await _try(read, one) is not None][:TASKS_MAX]
+    left = [one for one in dict.fromkeys(wanted) if await _try(read, one) is not None][:MCP_TASKS_MAX]
     agreed = SubscriptionFilter.model_validate({"taskIds": left} if left else {})
     acknowledged = SubscriptionsAcknowledgedNotificationParams(notifications=agreed, _meta=meta)
     await ctx.session.send_notification(
