@@ -20,6 +20,7 @@ from pydantic_ai.toolsets import FunctionToolset
 import outlive
 from outlive import Outlive, Status, step, workflow
 from outlive.agents import durable, inline, pure
+from outlive.agents.durability import OutliveDurability
 from outlive.agents.units import Unit
 from outlive.engine.calls import StepCall
 from tests.agents.scripts import call, scripted
@@ -413,6 +414,12 @@ def test_an_agent_needs_a_name() -> None:
     with pytest.raises(outlive.UsageError, match="needs a name"):
         durable(Agent(scripted("hi")))
     assert durable(Agent(scripted("hi")), name="given").spec.name == "agent.given"
+
+
+def test_an_agent_that_has_our_capability_already_is_refused() -> None:
+    made = Agent(scripted("hello"), name="twice", capabilities=[OutliveDurability()])
+    with pytest.raises(outlive.UsageError, match=r"durable\(agent\) adds OutliveDurability by itself"):
+        durable(made, stream=True)
 
 
 def test_a_toolset_needs_an_id() -> None:

@@ -44,7 +44,7 @@ class DurableAgent(Workflow[[str], Any], Generic[DepsT, OutputT]):
         self.agent = agent
         self.name = durability.name or agent.name or ""
         self._name = name_agent(self.name)
-        self._capabilities = () if OutliveDurability.from_agent(agent) else (durability,)
+        self._durability = durability
         self._options = {} if deps is _NO_DEPS else {"deps": deps}
 
         async def answer(prompt: str) -> Any:
@@ -72,7 +72,7 @@ class DurableAgent(Workflow[[str], Any], Generic[DepsT, OutputT]):
         execution = current_execution()
         if current_body.get() is not None and execution is None:
             raise UsageError("a durable agent is for async workflow functions; a plain one starts it as a child run")
-        capabilities = [*(options.pop("capabilities", None) or ()), *self._capabilities]
+        capabilities = [*(options.pop("capabilities", None) or ()), self._durability]
         with nullcontext() if execution is None else _scope(execution, self._name):
             return await self.agent.run(prompt, capabilities=capabilities, **{**self._options, **options})
 
@@ -129,12 +129,14 @@ def durable(
     those at one time one is sent. With `stream` models are asked to stream, and programs follow what they say, and
     what tools answer, with `events(run)`. `budget` limits what the agent may use, see `Budget`: what exceeds that
     is not done, and raises BudgetExceeded there.
-    *Raises* UsageError for an agent without a name.
+    *Raises* UsageError for an agent without a name, or one that is durable by itself.
     """
     if not isinstance(agent, AbstractAgent):
         raise UsageError(f"durable() takes an agent of Pydantic AI, not {agent!r}")
     if not (name or agent.name):
         raise UsageError("a durable agent needs a name, which its journals keep: Agent(…, name='support')")
+    if OutliveDurability.from_agent(agent):
+        raise UsageError("durable(agent) adds OutliveDurability by itself: give it an agent that has none")
     durability = OutliveDurability[Any](
         name=name,
         models=models,
