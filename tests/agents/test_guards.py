@@ -270,6 +270,7 @@ async def test_what_is_no_project_is_refused_before_an_attempt(url: str, loop: A
         ({"check": Verifier(hidden=tmp_path / "nowhere")}, lambda _: None, "nowhere' is no folder"),
         ({"attempts": 0}, lambda _: None, r"guarded\(attempts=…\) is a whole number of at least 1, not 0"),
         ({"patience": 1.5}, lambda _: None, r"guarded\(patience=…\) is a whole number"),
+        ({"patience": True}, lambda _: None, r"guarded\(patience=…\) is a whole number of at least 1, not True"),
     ]
     async with Outlive(url) as app:
         for settings, change, why in refused:

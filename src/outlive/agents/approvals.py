@@ -30,6 +30,7 @@ from outlive.engine.roles import LiveRun
 from outlive.errors import PromiseExpired, StepFailed, UsageError
 from outlive.limits import ASK_FOR_S
 from outlive.messages import promise
+from outlive.model.options import check_count
 
 VERDICT = "outlive"  # of the metadata of a deferred call
 
@@ -63,8 +64,7 @@ class Ask:
     escalate: Ask | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.quorum, int) or isinstance(self.quorum, bool) or self.quorum < 1:
-            raise UsageError(f"Ask(quorum=…) is a whole number of at least 1, not {self.quorum!r}")
+        check_count("Ask(quorum=…)", self.quorum)
         if self.role is not None and not isinstance(self.role, str):
             raise UsageError(f"Ask(role=…) is a text, not {self.role!r}")
         if self.escalate is not None and not isinstance(self.escalate, Ask):

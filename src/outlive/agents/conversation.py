@@ -27,7 +27,7 @@ from outlive.definitions import Workflow, in_workflow
 from outlive.errors import PayloadTooLarge, UsageError
 from outlive.messages import receive
 from outlive.model.definition import WorkflowSpec
-from outlive.model.options import check_wait
+from outlive.model.options import check_count, check_wait
 from outlive.run import Run
 from outlive.version import version_of
 from outlive.versions import continue_as_new
@@ -164,7 +164,6 @@ def conversation(
     """
     if not isinstance(agent, DurableAgent):
         raise UsageError(f"conversation(agent) takes a durable agent, durable(agent), not {agent!r}")
-    if not isinstance(turns_kept, int) or turns_kept < 1:
-        raise UsageError(f"conversation(turns_kept=…) is a whole number of at least 1, not {turns_kept!r}")
+    check_count("conversation(turns_kept=…)", turns_kept)
     check_wait(idle, "idle=…")
     return Conversation(agent, name or agent.name, idle, turns_kept)

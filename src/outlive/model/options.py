@@ -72,9 +72,14 @@ def check_deadline(duration: Duration | None) -> float | None:
 
 def check_limit(limit: Any) -> int:
     """Give how many items a list may have at most."""
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-        raise UsageError(f"limit=… is a whole number of at least 1, not {limit!r}")
-    return limit
+    return check_count("limit=…", limit)
+
+
+def check_count(what: str, value: Any) -> int:
+    """Give how many of something there are to be: one or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"{what} is a whole number of at least 1, not {value!r}")
+    return value
 
 
 def check_mapping(value: Mapping[str, Any] | None, what: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from outlive import ambient
 from outlive.agents.guards.judge import Comparison, Judge
 from outlive.definitions import in_workflow
 from outlive.errors import UsageError
+from outlive.model.options import check_count
 
 _Z = 1.959964  # of the normal distribution: 95 % lie within
 
@@ -101,8 +102,7 @@ async def calibrate(
     in_workflow("agents.calibrate")
     if not isinstance(judge, Judge):
         raise UsageError(f"calibrate(judge, …) takes a Judge, not {judge!r}")
-    if not isinstance(at_once, int) or at_once < 1:
-        raise UsageError(f"calibrate(at_once=…) is a whole number of at least 1, not {at_once!r}")
+    check_count("calibrate(at_once=…)", at_once)
     if not examples and not pairs:
         raise UsageError("calibrate(judge, examples, pairs) needs examples, or pairs, or both")
     _check(examples, Labelled, "verdict")

@@ -24,6 +24,7 @@ from outlive.ambient import gather
 from outlive.codec.payload import digest
 from outlive.definitions import in_workflow
 from outlive.errors import UsageError
+from outlive.model.options import check_count
 
 _QUOTE_MIN_CHARS = 10  # a shorter one occurs in every text
 
@@ -96,8 +97,7 @@ class Judge:
         name: str = "judge",
         budget: Budget | Sequence[Budget] | None = None,
     ) -> None:
-        if not isinstance(votes, int) or votes < 1:
-            raise UsageError(f"Judge(votes=…) is a whole number of at least 1, not {votes!r}")
+        check_count("Judge(votes=…)", votes)
         if not isinstance(rubric, str) or not rubric.strip():
             raise UsageError("Judge(model, rubric) needs a rubric: what makes an artefact good, in words")
         self._votes = votes

@@ -40,6 +40,7 @@ from outlive.definitions import in_workflow, step
 from outlive.engine.roles import LiveRun
 from outlive.errors import GuardRefused, LimitError, UsageError
 from outlive.limits import ASK_FOR_S, FAULTS_EXPLAINED_MAX, FAULTS_TOLD_MAX
+from outlive.model.options import check_count
 from outlive.reviews import ask_for_review
 
 
@@ -113,8 +114,7 @@ async def guarded(
     """
     run = in_workflow("agents.guarded")
     for name, number in (("attempts", attempts), ("patience", patience)):
-        if not isinstance(number, int) or number < 1:
-            raise UsageError(f"guarded({name}=…) is a whole number of at least 1, not {number!r}")
+        check_count(f"guarded({name}=…)", number)
     seconds(expires)
     budgets = check_budgets(budget)
     with budgeted(run, "guarded", budgets):

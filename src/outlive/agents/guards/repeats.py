@@ -15,7 +15,8 @@ from pydantic_ai.messages import ModelMessage, RetryPromptPart, ToolCallPart, To
 from pydantic_ai.models import ModelRequestContext
 from pydantic_ai.tools import AgentDepsT, RunContext
 
-from outlive.errors import RepeatedAction, UsageError
+from outlive.errors import RepeatedAction
+from outlive.model.options import check_count
 
 
 @dataclass
@@ -29,8 +30,7 @@ class NoRepeats(AbstractCapability[AgentDepsT]):
     times: int = 3
 
     def __post_init__(self) -> None:
-        if not isinstance(self.times, int) or self.times < 1:
-            raise UsageError(f"NoRepeats(times=…) is a whole number of at least 1, not {self.times!r}")
+        check_count("NoRepeats(times=…)", self.times)
 
     async def before_model_request(
         self, ctx: RunContext[AgentDepsT], request_context: ModelRequestContext

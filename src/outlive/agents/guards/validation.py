@@ -21,8 +21,9 @@ from outlive.agents.guards.checks import Check, find_complaints
 from outlive.clock import Duration, seconds
 from outlive.definitions import in_workflow
 from outlive.engine.roles import LiveRun
-from outlive.errors import UsageError, ValidationExhausted
+from outlive.errors import ValidationExhausted
 from outlive.limits import ASK_FOR_S
+from outlive.model.options import check_count
 from outlive.reviews import Decision, ask_for_review
 
 OutputT = TypeVar("OutputT")
@@ -49,8 +50,7 @@ async def validated(
     *Raises* ValidationExhausted if a person rejects, or nobody decides in time; BudgetExceeded.
     """
     run = in_workflow("agents.validated")
-    if not isinstance(attempts, int) or attempts < 1:
-        raise UsageError(f"validated(attempts=…) is a whole number of at least 1, not {attempts!r}")
+    check_count("validated(attempts=…)", attempts)
     seconds(expires)
     with budgeted(run, "validated", check_budgets(budget)):
         return await _loop(run, agent, prompt, checks, attempts, expires, options)
