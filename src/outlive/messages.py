@@ -29,6 +29,7 @@ from outlive.errors import (
     RunEnded,
     RunNotFound,
     RunTimedOut,
+    StepFailed,
     UsageError,
 )
 from outlive.ids import check_id
@@ -173,6 +174,21 @@ class Promise:
 
     def _call(self, run: LiveRun, kind: type[PromiseCall]) -> PromiseCall:
         return kind(run, run.loop.branch().key(kind.kind), self.key, self.token, self.as_type)
+
+
+async def await_or_withdraw(made: Promise) -> Any:
+    """Await a promise that others have been asked for; if the wait is given up, nobody is asked any more."""
+    try:
+        return await made
+    except asyncio.CancelledError:
+        run = in_workflow("promise")
+        error = record_error(StepFailed("Withdrawn", "nobody waits for it any more"), run.codec)
+
+        def make(key: str) -> tuple[str, tuple[Settlement, ...]]:
+            return "null", (Settlement(run.row, key, made.token, "error", None, error, run.engine.codec.id),)
+
+        record(run, "withdraw", "withdraw", None, make)
+        raise
 
 
 @for_async_bodies

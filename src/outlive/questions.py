@@ -21,7 +21,7 @@ from outlive.definitions import for_async_bodies, in_workflow
 from outlive.errors import DecodeFailed, RunRefused, UsageError
 from outlive.inbox import Inbox, check_person
 from outlive.limits import ASK_FOR_S
-from outlive.messages import promise
+from outlive.messages import await_or_withdraw, promise
 
 __all__ = ["ask_user"]
 
@@ -47,7 +47,7 @@ async def ask(about: dict[str, Any], as_type: Any, expires: Duration) -> Any:
     run = in_workflow("ask_user")
     told = {"agent": None, "tool": None, "arguments": None, **about, "schema": _schema_of(as_type), "problem": None}
     while True:
-        answer = await (await promise(expires, topic=TOPIC, about=told))
+        answer = await await_or_withdraw(await promise(expires, topic=TOPIC, about=told))
         text = encode(run.codec, answer, where="an answer")
         try:
             return run.codec.decode(text, as_type, where="an answer")

@@ -17,7 +17,7 @@ from outlive.app import Outlive
 from outlive.clock import Duration
 from outlive.errors import PromiseExpired, StepFailed, UsageError
 from outlive.inbox import Inbox, check_person
-from outlive.messages import promise
+from outlive.messages import await_or_withdraw, promise
 
 TOPIC = "review"
 Verdict = Literal["accept", "again", "reject"]
@@ -38,10 +38,8 @@ async def ask_for_review(what: str, reason: str, facts: Mapping[str, Any], expir
     """Wait, in a workflow, until a person has decided; for days if need be."""
     while True:
         try:
-            settled = await (
-                await promise(expires, topic=TOPIC, about={"what": what, "reason": reason, "facts": facts})
-            )
-            return msgspec.convert(settled, Decision)
+            made = await promise(expires, topic=TOPIC, about={"what": what, "reason": reason, "facts": facts})
+            return msgspec.convert(await await_or_withdraw(made), Decision)
         except PromiseExpired:
             return Decision("reject", None, None, None)
         except StepFailed as rejected:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from pydantic_ai import Agent
 
 import outlive
-from outlive import Outlive, RunRefused
+from outlive import Outlive, RunRefused, workflow
 from outlive.agents import Approval, Ask, Deny, ToolCall, approvals, durable, questions, transactional, tx
 from tests.agents.scripts import call, scripted
 from tests.agents.test_durable import LIMIT_S, Told, leave_memory, waits_for
@@ -480,6 +481,123 @@ async def test_wrong_decisions(url: str, wrong: dict[str, Any], told: str) -> No
 def test_wrong_terms(terms: dict[str, Any]) -> None:
     with pytest.raises(outlive.UsageError):
         Ask(**terms)
+
+
+def by_amount(asked: ToolCall) -> Ask | Deny | None:
+    """Nobody approves more than 100; the boss and another one above 50; nobody is asked below 10."""
+    cents = asked.arguments["cents"]
+    if cents > 100:
+        return Deny("too much for anybody")
+    return Ask(role="boss", quorum=2) if cents > 50 else Ask(role="finance") if cents > 9 else None
+
+
+@pytest.mark.parametrize(("cents", "said"), [(101, "too much for anybody"), (20, "refunded 20"), (5, "refunded 5")])
+async def test_what_a_person_has_edited_is_for_the_policy_again(url: str, cents: int, said: str) -> None:
+    told = Told()
+    async with Outlive(url) as app:
+        run = await app.start(refunder(told, by_amount), "refund")
+        (one,) = await waiting(app)
+        await approvals(app).decide(one.id, approve=True, by="fred", roles={"finance"}, edit={"cents": cents})
+        assert said in await run.result(timeout=LIMIT_S)
+        await leave_memory(app)
+    assert told == ["model 0", *([] if cents > 100 else [f"refund {cents}"]), "model 1"]
+
+
+async def test_an_edit_that_others_have_to_approve_is_put_to_them(url: str) -> None:
+    told = Told()
+    async with Outlive(url) as app:
+        run = await app.start(refunder(told, by_amount), "refund")
+        (one,) = await waiting(app)
+        await approvals(app).decide(one.id, approve=True, by="fred", roles={"finance"}, edit={"cents": 60})
+        for votes, by in ([], "ben"), (["ben"], "bea"):
+            async with asyncio.timeout(LIMIT_S):
+                while True:
+                    (one,) = await waiting(app)
+                    if (one.role, one.votes) == ("boss", votes):
+                        break
+                    await asyncio.sleep(0.01)
+            assert (one.arguments, one.quorum) == ({"cents": 60}, 2)
+            with pytest.raises(outlive.RunRefused, match="boss"):
+                await approvals(app).decide(one.id, approve=True, by="fred", roles={"finance"})
+            await approvals(app).decide(one.id, approve=True, by=by, roles={"boss"})
+            await leave_memory(app)
+        assert await run.result(timeout=LIMIT_S) == "['refunded 60']"
+    assert told == ["model 0", "refund 60", "model 1"]
+
+
+async def test_a_policy_that_raises_an_error_has_raised_it_on_replay_too(url: str) -> None:
+    """And is asked again where an operator retries the run."""
+    told, is_down = Told(), True
+
+    def policy(_: ToolCall) -> None:
+        if is_down:
+            raise ConnectionError("the rules are down")
+
+    clerk = refunder(told, policy)
+
+    @workflow
+    async def asks_twice() -> str:
+        try:
+            await clerk.run("refund")
+        except ConnectionError as error:
+            await outlive.receive("go on")
+            return f"{error}"
+        return "refunded"
+
+    async with Outlive(url) as app:
+        run = await app.start(asks_twice, id="caught")
+        await waits_for(run, "receive")
+        await leave_memory(app)
+        failed = await app.start(clerk, "refund")
+        with pytest.raises(ConnectionError):
+            await failed.result(timeout=LIMIT_S)
+        is_down = False
+        await run.send("go on", None)
+        assert await run.result(timeout=LIMIT_S) == "the rules are down"
+        await failed.retry()
+        assert await failed.result(timeout=LIMIT_S) == "['refunded 17']"
+    assert told == ["model 0", "model 0", "refund 17", "model 1"]
+
+
+async def test_who_waits_no_more_asks_nobody(url: str) -> None:
+    clerk = refunder(Told(), asks())
+
+    @workflow
+    async def impatient() -> str:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await clerk.run("refund")
+        return str(await outlive.receive("go"))
+
+    async with Outlive(url) as app:
+        run = await app.start(impatient)
+        (one,) = await waiting(app)
+        await waits_for(run, "receive")
+        assert (await approvals(app).list()).items == []
+        with pytest.raises(outlive.RunRefused):
+            await approvals(app).decide(one.id, approve=True, by="ana")
+        assert await app.audit(run.id) == []
+        await leave_memory(app)
+        await run.send("go", "on")
+        assert await run.result(timeout=LIMIT_S) == "on"
+
+
+async def test_a_fork_asks_anew(url: str) -> None:
+    """What was approved is a call of the other run."""
+    told = Told()
+    async with Outlive(url) as app:
+        run = await app.start(refunder(told, asks()), "refund")
+        (one,) = await waiting(app)
+        await approvals(app).decide(one.id, approve=True, by="ana")
+        await run.result(timeout=LIMIT_S)
+        (called,) = [entry.key for entry in await run.entries() if entry.name == "tool:refund"]
+        fork = await run.fork(at=called)
+        (one,) = await waiting(app)
+        assert one.run_id == fork.id and told.count("refund 17") == 1
+        await approvals(app).decide(one.id, approve=True, by="ben")
+        assert await fork.result(timeout=LIMIT_S) == "['refunded 17']"
+        assert [note.by for note in await app.audit(fork.id) if note.action == "settle"] == ["ben"]
+    assert told.count("refund 17") == 2
 
 
 async def test_a_policy_that_gives_no_answer(url: str) -> None:

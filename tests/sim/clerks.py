@@ -60,7 +60,7 @@ programs: dict[str, Program] = {}
 ledger: Counter[str] = Counter()  # how often what took effect
 keys_of: dict[str, set[str]] = {}  # the idempotency keys that a call has shown
 paid: dict[str, int] = {}
-verdicts: dict[str, str] = {}  # what the policy said first
+verdicts: dict[str, str] = {}  # what the policy said first, by call and cents
 decisions: dict[str, dict[str, Any]] = {}  # what a person's decision was, as he was told
 
 
@@ -114,9 +114,10 @@ def judge(call: ToolCall) -> Ask | Deny | None:
     if call.tool != "pay":
         return None
     verdict = _world().chance.choice((None, Deny("no"), Ask(expires=40.0), Ask(expires=40.0, quorum=2), Ask()))
-    known = verdicts.setdefault(call.arguments["call"], repr(verdict))
+    asked = f"{call.arguments['call']} {call.arguments.get('cents', 100)}"
+    known = verdicts.setdefault(asked, repr(verdict))
     if known != repr(verdict):  # the first one may have died with its process before it was noted
-        verdicts[call.arguments["call"]] = "several"
+        verdicts[asked] = "several"
     return verdict
 
 
@@ -278,14 +279,16 @@ def _check_at_most_once(call: Call, result: str, said: str, times: int) -> None:
 
 def _check_paid(call: Call, result: str, times: int) -> None:
     """Nothing is paid that nobody allowed, and not what nobody has seen."""
-    verdict, votes = verdicts[call.id], decisions.get(call.id, {"tried": [], "sure": []})
+    votes = decisions.get(call.id, {"tried": [], "sure": []})
     approved = [vote for vote in votes["tried"] if vote["approve"]]
-    if "denied this call" in result or LATE in result or result == "no":
+    if "denied this call" in result or LATE in result or result == "no" or result.endswith("that is refused: no"):
         assert times == 0, f"{call} was refused, and paid"
         return
     cents = paid.get(call.id, int(result.rsplit(" ", 1)[-1]) if result.startswith("pay ") else 100)
     _check_at_most_once(call, result, f"pay {call.id} {cents}", times)
-    if verdict.startswith("Ask"):
+    first, verdict = verdicts[f"{call.id} 100"], verdicts.get(f"{call.id} {cents}", "unheard")
+    assert verdict != "unheard" and not verdict.startswith("Deny"), f"{call}: {cents} cents: the policy is {verdict}"
+    if first.startswith("Ask") or verdict.startswith("Ask"):
         assert approved, f"{call} was asked for, and nobody approved it: {result}"
         assert len(approved) > 1 or "quorum=2" not in verdict, f"one person has approved {call}"
         allowed = {7 if vote["edit"] else 100 for vote in approved}

@@ -73,7 +73,11 @@ def _rows_of_a_refused_call_stay(patch: pytest.MonkeyPatch) -> None:
 
 
 def _verdicts_not_noted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(durability, "judge", lambda run, scope, policy, call, call_id: policy(call))
+    patch.setattr(durability, "ask_policy", lambda run, policy, call, call_id: policy(call))
+
+
+def _edits_not_judged(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(durability.OutliveDurability, "_judge_edit", lambda *_: None)
 
 
 def _edits_ignored(patch: pytest.MonkeyPatch) -> None:
@@ -84,8 +88,8 @@ def _edits_ignored(patch: pytest.MonkeyPatch) -> None:
 def _one_is_enough(patch: pytest.MonkeyPatch) -> None:
     ask = approvals._ask
 
-    async def ask_one(run: Any, agent: str, call: Any, version: str, terms: Any) -> Any:
-        return await ask(run, agent, call, version, approvals.Ask(terms.role, 1, terms.expires, terms.escalate))
+    async def ask_one(run: Any, agent: str, call: Any, version: str, terms: Any, judge: Any) -> Any:
+        return await ask(run, agent, call, version, approvals.Ask(terms.role, 1, terms.expires, terms.escalate), judge)
 
     patch.setattr(approvals, "_ask", ask_one)
 
@@ -127,6 +131,7 @@ BUGS: dict[str, Plant] = {
     "rows of a refused call stay": _rows_of_a_refused_call_stay,
     "verdicts of the policy are not noted": _verdicts_not_noted,
     "edited arguments are ignored": _edits_ignored,
+    "edited arguments are not for the policy": _edits_not_judged,
     "one vote is enough": _one_is_enough,
     "nobody's decision is an approval": _expired_means_approved,
     "an approval is used twice": _settled_again,

@@ -3,15 +3,15 @@
 A call that a policy wants approved waits for a promise of the topic `approval`,
 which tells who is asked about what; `outlive.approvals` is the other side. Invariant: a
 decision counts for one call of one run with the arguments and the tool that
-the person has seen; the check is an entry, so replay repeats it.
+the person has seen; the check is an entry, so replay repeats it. What is executed
+is what the policy allows, or those whom it names have approved, edited or not.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -21,6 +21,7 @@ from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.tools import DeferredToolRequests, ToolApproved, ToolDefinition, ToolDenied
 
 from outlive.agents.units import current_scope, name_call
+from outlive.ambient import gather
 from outlive.approvals import TOPIC, Decision
 from outlive.clock import Duration, seconds
 from outlive.codec.payload import digest
@@ -29,7 +30,7 @@ from outlive.engine.invoke import record
 from outlive.engine.roles import LiveRun
 from outlive.errors import PromiseExpired, StepFailed, UsageError
 from outlive.limits import ASK_FOR_S
-from outlive.messages import promise
+from outlive.messages import await_or_withdraw, promise
 from outlive.model.options import check_count
 
 VERDICT = "outlive"  # of the metadata of a deferred call
@@ -74,9 +75,10 @@ class Ask:
 
 
 Policy = Callable[[ToolCall], Ask | Deny | None]
+JudgeEdit = Callable[[ToolCallPart, Mapping[str, Any]], Ask | Deny | None]
 
 
-def judge(run: LiveRun, scope: Branch, policy: Policy, call: ToolCall, call_id: str) -> Ask | Deny | None:
+def ask_policy(run: LiveRun, policy: Policy, call: ToolCall, call_id: str) -> Ask | Deny | None:
     """Give what a policy says of a call, None if it passes; noted: another policy has no say in what is past."""
 
     def make(_: str) -> tuple[str, tuple[()]]:
@@ -85,8 +87,7 @@ def judge(run: LiveRun, scope: Branch, policy: Policy, call: ToolCall, call_id: 
             raise UsageError(f"a policy gives Ask(…), Deny(…) or None, not {verdict!r}")
         return json.dumps(_to_facts(verdict)), ()
 
-    with run.loop.within(scope):
-        noted = record(run, "policy", name_call(call.tool, call_id), None, make)
+    noted = record(run, "policy", name_call(call.tool, call_id), None, make, keeps_errors=True)
     verdict: Ask | Deny | None = _from_facts(json.loads(noted))
     return verdict
 
@@ -122,32 +123,32 @@ def digest_of_arguments(arguments: Mapping[str, Any]) -> str:
 
 
 async def resolve(
-    run: LiveRun, agent: str, tools: Mapping[str, ToolDefinition], requests: DeferredToolRequests
+    run: LiveRun, agent: str, tools: Mapping[str, ToolDefinition], requests: DeferredToolRequests, judge: JudgeEdit
 ) -> dict[str, bool | ToolApproved | ToolDenied]:
-    """Wait until each of these calls is approved or denied; all wait at the same time."""
-    calls = requests.approvals
-    answers = await asyncio.gather(
-        *(
-            _resolve(run, agent, call, tools.get(call.tool_name), requests.metadata.get(call.tool_call_id, {}))
-            for call in calls
-        )
-    )
-    return {call.tool_call_id: one for call, one in zip(calls, answers, strict=True)}
+    """Wait until each of these calls is approved or denied; all wait at the same time. `judge` judges edits."""
+
+    def resolve_one(call: ToolCallPart) -> Awaitable[ToolApproved | ToolDenied]:
+        verdict = requests.metadata.get(call.tool_call_id, {}).get(VERDICT)
+        return _resolve(run, agent, call, tools.get(call.tool_name), verdict or Ask(), judge)
+
+    answers = await gather(*map(resolve_one, requests.approvals))
+    return {call.tool_call_id: one for call, one in zip(requests.approvals, answers, strict=True)}
 
 
 async def _resolve(
-    run: LiveRun, agent: str, call: ToolCallPart, tool: ToolDefinition | None, metadata: Mapping[str, Any]
+    run: LiveRun, agent: str, call: ToolCallPart, tool: ToolDefinition | None, verdict: Ask | Deny, judge: JudgeEdit
 ) -> ToolApproved | ToolDenied:
-    verdict = metadata.get(VERDICT) or Ask()  # a tool that is declared with requires_approval has no verdict
     if isinstance(verdict, Deny):
         return ToolDenied(verdict.reason)
     scope = current_scope.get()
     assert scope is not None
     with run.loop.within(Branch(f"{scope.key('approval:' + name_call(call.tool_name, call.tool_call_id))}/")):
-        return await _ask(run, agent, call, version_of_tool(tool), verdict)
+        return await _ask(run, agent, call, version_of_tool(tool), verdict, judge)
 
 
-async def _ask(run: LiveRun, agent: str, call: ToolCallPart, version: str, ask: Ask) -> ToolApproved | ToolDenied:
+async def _ask(
+    run: LiveRun, agent: str, call: ToolCallPart, version: str, ask: Ask, judge: JudgeEdit
+) -> ToolApproved | ToolDenied:
     given = call.args_as_dict()
     arguments, votes = given, list[str]()
     while True:
@@ -157,7 +158,7 @@ async def _ask(run: LiveRun, agent: str, call: ToolCallPart, version: str, ask: 
             "votes": votes,
         }  # fmt: skip
         try:
-            settled = await (await promise(ask.expires, topic=TOPIC, about=about))
+            settled = await await_or_withdraw(await promise(ask.expires, topic=TOPIC, about=about))
         except PromiseExpired:
             if ask.escalate is None:
                 return ToolDenied("Nobody decided in time whether this call is approved, so it was not executed.")
@@ -173,17 +174,27 @@ async def _ask(run: LiveRun, agent: str, call: ToolCallPart, version: str, ask: 
             return ToolDenied(f"{decision.by} denied this call{f': {decision.why}' if decision.why else '.'}")
         if decision.edit is not None and decision.edit != arguments:
             arguments, votes = decision.edit, []  # what others have approved was something else
+            verdict = judge(call, arguments)
+            if isinstance(verdict, Deny):
+                return ToolDenied(f"{decision.by} edited this call into one that is refused: {verdict.reason}")
+            if verdict is not None and verdict.role not in (None, ask.role):
+                ask = verdict  # others are to be asked about that
+                continue
+            ask = verdict or ask
         votes = [*votes, decision.by]
         if len(votes) >= ask.quorum:
             return ToolApproved(override_args=arguments if arguments != given else None)
 
 
 def _read(run: LiveRun, settled: Any, about: Mapping[str, Any]) -> Decision | None:
-    """Give a decision on the call and the tool as they are now, else None; noted, for a release may change the tool."""
+    """Give a decision on the call and the tool as they are now, else None; noted, for a release may change the tool.
+
+    It is noted for the run: a fork asks anew. Before, it was noted as true.
+    """
     try:
         decision = msgspec.convert(settled, Decision)
     except msgspec.ValidationError:  # whoever has the token may settle the promise with anything
         return None
     binds = (decision.digest, decision.version) == (about["digest"], about["version"])
-    noted = record(run, "approval", "approval", None, lambda _: (json.dumps(binds), ()))
-    return decision if json.loads(noted) else None
+    noted = record(run, "approval", "approval", None, lambda _: (json.dumps(run.id if binds else False), ()))
+    return decision if json.loads(noted) in (run.id, True) else None

@@ -13,9 +13,11 @@ from concurrent.futures import Executor, Future
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
+from pydantic import ValidationError
 from pydantic_ai.agent import Agent
 from pydantic_ai.agent.abstract import AbstractAgent, EventStreamHandler
 from pydantic_ai.capabilities import RequestInput
@@ -44,7 +46,7 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
 from pydantic_ai.toolsets import FunctionToolset
 
-from outlive.agents.approvals import VERDICT, Policy, ToolCall, judge, resolve
+from outlive.agents.approvals import VERDICT, Ask, Deny, Policy, ToolCall, ask_policy, resolve
 from outlive.agents.budget import Budget, charged_to, current_charges, open_charges
 from outlive.agents.effects import AT_MOST_ONCE, EFFECT_KEY, PURE, Effect, check_effects, check_names, find_effect
 from outlive.agents.questions import PromiseWaiter, answer_calls
@@ -53,6 +55,7 @@ from outlive.agents.servers import HeldServer, hold_given
 from outlive.agents.spending import bound_answer
 from outlive.agents.streams import OF_MODEL, show_model, show_once
 from outlive.agents.units import UnitBackend, current_scope, listed_tools, name_call
+from outlive.ambient import gather
 from outlive.clock import Duration, seconds, to_datetime
 from outlive.definitions import current_execution
 from outlive.engine.branch import Branch
@@ -243,7 +246,8 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
             return await handler(args)
         if self._policy is not None and not ctx.tool_call_approved:
             asked = ToolCall(self.name, call.tool_name, args)
-            verdict = judge(run, scope, self._policy, asked, call.tool_call_id)
+            with run.loop.within(scope):
+                verdict = ask_policy(run, self._policy, asked, call.tool_call_id)
             if verdict is not None:
                 raise ApprovalRequired({VERDICT: verdict})
         with _called(call.tool_name):
@@ -283,10 +287,23 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
             requests = replace(requests, calls=[])
         if not requests.approvals and not requests.calls:
             return None
-        approvals, answers = await asyncio.gather(
-            resolve(run, self.name, ctx.tools, requests), answer_calls(run, self.name, requests)
+        approvals, answers = await gather(
+            resolve(run, self.name, ctx.tools, requests, partial(self._judge_edit, run, ctx)),
+            answer_calls(run, self.name, requests),
         )
         return DeferredToolResults(approvals=approvals, calls=answers)
+
+    def _judge_edit(
+        self, run: LiveRun, ctx: RunContext[AgentDepsT], call: ToolCallPart, arguments: Mapping[str, Any]
+    ) -> Ask | Deny | None:
+        """Ask the policy about arguments that a person has put in place of the model's."""
+        if self._policy is None or ctx.tool_manager is None or ctx.tool_manager.tools is None:
+            return None
+        try:
+            validated = ctx.tool_manager.tools[call.tool_name].args_validator.validate_python(dict(arguments))
+        except ValidationError:  # the model is told so, and the tool not called
+            return None
+        return ask_policy(run, self._policy, ToolCall(self.name, call.tool_name, validated), call.tool_call_id)
 
 
 @contextmanager

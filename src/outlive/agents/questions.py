@@ -26,7 +26,7 @@ from outlive.engine.branch import Branch
 from outlive.engine.roles import LiveRun
 from outlive.errors import PromiseExpired, StepFailed
 from outlive.limits import ASK_FOR_S
-from outlive.messages import promise
+from outlive.messages import await_or_withdraw, promise
 from outlive.questions import TOPIC, ask
 
 UNANSWERED = "Unanswered: nobody answered in time."
@@ -84,7 +84,7 @@ class PromiseWaiter(ExternalEventWaiter):
             if answered is not None:
                 return answered
             try:
-                return await made  # type: ignore[no-any-return]
+                return await await_or_withdraw(made)  # type: ignore[no-any-return]
             except PromiseExpired:
                 raise ExternalEventError(f"nobody answered within {timeout}") from None
             except StepFailed as rejected:

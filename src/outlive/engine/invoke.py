@@ -12,6 +12,7 @@ import copy
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from outlive.codec.failure import rebuild_error, record_error
 from outlive.codec.payload import digest_arguments, encode_arguments, is_atomic
 from outlive.engine.calls import BarrierCall, Call, ChildCall, StartCall, StepCall
 from outlive.engine.roles import LiveRun
@@ -26,9 +27,18 @@ Kwargs = dict[str, Any]
 
 
 def record(
-    run: LiveRun, kind: str, name: str, digest: str | None, make: Callable[[str], tuple[str, tuple[SideRow, ...]]]
+    run: LiveRun,
+    kind: str,
+    name: str,
+    digest: str | None,
+    make: Callable[[str], tuple[str, tuple[SideRow, ...]]],
+    *,
+    keeps_errors: bool = False,
 ) -> str:
-    """Journal what `make` gives at once for its key, a text and side rows; give the text, or what was recorded."""
+    """Journal what `make` gives at once for its key, a text and side rows; give the text, or what was recorded.
+
+    With `keeps_errors` what it raises is journaled as well: for functions of users, which may not raise it again.
+    """
     run.check_alive()
     key = run.loop.branch().key(kind if name == kind else f"{kind}:{name}")
     misplaced = run.journal.misplaced(key, kind)
@@ -37,9 +47,17 @@ def record(
     entry = run.journal.take(key)
     if entry is not None:
         run.compare(entry, kind, name, digest)
+        if entry.error is not None:
+            raise rebuild_error(entry.error)
         return entry.value or "null"
-    text, sides = make(key)
     at = run.loop.time()
+    try:
+        text, sides = make(key)
+    except Exception as error:
+        if keeps_errors:
+            error_text = record_error(error, run.codec)
+            run.recorder.append_at_once(key, kind, name, None, at, at, digest=digest, error=error_text)
+        raise
     run.recorder.append_at_once(key, kind, name, text, at, at, digest=digest, sides=sides)
     return text
 

@@ -65,17 +65,20 @@ class Recorder:
         key: str,
         kind: str,
         name: str,
-        value: str,
+        value: str | None,
         began_at: float,
         at: float,
         *,
         digest: str | None = None,
         sides: tuple[SideRow, ...] = (),
+        error: str | None = None,
     ) -> None:
         """Write the outcome of what has it without any work."""
-        noted = self._noted_version
-        row, generation = self._run.row, self._run.generation
-        entry = EntryWrite(row, key, None, kind, name, digest, "ok", value, None, 1, began_at, at, noted, generation)
+        outcome: Outcome = "ok" if error is None else "error"
+        row, noted, generation = self._run.row, self._noted_version, self._run.generation
+        entry = EntryWrite(
+            row, key, None, kind, name, digest, outcome, value, error, 1, began_at, at, noted, generation
+        )
         self.append(entry, sides)
 
     def attempt(self, call: Call, error: str) -> None:
