@@ -13,7 +13,16 @@ from outlive.codec.failure import add_notes, error_facts, rebuild_error
 from outlive.codec.payload import Codec, codec_for
 from outlive.control import Controlled
 from outlive.engine.engine import Engine
-from outlive.errors import RunCancelled, RunFailed, RunNotFound, RunOnHold, RunTimedOut, StepFailed, UsageError
+from outlive.errors import (
+    RunCancelled,
+    RunError,
+    RunFailed,
+    RunNotFound,
+    RunOnHold,
+    RunTimedOut,
+    StepFailed,
+    UsageError,
+)
 from outlive.messages import Item, call_run, make_message, post, read_stream, read_value
 from outlive.model.attributes import read_attributes
 from outlive.model.reads import GONE, EndedRun, EntryRow, RunRow
@@ -45,6 +54,21 @@ class RunInfo:
     forked_from: str | None = None
     starts_at: datetime | None = None
     pinned: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run has ended, or that it is held: its result, or the error that says so."""
+
+    status: Status
+    value: Any = None
+    error: RunError | None = None
+
+    def explain(self) -> str | None:
+        """Say what it failed with, or why it has no result; None if it has one."""
+        if isinstance(self.error, RunFailed):
+            return f"{self.error.type}: {self.error.text}"
+        return None if self.error is None else str(self.error)
 
 
 @dataclass(frozen=True)
@@ -119,22 +143,42 @@ class Run(Controlled):
         keeps the caller waiting unless `stop_on_hold` (RunOnHold).
         """
         ended = await self._ended(seconds(timeout) if timeout is not None else None, stop_on_hold)
-        if ended.status == Status.SUCCEEDED:
-            hint = as_type if as_type is not None else self._result_hint
+        outcome = self._read_outcome(ended, as_type if as_type is not None else self._result_hint)
+        if outcome.error is None:
+            return outcome.value
+        if isinstance(outcome.error, RunFailed):
+            error = rebuild_error(ended.error or "{}")
+            if not isinstance(error, StepFailed):
+                raise error
+            outcome.error.__cause__ = error.__cause__
+        raise outcome.error
+
+    async def _outcome(self, timeout_s: float | None = None, *, stop_on_hold: bool = False) -> Outcome:
+        """Wait as `result`, and give how the run has ended; what it failed with is not rebuilt."""
+        return self._read_outcome(await self._ended(timeout_s, stop_on_hold), Any)
+
+    async def _find_outcome(self) -> Outcome | None:
+        """Give how the run has ended or that it is held, without a wait; None if it goes on."""
+        for ended in await self._engine().store.list_ended([self._row]):
+            if ended.status == GONE:
+                raise RunNotFound(self.id)
+            return self._read_outcome(ended, Any)
+        return None
+
+    def _read_outcome(self, ended: EndedRun, hint: Any) -> Outcome:
+        status = Status(ended.status)
+        if status == Status.SUCCEEDED:
             codec = codec_for(ended.codec, [self._engine().codec], what=f"the result of run {self.id!r}")
-            return codec.decode(ended.output or "null", hint, where=f"result of run {self.id}")
-        record = ended.error or "{}"
-        if ended.status == Status.CANCELLED:
-            facts = error_facts(record)
-            cancelled = RunCancelled(self.id, facts["text"] or None)
-            add_notes(cancelled, facts.get("attrs"))
-            raise cancelled
-        error = rebuild_error(record)
-        if isinstance(error, StepFailed):
-            failed = RunFailed(self.id, error.type, error.text, error.traceback)
-            add_notes(failed, vars(error))
-            raise failed from error.__cause__
-        raise error
+            value = codec.decode(ended.output or "null", hint, where=f"result of run {self.id}")
+            return Outcome(status, value)
+        facts = error_facts(ended.error or "{}")
+        error: RunError = RunFailed(self.id, facts["type"], facts["text"], facts["traceback"])
+        if status.held:
+            return Outcome(status, error=RunOnHold(self.id, ended.status, _reason_of(facts)))
+        if status == Status.CANCELLED:
+            error = RunCancelled(self.id, facts["text"] or None)
+        add_notes(error, facts.get("attrs"))
+        return Outcome(status, error=error)
 
     async def _ended(self, timeout_s: float | None, stop_on_hold: bool) -> EndedRun:
         engine = self._engine()
@@ -145,10 +189,8 @@ class Run(Controlled):
                 return
             if ended.status == GONE:
                 done.set_exception(RunNotFound(self.id))
-            elif Status(ended.status).final:
+            elif stop_on_hold or Status(ended.status).final:
                 done.set_result(ended)
-            elif stop_on_hold:
-                done.set_exception(RunOnHold(self.id, ended.status, _reason_of(error_facts(ended.error or "{}"))))
 
         engine.watcher.watch("end", self._row, on_ended)
         engine.roster.wait_here(self._row, done)

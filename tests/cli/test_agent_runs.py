@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 from pydantic_ai import Agent, models
 
-from outlive import BudgetExceeded, Outlive
+from outlive import BudgetExceeded, Outlive, Run
 from outlive.agents import approvals, durable, questions
-from outlive.views.agent_runs import Waiting, list_agent_runs
+from outlive.views.agent_runs import Waiting, list_agent_runs, read_agent_run
 from tests.agents.provider import Provider
 from tests.house.source import ROOT
 
@@ -232,7 +232,32 @@ def test_a_failed_run_says_why_and_ends_with_1(run_cli, desk):
             await app.run(module["broke"], "x", id="broke")
 
     desk(play)
-    assert "error        BudgetExceeded: " in run_cli("agents", "show", "broke", code=1).stdout
+    assert "error        outlive.errors.BudgetExceeded: " in run_cli("agents", "show", "broke", code=1).stdout
+    told = run_cli("runs", "result", "broke", code=1).stderr
+    assert told.startswith("outlive: run 'broke' failed with outlive.errors.BudgetExceeded: ")
+
+
+def test_a_run_that_goes_on_while_it_is_shown_is_not_waited_for(desk, url, monkeypatch):
+    """Its status was read before somebody has retried it."""
+
+    async def fail(app, module):
+        with pytest.raises(BudgetExceeded):
+            await app.run(module["broke"], "x", id="broke")
+
+    async def read_and_retry(run):
+        info = await read_info(run)
+        await run.retry()
+        return info
+
+    async def show():
+        async with Outlive(url, worker=False) as client, asyncio.timeout(PATIENCE_S):
+            return await read_agent_run(client, "broke")
+
+    desk(fail)
+    read_info = Run.info
+    monkeypatch.setattr(Run, "info", read_and_retry)
+    story = asyncio.run(show())
+    assert (story.result, story.error) == (None, None)
 
 
 def test_prices_that_are_published_need_no_budget(run_cli, url, monkeypatch):

@@ -14,7 +14,7 @@ from outlive import Outlive
 from outlive.cli.output import print_json
 from outlive.cli.runs import runs
 from outlive.cli.settings import Settings, common_options, read_duration, read_json, with_client
-from outlive.errors import OutliveError, RunFailed, StepFailed, UsageError
+from outlive.errors import OutliveError, StepFailed, UsageError
 
 
 @runs.command()
@@ -50,13 +50,10 @@ def result(settings: Settings, run_id: str, timeout: str | None) -> None:
     limit_s = read_duration(timeout, "--timeout")
 
     async def wait(client: Outlive) -> Any:
-        run = await client.get(run_id)
-        try:
-            return await run.result(limit_s, stop_on_hold=True)
-        except OutliveError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a run may have failed with anything
-            raise RunFailed(run_id, type(error).__qualname__, str(error)) from None
+        outcome = await (await client.get(run_id))._outcome(limit_s, stop_on_hold=True)
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value
 
     found = with_client(settings, wait)
     print_json({"id": run_id, "result": found} if settings.json else found)

@@ -10,7 +10,8 @@ import click
 from outlive import Entry, Outlive, RunInfo, Status
 from outlive.cli.output import as_json, cut, lasted, print_json, print_table, when
 from outlive.cli.settings import OK, RUN_FAILED, Settings, audited, common_options, with_client
-from outlive.errors import PayloadError, RunError
+from outlive.errors import OutliveError, PayloadError, RunFailed
+from outlive.run import Outcome
 
 _STATUSES = [status.value for status in Status]
 
@@ -109,31 +110,30 @@ def export(settings: Settings, query: tuple[str, ...], ids: tuple[str, ...]) -> 
 def show(settings: Settings, run_id: str, generation: int | None) -> int:
     """Show a run, its result and its journal. Exit code 1 if it failed."""
 
-    async def read(client: Outlive) -> tuple[RunInfo, Any, Any, BaseException | None, list[Entry]]:
+    async def read(client: Outlive) -> tuple[RunInfo, Any, Outcome | None, PayloadError | None, list[Entry]]:
         run = await client.get(run_id)
         info = await run.info()
-        given, value, error = None, None, None
-        if info.status.final or info.status.held:
-            try:
-                value = await run.result(stop_on_hold=True)
-            except Exception as failure:  # noqa: BLE001 - a run may have failed with anything
-                error = failure
+        given, outcome = None, None
         try:
+            outcome = await run._find_outcome()
             given = await run.input()
-            return info, given, value, error, await run.entries(generation)
+            return info, given, outcome, None, await run.entries(generation)
         except PayloadError as failure:  # of an app with a codec of its own
-            return info, given, value, error or failure, []
+            return info, given, outcome, failure, []
 
-    info, given, value, error, entries = with_client(settings, read)
+    info, given, outcome, unread, entries = with_client(settings, read)
+    error = (outcome and outcome.error) or unread
     if settings.json:
-        print_json({"run": info, "input": given, "result": value, "error": error, "entries": entries})
+        told = {"type": error.type, "message": error.text} if isinstance(error, RunFailed) else error
+        value = outcome and outcome.value
+        print_json({"run": info, "input": given, "result": value, "error": told, "entries": entries})
     else:
-        _print_run(info, given, value, error)
+        _print_run(info, given, outcome, error)
         _print_entries(entries)
     return RUN_FAILED if info.status is Status.FAILED else OK
 
 
-def _print_run(info: RunInfo, given: Any, value: Any, error: BaseException | None) -> None:
+def _print_run(info: RunInfo, given: Any, outcome: Outcome | None, error: OutliveError | None) -> None:
     click.echo(f"{info.id}  {info.workflow}  {info.status.value}")
     facts = {
         "version": info.version,
@@ -150,8 +150,8 @@ def _print_run(info: RunInfo, given: Any, value: Any, error: BaseException | Non
         "deadline": when(info.deadline),
         "finished": when(info.finished_at),
         "lasted": lasted(info.started_at, info.finished_at),
-        "result": as_json(value) if info.status is Status.SUCCEEDED and error is None else "",
-        "error": str(error) if isinstance(error, RunError) else f"{type(error).__qualname__}: {error}" if error else "",
+        "result": as_json(outcome.value) if outcome is not None and outcome.status is Status.SUCCEEDED else "",
+        "error": (outcome and outcome.explain()) or (f"{type(error).__qualname__}: {error}" if error else ""),
     }
     for name, fact in facts.items():
         if fact:

@@ -183,7 +183,7 @@ async def read_agent_run(
     run = await app.get(run_id)
     info, entries = await run.info(), await run.entries(generation)
     waiting, own = await _waiting_of(app, info), await _own_budgets(app, run_id)
-    result, error = await _read_outcome(run, info)
+    outcome = await run._find_outcome()
     decided = [one for one in await _read_audit(app, run_id) if one.action == "settle"]
     signed = {one.facts["promise"]: one.by for one in decided}
     return AgentRunStory(
@@ -192,8 +192,8 @@ async def read_agent_run(
         waiting,
         decided,
         own,
-        result,
-        error,
+        outcome.value if outcome else None,
+        outcome.explain() if outcome else None,
     )
 
 
@@ -202,12 +202,3 @@ async def _read_audit(app: Outlive, run_id: str) -> list[AuditEntry]:
     while page := await app.audit(run_id, limit=_PAGE, after=found[-1].number if found else None):
         found += page
     return found
-
-
-async def _read_outcome(run: Run, info: RunInfo) -> tuple[Any, str | None]:
-    if not info.status.final and not info.status.held:
-        return None, None
-    try:
-        return await run.result(stop_on_hold=True), None
-    except Exception as error:  # noqa: BLE001 - a run may have failed with anything
-        return None, f"{type(error).__name__}: {error}"

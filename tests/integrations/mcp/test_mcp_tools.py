@@ -170,10 +170,11 @@ async def test_a_run_that_fails_is_an_error_in_words(url: str, mode: str, ledger
 
 @MODES
 async def test_a_run_that_fails_for_want_of_another_one_says_so(url: str, mode: str) -> None:
-    async with calling(url, mode) as (_, client):
+    async with calling(url, mode) as (app, client):
         result = await client.call_tool("find", {"order": "ship-1"})
+        run = await the_run(app)
     assert result.is_error
-    assert said(result) == str(RunNotFound("ship-1"))
+    assert said(result) == f"run {run.id!r} failed with outlive.errors.RunNotFound: {RunNotFound('ship-1')}"
 
 
 @MODES

@@ -13,8 +13,7 @@ from typing import Any
 from mcp_types import CallToolResult
 
 from outlive import Run
-from outlive.codec.plain import name_class
-from outlive.errors import LeaseLost, OutliveError, RunFailed, RunNotFound, RunTimedOut
+from outlive.errors import LeaseLost, PayloadError, RunTimedOut
 from outlive.integrations.mcp.tool import WorkflowTool, failure
 
 PROGRESS = "progress"  # the name under which a workflow publishes how far it is
@@ -26,16 +25,12 @@ async def outcome_of(run: Run, tool: WorkflowTool, wait_s: float) -> CallToolRes
     Raises RunNotFound if it is deleted.
     """
     try:
-        return tool.result(await run.result(wait_s, as_type=Any))
-    except LeaseLost:
-        return None  # a peer continues it
-    except OutliveError as error:
-        is_about_it = getattr(error, "run_id", None) == run.id  # else it is what the workflow itself has failed with
-        if is_about_it and isinstance(error, RunNotFound):
-            raise
-        return None if is_about_it and isinstance(error, RunTimedOut) else failure(str(error))
-    except Exception as error:  # noqa: BLE001 - the run's own, of any class
-        return failure(str(RunFailed(run.id, name_class(type(error)), str(error))))
+        outcome = await run._outcome(wait_s)
+        return tool.result(outcome.value) if outcome.error is None else failure(str(outcome.error))
+    except (RunTimedOut, LeaseLost):  # which a peer continues
+        return None
+    except PayloadError as error:
+        return failure(str(error))
 
 
 @dataclass(frozen=True)
