@@ -15,8 +15,8 @@ import logging
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic_ai.exceptions import ModelRetry, ToolFailed
@@ -31,6 +31,7 @@ from outlive.limits import MCP_ASK_S, MCP_CONNECT_S, MCP_IDLE_S
 log = logging.getLogger("outlive.mcp")
 
 KEY = "outlive/key"  # of the _meta of a call: a server that knows it takes a repetition for the same call
+_LOOK_S = 0.01
 _CLOSED = -32000  # mcp_types.CONNECTION_CLOSED
 _TIMEOUT = -32001  # mcp_types.REQUEST_TIMEOUT
 _UNKNOWN_METHOD = -32601  # mcp_types.METHOD_NOT_FOUND
@@ -98,8 +99,7 @@ class HeldServer(WrapperToolset[Any]):
     @asynccontextmanager
     async def _use(self) -> AsyncIterator[None]:
         """Have the session; what is no answer of the server, though the model would be told of it, is Interrupted."""
-        engine = _step().execution.engine
-        async with (self.own or sessions_of(engine).find(self.wrapped)).use(engine):
+        async with self._session():
             try:
                 yield
             except Exception as told:
@@ -111,19 +111,33 @@ class HeldServer(WrapperToolset[Any]):
                     raise Interrupted(str(told) or repr(told), again=is_lost) from cause
                 raise
 
+    def _session(self) -> AbstractAsyncContextManager[None]:
+        engine = _step().execution.engine
+        return (self.own or sessions_of(engine).find(self.wrapped)).use(engine)
+
 
 @dataclass
 class UnitServer(HeldServer):
-    """The toolset of an MCP server that a function gave for one unit: that unit has a session while it uses it."""
+    """The toolset of an MCP server that a function gave for one unit: that unit has a session while it uses it.
 
-    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    It has it once: who waited for it a second time would wait for himself where others wait for the end of the first.
+    """
+
+    _held: AsyncExitStack | None = None
 
     async def __aenter__(self) -> UnitServer:
-        await self._stack.enter_async_context(self._use())
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._use())
+            self._held = stack.pop_all()
         return self
 
     async def __aexit__(self, *args: object) -> None:
-        await self._stack.aclose()
+        held, self._held = self._held, None
+        if held is not None:
+            await held.__aexit__(*args)  # type: ignore[arg-type]
+
+    def _session(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if self._held is not None else super()._session()
 
 
 def hold_given(toolset: DynamicToolset[Any]) -> DynamicToolset[Any]:
@@ -184,6 +198,8 @@ class Session:
         async with self._lock:
             idle = not self._users and time.monotonic() - self._used_at > MCP_IDLE_S
             if self._is_open and (self._is_doubtful or idle) and not await self._answers():
+                while self._users:  # their calls fail now, as this session is lost
+                    await asyncio.sleep(_LOOK_S)
                 await self._shut()
             if not self._is_open:
                 await self._connect(engine)
@@ -199,13 +215,14 @@ class Session:
             self._users -= 1
             self._used_at = time.monotonic()
             if not self._is_kept and not self._users:
-                await self.close()
+                async with self._lock:
+                    if self._is_open and not self._users:  # nobody has come meanwhile
+                        await self._shut()
 
     async def close(self) -> None:
-        """End the session, and the process of a server that was started for it."""
-        async with self._lock:
-            if self._is_open:
-                await self._shut()
+        """End the session, and the process of a server that was started for it, whoever still uses it."""
+        if self._is_open:
+            await self._shut()
 
     async def _connect(self, engine: Host) -> None:
         """Open the session; nothing is sent to a server before it is, so whatever waits for it may wait."""
@@ -238,8 +255,6 @@ class Session:
         return True
 
     async def _shut(self) -> None:
-        while self._users:  # their calls fail now, as this session is lost
-            await asyncio.sleep(0.01)
         self._is_open = False
         await self._release(lambda: self._toolset.__aexit__(None, None, None))
 
