@@ -28,6 +28,7 @@ from outlive.errors import UsageError
 from outlive.model.frozen import FrozenJournal
 
 Redact = Callable[[str], str]
+Note = Callable[[str, DurableOperationId, tuple[Any, ...], Effect], object]
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,13 @@ async def cassette(app: Outlive, run_id: str, *, redact: Redact | None = None) -
     *Raises* RunNotFound; ReplayError where the code takes another path than the journal.
     """
     engine = app._engine()
-    journals = [journal async for journal in app.journals(ids=[run_id])]
-    return await make_cassette(journals[0], engine.definitions, engine.codec, redact=redact)
+    return await make_cassette(await read_journal(app, run_id), engine.definitions, engine.codec, redact=redact)
+
+
+async def read_journal(app: Outlive, run_id: str) -> FrozenJournal:
+    """Read the journal of a run. *Raises* RunNotFound."""
+    (journal,) = [journal async for journal in app.journals(ids=[run_id])]
+    return journal
 
 
 async def make_cassette(
@@ -73,13 +79,11 @@ async def make_cassette(
 ) -> Cassette:
     """Rehearse a journal and note what its agents ask for."""
     asked: dict[str, tuple[DurableOperationId, tuple[Any, ...]]] = {}
-    token = told_of_units.set(lambda key, operation, details, _: asked.setdefault(key, (operation, details)))
-    try:
-        report = await rehearse(journal, definitions, codec)
-    finally:
-        told_of_units.reset(token)
-    if report.error is not None:
-        raise report.error
+
+    def note(key: str, operation: DurableOperationId, details: tuple[Any, ...], _: Effect) -> None:
+        asked.setdefault(key, (operation, details))
+
+    await _note_units(journal, definitions, codec, note)
     made = Cassette(journal.id, journal.workflow)
     reads = codec_for(journal.codec, [codec], what=f"run {journal.id!r}")
     for entry in journal.entries:
@@ -109,6 +113,12 @@ async def find_effects(journal: FrozenJournal, definitions: Definitions, codec: 
         if isinstance(operation, ToolsetCallToolId):
             found[key] = effect.name
 
+    await _note_units(journal, definitions, codec, note)
+    return found
+
+
+async def _note_units(journal: FrozenJournal, definitions: Definitions, codec: Codec, note: Note) -> None:
+    """Rehearse a journal, and note each unit that its agents ask for."""
     token = told_of_units.set(note)
     try:
         report = await rehearse(journal, definitions, codec)
@@ -116,7 +126,6 @@ async def find_effects(journal: FrozenJournal, definitions: Definitions, codec: 
         told_of_units.reset(token)
     if report.error is not None:
         raise report.error
-    return found
 
 
 def _brief(answer: dict[str, Any]) -> dict[str, Any]:

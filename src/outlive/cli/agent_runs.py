@@ -15,7 +15,7 @@ from outlive.cli.budgets import describe, describe_limits
 from outlive.cli.output import as_json, cut, lasted, print_json
 from outlive.cli.replay import load_code
 from outlive.cli.runs import QueryCommand
-from outlive.cli.settings import OK, RUN_FAILED, Settings, common_options, refuse_missing_file, with_client
+from outlive.cli.settings import OK, RUN_FAILED, Settings, common_options, with_client
 from outlive.inbox import visible
 from outlive.model.status import Status
 from outlive.views.agent_journal import Line
@@ -68,18 +68,14 @@ def ls(settings: Settings, query: tuple[str, ...], limit: int, after: int | None
 @common_options
 def show(settings: Settings, run_id: str, *, full: bool, generation: int | None, code: str | None) -> int:
     """Show what the agents of a run have said and done, from its journal. Exit code 1 if the run failed."""
+    definitions, codec, own_url = (None, None, None) if code is None else load_code(code)
+    settings.url = settings.url or own_url
 
     async def read(client: Outlive) -> AgentRunStory:
-        effects = {} if code is None else await _find_effects(client, run_id, *loaded)
+        effects = {} if code is None else await _find_effects(client, run_id, definitions, codec)
         return await read_agent_run(client, run_id, effects=effects, generation=generation)
 
-    loaded: tuple[Any, ...] = ()
-    if code is not None:
-        definitions, codec, own_url = load_code(code)
-        loaded = (definitions, codec)
-        settings.url = settings.url or own_url
-    refuse_missing_file(settings.require_url())
-    story: AgentRunStory = with_client(settings, read)
+    story = with_client(settings, read)
     if settings.json:
         print_json(story)
     else:
@@ -88,10 +84,9 @@ def show(settings: Settings, run_id: str, *, full: bool, generation: int | None,
 
 
 async def _find_effects(client: Outlive, run_id: str, definitions: Any, codec: Any) -> dict[str, str]:
-    from outlive.agents.cassette import find_effects
+    from outlive.agents.cassette import find_effects, read_journal
 
-    journals = [journal async for journal in client.journals(ids=[run_id])]
-    return await find_effects(journals[0], definitions, codec)
+    return await find_effects(await read_journal(client, run_id), definitions, codec)
 
 
 def _dollars(one: AgentRun) -> str:

@@ -22,7 +22,7 @@ def agents() -> None:
 @common_options
 def export(settings: Settings, target: str, run_id: str) -> int:
     """Print the cassette of a run, for ReplayModel: its journal, and what the code of MODULE asks along it."""
-    from outlive.agents.cassette import make_cassette
+    from outlive.agents.cassette import make_cassette, read_journal
 
     definitions, codec, own_url = load_code(target)
     url = settings.url or own_url or settings.require_url()
@@ -30,8 +30,8 @@ def export(settings: Settings, target: str, run_id: str) -> int:
 
     async def make() -> str:
         async with Outlive(url, worker=False, migrate=False, include=[]) as client:
-            journals = [journal async for journal in client.journals(ids=[run_id])]
-        return (await make_cassette(journals[0], definitions, codec)).to_json()
+            journal = await read_journal(client, run_id)
+        return (await make_cassette(journal, definitions, codec)).to_json()
 
     click.echo(asyncio.run(make()), nl=False)
     return OK
