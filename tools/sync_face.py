@@ -27,7 +27,7 @@ from __future__ import annotations
 '''
 HAND_MADE = {"open", "close"}  # in face.py
 APP_IMPORTS = """from collections.abc import Iterator
-from outlive.sync.face import Joining, Life, Page
+from outlive.sync.face import Joining, Life, RunList
 from outlive.sync.run import Run
 """
 RUN_IMPORTS = """from collections.abc import Iterator
@@ -201,8 +201,8 @@ def _method(node: Function) -> str:
     elif isinstance(node, ast.AsyncFunctionDef):
         given, form = TWINS.get(given, (given, "{}"))
         code = form.format(f"self._wait({call})")
-    elif given == "Page":
-        code = f"Page(self._portal, lambda: {call})"
+    elif given == "RunList":
+        code = f"RunList(self._portal, lambda: {call})"
     elif given == "None":
         code = call  # a declaration, before there is a loop
     else:
@@ -236,7 +236,7 @@ def _arguments(args: ast.arguments) -> str:
 def _imports(owner: Source, node: Function) -> set[str]:
     """Give an import for each name that a signature uses, as the class's own module has it."""
     parts = [*ast.walk(node.args), *(ast.walk(node.returns) if node.returns else [])]
-    used = {part.id for part in parts if isinstance(part, ast.Name)} - {"Run", "Self", "Page", "AsyncIterator"}
+    used = {part.id for part in parts if isinstance(part, ast.Name)} - {"Run", "Self", "RunList", "AsyncIterator"}
     modules = {part.value.id for part in parts if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name)}
     found = {f"import {name}" for name in used & modules}
     for name in used - modules:

@@ -19,6 +19,7 @@ from outlive.errors import UsageError
 from outlive.model.ledger import NANO, AccountSums, Amounts, LedgerRow, check_limits, limits_of
 from outlive.model.line import KEPT, encode_limits
 from outlive.model.options import check_limit
+from outlive.paging import Page, make_page, one_more
 
 _LATEST = 2**63 - 1
 
@@ -55,14 +56,6 @@ class BudgetInfo:
 
 
 @dataclass(frozen=True)
-class BudgetPage:
-    """Some budgets; `next` is the `after` of the following page, None at the end."""
-
-    items: list[BudgetInfo]
-    next: str | None
-
-
-@dataclass(frozen=True)
 class Share:
     """What one run has used on one model, or on calls of tools (no model)."""
 
@@ -86,25 +79,17 @@ class Expense:
     settled_at: datetime | None
 
 
-@dataclass(frozen=True)
-class ExpensePage:
-    """Some expenses; `next` is the `before` of the following page, None at the end."""
-
-    items: list[Expense]
-    next: int | None
-
-
 class Budgets:
     """See `budgets`."""
 
     def __init__(self, app: Outlive) -> None:
         self._app = app
 
-    async def list(self, *, limit: int = 100, after: str | None = None) -> BudgetPage:
+    async def list(self, *, limit: int = 100, after: str | None = None) -> Page[BudgetInfo, str]:
         """List the budgets that were used or changed, by name; those per day as of today."""
-        rows = await self._app._engine().store.list_accounts(None, None, check_limit(limit) + 1, after or "")
-        items = [_info(row) for row in rows[:limit]]
-        return BudgetPage(items, items[-1].account if len(rows) > limit else None)
+        count = one_more(check_limit(limit))
+        rows = await self._app._engine().store.list_accounts(None, None, count, after or "")
+        return make_page(rows, limit, _info, lambda row: row.account)
 
     async def find(self, account: str, *, day: date | None = None) -> BudgetInfo | None:
         """Give a budget, as of today or a past day if it is one per day; None if nobody has used or changed it."""
@@ -119,13 +104,11 @@ class Budgets:
             for row in await self._app._engine().store.list_shares(account)
         ]
 
-    async def ledger(self, account: str, *, limit: int = 100, before: int | None = None) -> ExpensePage:
+    async def ledger(self, account: str, *, limit: int = 100, before: int | None = None) -> Page[Expense, int]:
         """List what an account was charged for, the latest first, as long as the runs are kept."""
-        count = check_limit(limit)
-        store = self._app._engine().store
-        rows = await store.list_ledger(account, count + 1, _LATEST if before is None else before)
-        items = [_expense(row) for row in rows[:count]]
-        return ExpensePage(items, items[-1].id if len(rows) > count else None)
+        count = one_more(check_limit(limit))
+        rows = await self._app._engine().store.list_ledger(account, count, _LATEST if before is None else before)
+        return make_page(rows, limit, _expense, lambda row: row.reservation)
 
     async def put(
         self,

@@ -10,23 +10,16 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, ClassVar, Generic, TypeGuard, TypeVar
 
 from outlive.app import Outlive
 from outlive.errors import AlreadySettled, PromiseExpired, PromiseNotFound, RunRefused, UsageError
 from outlive.limits import PERSON_MAX_CHARS
+from outlive.paging import Page
 from outlive.promises import OpenPromise
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class InboxPage(Generic[Item]):
-    """Some of what waits; `next` is the `after` of the following page, None at the end."""
-
-    items: list[Item]
-    next: str | None
 
 
 class Inbox(Generic[Item]):
@@ -41,10 +34,10 @@ class Inbox(Generic[Item]):
             raise UsageError(f"{self.topic}s(app) takes an outlive.Outlive, open in an event loop, not {app!r}")
         self._app = app
 
-    async def list(self, *, run_id: str | None = None, limit: int = 100, after: str | None = None) -> InboxPage[Item]:
+    async def list(self, *, run_id: str | None = None, limit: int = 100, after: str | None = None) -> Page[Item, str]:
         """List what waits, the oldest first; of one run, or of all."""
         page = await self._app.promises(self.topic, run_id=run_id, limit=limit, after=after)
-        return InboxPage([self._read(one) for one in page.items if self._has(one)], page.next)
+        return Page([self._read(one) for one in page.items if self._has(one)], page.next)
 
     async def find(self, id: str) -> Item | None:
         """Find what waits, by its id; None if it was answered, has expired, or never was."""

@@ -17,6 +17,7 @@ from outlive.model import mail as model
 from outlive.model.mail import Settlement
 from outlive.model.options import check_limit, check_name
 from outlive.opened import Opened
+from outlive.paging import Page, make_page, one_more
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,12 @@ class OpenPromise:
     expires_at: datetime | None
 
 
-@dataclass(frozen=True)
-class PromisePage:
-    """Some open promises; `next` is the `after` of the following page, None at the end."""
-
-    items: list[OpenPromise]
-    next: str | None
-
-
 class Promises(Opened):
     """What an app does with promises."""
 
     async def promises(
         self, topic: str, *, run_id: str | None = None, limit: int = 100, after: str | None = None
-    ) -> PromisePage:
+    ) -> Page[OpenPromise, str]:
         """List the promises of a topic that are open, the oldest first; of one run, or of all.
 
         What was made with a codec that this app does not have is a DecodeFailed.
@@ -53,9 +46,9 @@ class Promises(Opened):
         engine = self._engine()
         if run_id is not None:
             check_id(run_id)
-        rows = await engine.store.list_promises(check_name(topic), run_id, after, check_limit(limit))
-        items = [_open(engine, row) for row in rows]
-        return PromisePage(items, rows[-1].token if len(rows) == limit else None)
+        count = one_more(check_limit(limit))
+        rows = await engine.store.list_promises(check_name(topic), run_id, after, count)
+        return make_page(rows, limit, lambda row: _open(engine, row), lambda row: row.token)
 
     async def find_promise(self, run_id: str, key: str) -> OpenPromise | None:
         """Find an open promise of a run by the key of its entry; None if it is settled, has expired, or never was.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from outlive.model.options import check_statuses
 from outlive.model.query import Condition, Span, compile_query, parse
 from outlive.model.reads import Match, RunQuery
 from outlive.opened import Opened
+from outlive.paging import Page, make_page, one_more
 from outlive.run import RunInfo, make_info
 
 
@@ -33,7 +34,7 @@ class Search(Opened):
         created_before: datetime | None = None,
         limit: int = 100,
         after: int | None = None,
-    ) -> Page:
+    ) -> RunList:
         """List runs, newest first: await it for one page, or iterate over all with `async for`.
 
         `query` is text such as `"status:failed tenant:42 age:<1h"`; runs meet it
@@ -52,7 +53,7 @@ class Search(Opened):
         if limit < 1 or not isinstance(after, int | None):
             raise UsageError("limit=… is at least 1, and after=… is the `next` of a page")
         engine = self._engine()
-        return Page(engine, replace(compile_query(conditions, engine.clock.now()), limit=limit, after=after))
+        return RunList(engine, replace(compile_query(conditions, engine.clock.now()), limit=limit, after=after))
 
     async def count(self, query: str = "", *, limit: int = COUNT_MAX_RUNS) -> int:
         """Count the runs that a query means, up to `limit`: counting goes no further."""
@@ -62,28 +63,19 @@ class Search(Opened):
         return await engine.store.count_runs(replace(compile_query(parse(query), engine.clock.now()), limit=limit))
 
 
-@dataclass(frozen=True)
-class RunPage:
-    """One page of runs; `next` is the cursor of the following page, None at the end."""
-
-    items: list[RunInfo]
-    next: int | None
-
-
-class Page:
+class RunList:
     """A list of runs that is read when it is awaited or iterated over."""
 
     def __init__(self, engine: Engine, query: RunQuery) -> None:
         self._engine = engine
         self._query = query
 
-    def __await__(self) -> Generator[Any, None, RunPage]:
+    def __await__(self) -> Generator[Any, None, Page[RunInfo, int]]:
         return self._read(self._query).__await__()
 
-    async def _read(self, query: RunQuery) -> RunPage:
-        rows = await self._engine.store.list_runs(query)
-        items = [make_info(row) for row in rows]
-        return RunPage(items, rows[-1].row if len(rows) == query.limit else None)
+    async def _read(self, query: RunQuery) -> Page[RunInfo, int]:
+        rows = await self._engine.store.list_runs(replace(query, limit=one_more(query.limit)))
+        return make_page(rows, query.limit, make_info, lambda row: row.row)
 
     async def __aiter__(self) -> AsyncIterator[RunInfo]:
         query = self._query

@@ -64,7 +64,7 @@ def test_who_is_asked_about_what(run_cli, asked):
     assert (one["id"], one["role"], one["quorum"], one["votes"]) == (asked, "finance", 1, [])
     assert run_cli.json("approvals", "ls", "--run", "chat 1") == {"approvals": [one], "next": None}
     assert run_cli.json("approvals", "ls", "--run", "another") == {"approvals": [], "next": None}
-    assert run_cli("approvals", "ls", "--limit", "1").stderr.startswith("more: --after ")
+    assert not run_cli("approvals", "ls", "--limit", "1").stderr  # there is no more
 
 
 def test_a_call_is_approved_with_other_arguments(run_cli, url, asked):

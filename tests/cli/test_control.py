@@ -111,6 +111,7 @@ def test_audit_tells_who_and_why(run_cli):
     assert run_cli.json("audit", "patient-1")["audit"][0]["reason"] == "bored"
     text = run_cli("audit", "patient-1").stdout
     assert "ada" in text and "bored" in text
+    assert run_cli.json("audit", "--limit", "2")["next"] is None  # the last page is full
     page = run_cli.json("audit", "--limit", "1")
     assert run_cli.json("audit", "--after", str(page["next"]))["audit"] == entries[1:]
 

@@ -46,7 +46,7 @@ def test_a_question_is_answered(run_cli, url, asked):
     assert "Which \\x1b[1mdoor?" in row and '"front"' in row and row.endswith(asked)
     (one,) = run_cli.json("questions", "ls", "--run", "parcel 1")["questions"]
     assert (one["id"], one["question"], one["schema"]) == (asked, "Which \x1b[1mdoor?", {"enum": ["back", "front"]})
-    assert run_cli("questions", "ls", "--limit", "1").stderr.startswith("more: --after ")
+    assert not run_cli("questions", "ls", "--limit", "1").stderr  # there is no more
     assert run_cli.json("questions", "ls", "--run", "another") == {"questions": [], "next": None}
     assert "is not one of" in run_cli("questions", "answer", asked, '"roof"', code=4).stderr
     said = run_cli("questions", "answer", asked, '"back"', "--by", "ana", "--why", "the dog")

@@ -343,6 +343,8 @@ async def test_open_promises_are_listed_by_topic(url):
         assert [item.created_at for item in found] == sorted(item.created_at for item in found)
         assert {item.run_id: item.about for item in found} == {f"review-{n}": {"order": n} for n in range(5)}
         assert {(item.topic, item.key, item.expires_at) for item in found} == {("review", "promise#1", None)}
+        assert (await client.promises("review", limit=5)).next is None  # the last page is full
+        assert len((await client.promises("review", limit=2**63 - 1)).items) == 5
         (one,) = (await client.promises("review", run_id="review-3")).items
         assert await client.find_promise("review-3", one.key) == one
         assert await client.find_promise("review-3", "promise#9") is None

@@ -59,6 +59,8 @@ async def test_queries_and_filters_together(url: str) -> None:
         now = datetime.now(UTC)
         assert await found(app, "status:failed", created_after=now + timedelta(hours=1)) == []
         assert await found(app, "id:order-1,order-2", created_before=now + timedelta(hours=1)) == ["order-2", "order-1"]
+        assert (await app.runs("tenant:1", limit=3)).next is None  # the last page is full
+        assert len((await app.runs("tenant:1", limit=2**63 - 1)).items) == 3
         page = await app.runs("tenant:1", limit=2)
         assert [info.attributes for info in page.items] == [{"tenant": 1, "note": "a b"}] * 2
         assert [info.id for info in (await app.runs("tenant:1", limit=2, after=page.next)).items] == ["order-1"]

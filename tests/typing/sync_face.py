@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, assert_type
 
-from outlive import Item, RunInfo, RunPage, Status, sync
+from outlive import Item, Page, RunInfo, Status, sync
 
 
 def programs(url: str) -> None:
@@ -15,7 +15,7 @@ def programs(url: str) -> None:
         assert_type(run.status(), Status)
         assert_type(run.stream("numbers"), Iterator[Item])
         assert_type(run.fork("key"), sync.Run)
-        assert_type(app.runs().page(), RunPage)
+        assert_type(app.runs().page(), Page[RunInfo, int])
         assert_type(list(app.runs(status="failed")), list[RunInfo])
         assert_type(app.backfill_schedule("a", datetime.now(), datetime.now()), list[sync.Run])  # noqa: DTZ005
         app.start("some", priority="high")  # type: ignore[arg-type]

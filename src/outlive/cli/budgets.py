@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from outlive import Outlive
-from outlive.budgets import BudgetInfo, ExpensePage, Share, Used, budgets
+from outlive.budgets import BudgetInfo, Expense, Share, Used, budgets
 from outlive.cli.agents import agents
 from outlive.cli.output import print_json, print_table, when
 from outlive.cli.settings import NOT_FOUND, OK, Settings, audited, common_options, read_duration, with_client
 from outlive.errors import UsageError
+from outlive.paging import Page
 
 _COUNTS = ("tokens", "requests", "tools")
 
@@ -47,7 +48,7 @@ def show(settings: Settings, account: str, day: str | None, limit: int, before: 
     """Show a budget: limits, sums, who used it for what, and its latest expenses. Exit code 3 if there is none."""
     asked = _read_day(day)
 
-    async def read(client: Outlive) -> tuple[BudgetInfo | None, list[Share], ExpensePage]:
+    async def read(client: Outlive) -> tuple[BudgetInfo | None, list[Share], Page[Expense, int]]:
         there = budgets(client)
         found = await there.find(account, day=asked)
         return found, list(await there.shares(account)), await there.ledger(account, limit=limit, before=before)

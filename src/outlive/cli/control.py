@@ -13,10 +13,11 @@ from typing import Any
 import click
 
 from outlive import Outlive, Run, Status
-from outlive.cli.output import as_json, cut, print_json, print_table, when
+from outlive.cli.output import as_json, cut, when
 from outlive.cli.runs import runs
 from outlive.cli.settings import CONFLICT, OK, Settings, audited, common_options, read_duration, read_time, with_client
 from outlive.errors import UsageError
+from outlive.paging import make_page, one_more
 
 Facts = dict[str, Any]
 
@@ -206,15 +207,11 @@ def delete(settings: Settings, run_id: str, children: bool, reason: str | None, 
 @common_options
 def audit(settings: Settings, target: str | None, limit: int, after: int | None) -> None:
     """List what operators have done, the latest first: all, or to one run."""
-    entries = with_client(settings, lambda client: client.audit(target, limit=limit, after=after))
-    if settings.json:
-        print_json({"audit": entries, "next": entries[-1].number if len(entries) == limit else None})
-        return
+    entries = with_client(settings, lambda client: client.audit(target, limit=one_more(limit), after=after))
+    page = make_page(entries, limit, lambda entry: entry, lambda entry: entry.number)
     rows = [
         [when(entry.at), entry.by, entry.action, entry.target, cut(entry.reason or "", 40),
          as_json(entry.facts) if entry.facts is not None else ""]
-        for entry in entries
+        for entry in page.items
     ]  # fmt: skip
-    print_table(["AT (UTC)", "BY", "ACTION", "TARGET", "REASON", "FACTS"], rows)
-    if len(entries) == limit:
-        click.echo(f"more: --after {entries[-1].number}", err=True)
+    settings.print_page("audit", page, ["AT (UTC)", "BY", "ACTION", "TARGET", "REASON", "FACTS"], rows)

@@ -18,6 +18,7 @@ from outlive import Outlive
 from outlive.cli.output import print_json, print_table
 from outlive.errors import StoreError, UsageError
 from outlive.model.query import parse_duration
+from outlive.paging import Page
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ class Settings:
         else:
             click.echo(sentence)
 
-    def print_page(self, noun: str, page: Any, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    def print_page(self, noun: str, page: Page[Any, Any], titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a page of what is listed, and how to go on behind it."""
         if self.json:
             print_json({noun: page.items, "next": page.next})

@@ -27,10 +27,10 @@ from outlive.sync.body import (
     start,
     uuid,
 )
-from outlive.sync.face import Page
+from outlive.sync.face import RunList
 from outlive.sync.run import Run
 
-__all__ = ["Outlive", "Page", "Promise", "Run"]
+__all__ = ["Outlive", "Promise", "Run", "RunList"]
 __all__ += [
     "ask_user",
     "continue_as_new",

@@ -14,10 +14,11 @@ from outlive.limits import COUNT_MAX_RUNS
 from outlive.model.frozen import FrozenJournal
 from outlive.model.line import KEPT
 from outlive.model.schedule import Overlap
-from outlive.promises import OpenPromise, PromisePage
+from outlive.paging import Page
+from outlive.promises import OpenPromise
 from outlive.queues import Debounce, QueueInfo
 from outlive.schedules import ScheduleInfo
-from outlive.sync.face import Joining, Life, Page
+from outlive.sync.face import Joining, Life, RunList
 from outlive.sync.run import Run
 from outlive.versions import VersionCount
 
@@ -179,7 +180,7 @@ class Outlive(Life):
 
     def promises(
         self, topic: str, *, run_id: str | None = None, limit: int = 100, after: str | None = None
-    ) -> PromisePage:
+    ) -> Page[OpenPromise, str]:
         """List the promises of a topic that are open, the oldest first; of one run, or of all.
 
         What was made with a codec that this app does not have is a DecodeFailed.
@@ -460,13 +461,13 @@ class Outlive(Life):
         created_before: datetime | None = None,
         limit: int = 100,
         after: int | None = None,
-    ) -> Page:
+    ) -> RunList:
         """List runs, newest first: `.page()` gives one, iterating goes through all.
 
         `query` is text such as `"status:failed tenant:42 age:<1h"`; runs meet it
         and all the other filters. UsageError says where a query is wrong.
         """
-        return Page(
+        return RunList(
             self._portal,
             lambda: self._real.runs(
                 query,

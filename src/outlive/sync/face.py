@@ -19,6 +19,7 @@ from outlive.engine.engine import Engine
 from outlive.engine.transactions import SyncTransaction, current_transaction
 from outlive.errors import UsageError
 from outlive.model.writes import ExistingRun, NewRun
+from outlive.paging import Page
 from outlive.run import RunInfo
 from outlive.sync.portal import Portal, at_exit, check_place, drive, in_caller
 
@@ -65,21 +66,21 @@ def iterate(portal: Portal, make: Callable[[], AsyncIterator[T]]) -> Iterator[T]
         yield item
 
 
-class Page:
+class RunList:
     """A list of runs: `page()` gives one page of it, iterating goes through all."""
 
-    def __init__(self, portal: Portal, make: Callable[[], search.Page]) -> None:
+    def __init__(self, portal: Portal, make: Callable[[], search.RunList]) -> None:
         self._portal = portal
 
-        async def runs() -> search.Page:
+        async def runs() -> search.RunList:
             return make()
 
         self._real = portal.call(runs())
 
-    def page(self) -> search.RunPage:
+    def page(self) -> Page[RunInfo, int]:
         """Read one page."""
 
-        async def page() -> search.RunPage:
+        async def page() -> Page[RunInfo, int]:
             return await self._real
 
         return self._portal.call(page())

@@ -12,11 +12,11 @@ from outlive import budgets as _budgets
 from outlive import questions as _questions
 from outlive import reviews as _reviews
 from outlive.approvals import Approval
-from outlive.budgets import BudgetInfo, BudgetPage, ExpensePage, Share
+from outlive.budgets import BudgetInfo, Expense, Share
 from outlive.clock import Duration
 from outlive.errors import UsageError
-from outlive.inbox import InboxPage
 from outlive.model.line import KEPT
+from outlive.paging import Page
 from outlive.questions import Question
 from outlive.reviews import Review, Verdict
 from outlive.sync.app import Outlive
@@ -50,7 +50,7 @@ class Approvals(Face):
         """
         self._wait(self._real.decide(id, approve=approve, by=by, why=why, roles=roles, edit=edit, digest=digest))
 
-    def list(self, *, run_id: str | None = None, limit: int = 100, after: str | None = None) -> InboxPage[Approval]:
+    def list(self, *, run_id: str | None = None, limit: int = 100, after: str | None = None) -> Page[Approval, str]:
         """List what waits, the oldest first; of one run, or of all."""
         return self._wait(self._real.list(run_id=run_id, limit=limit, after=after))
 
@@ -71,7 +71,7 @@ class Budgets(Face):
         super().__init__(app._portal)
         self._real = _budgets.Budgets(app._real)
 
-    def list(self, *, limit: int = 100, after: str | None = None) -> BudgetPage:
+    def list(self, *, limit: int = 100, after: str | None = None) -> Page[BudgetInfo, str]:
         """List the budgets that were used or changed, by name; those per day as of today."""
         return self._wait(self._real.list(limit=limit, after=after))
 
@@ -83,7 +83,7 @@ class Budgets(Face):
         """List what each run has used of a budget on each model, and on tools (no model), as long as it is kept."""
         return self._wait(self._real.shares(account))
 
-    def ledger(self, account: str, *, limit: int = 100, before: int | None = None) -> ExpensePage:
+    def ledger(self, account: str, *, limit: int = 100, before: int | None = None) -> Page[Expense, int]:
         """List what an account was charged for, the latest first, as long as the runs are kept."""
         return self._wait(self._real.ledger(account, limit=limit, before=before))
 
@@ -147,7 +147,7 @@ class Questions(Face):
         """
         self._wait(self._real.decline(id, by=by, why=why))
 
-    def list(self, *, run_id: str | None = None, limit: int = 100, after: str | None = None) -> InboxPage[Question]:
+    def list(self, *, run_id: str | None = None, limit: int = 100, after: str | None = None) -> Page[Question, str]:
         """List what waits, the oldest first; of one run, or of all."""
         return self._wait(self._real.list(run_id=run_id, limit=limit, after=after))
 
@@ -177,7 +177,7 @@ class Reviews(Face):
         """
         self._wait(self._real.decide(id, verdict, by=by, why=why, value=value))
 
-    def list(self, *, run_id: str | None = None, limit: int = 100, after: str | None = None) -> InboxPage[Review]:
+    def list(self, *, run_id: str | None = None, limit: int = 100, after: str | None = None) -> Page[Review, str]:
         """List what waits, the oldest first; of one run, or of all."""
         return self._wait(self._real.list(run_id=run_id, limit=limit, after=after))
 

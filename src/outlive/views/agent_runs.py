@@ -21,6 +21,7 @@ from outlive.errors import PayloadError, RunNotFound
 from outlive.model.query import parse
 from outlive.model.reads import Match
 from outlive.model.status import Status
+from outlive.paging import Page
 from outlive.questions import Question, questions
 from outlive.reviews import Review, reviews
 from outlive.run import Entry, Run, RunInfo
@@ -43,14 +44,6 @@ class AgentRun:
     usd: Decimal | None
     created_at: datetime
     finished_at: datetime | None
-
-
-@dataclass(frozen=True)
-class AgentRunPage:
-    """Some runs of agents; `next` is the `after` of the following page, None at the end."""
-
-    items: list[AgentRun]
-    next: int | None
 
 
 @dataclass(frozen=True)
@@ -86,11 +79,13 @@ class AgentRunStory:
     error: str | None
 
 
-async def list_agent_runs(app: Outlive, query: str = "", *, limit: int = 20, after: int | None = None) -> AgentRunPage:
+async def list_agent_runs(
+    app: Outlive, query: str = "", *, limit: int = 20, after: int | None = None
+) -> Page[AgentRun, int]:
     """List the runs of agents and conversations that a query means, newest first; runs of other workflows by name."""
     page = await app.runs(query if _names_workflow(query) else f"{query} {EVERY_AGENT}", limit=limit, after=after)
     found = [await _summarise(app, info) for info in page.items]
-    return AgentRunPage([one for one in found if one is not None], page.next)
+    return Page([one for one in found if one is not None], page.next)
 
 
 def _names_workflow(query: str) -> bool:
