@@ -7,8 +7,7 @@ import asyncio
 import pytest
 
 import outlive
-from outlive.agents.reviews import ask_for_review
-from outlive.reviews import reviews
+from outlive.reviews import ask_for_review, reviews
 
 PATIENCE_S = 30
 FACTS = {"agent": "clerk", "attempts": ["\x1b[1mfirst", "x" * 700]}
