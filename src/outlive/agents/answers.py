@@ -16,7 +16,8 @@ from typing import Any
 
 from outlive.agents.content import content_of
 from outlive.agents.requests import insist
-from outlive.engine.bodies import current_step, describe
+from outlive.codec.plain import storable
+from outlive.engine.bodies import describe, executing_step
 from outlive.errors import StoreUnavailable
 from outlive.limits import ANSWER_MAKING_MAX_S, POLL_BUSY_S, POLL_IDLE_S
 
@@ -32,8 +33,7 @@ def name_answer(model: str, details: tuple[Any, ...]) -> str:
 
 async def share(name: str, keep_s: float, ask: Callable[[], Awaitable[Any]]) -> Any:
     """Give the answer of this name, or ask for it, alone among all processes, and keep it for so long."""
-    step = current_step.get()
-    assert step is not None
+    step = executing_step()
     engine, codec = step.execution.engine, step.execution.codec
     store, maker, name = engine.store, describe(step).idempotency_key, f"{name} {codec.id}"
     look_s = POLL_BUSY_S
@@ -46,7 +46,7 @@ async def share(name: str, keep_s: float, ask: Callable[[], Awaitable[Any]]) -> 
         await engine.bodies.rest(look_s)
         look_s = min(look_s * 1.5, POLL_IDLE_S)
     try:
-        answer = await ask()
+        answer = storable(await ask())
         kept = codec.encode(answer, where="an answer to keep") if answer["state"] == "complete" else None
     except asyncio.CancelledError:
         with suppress(StoreUnavailable):  # nobody waits for the store now; others take it when this process has ended

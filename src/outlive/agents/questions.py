@@ -19,7 +19,7 @@ from pydantic_ai.exceptions import ToolFailed
 from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.tools import DeferredToolRequests, Tool
 
-from outlive.agents.effects import PURE, inline
+from outlive.agents.effects import inline
 from outlive.agents.units import Unit, current_scope, execute, name_call
 from outlive.clock import Duration
 from outlive.engine.branch import Branch
@@ -80,7 +80,7 @@ class PromiseWaiter(ExternalEventWaiter):
         with _within(self._run, f"event:{name_call(name, '')}") as scope:
             made = await promise(timeout, topic=TOPIC, about=about)
             unit = Unit(lambda: ask(made.token), tool=name)
-            answered: JsonValue = await execute(self._run, scope.key("ask"), "ask", PURE, unit)
+            answered: JsonValue = await execute(self._run, scope.key("ask"), "ask", unit)
             if answered is not None:
                 return answered
             try:

@@ -30,7 +30,7 @@ from pydantic_ai.models import Model
 from pydantic_ai.models.wrapper import WrapperModel
 
 from outlive.codec.failure import attributes_of
-from outlive.engine.bodies import current_step
+from outlive.engine.bodies import executing_step
 from outlive.engine.roles import Host
 from outlive.errors import StepFailed, StoreUnavailable
 from outlive.limits import HEARD_WITHIN_S, HOLD_BACK_MAX_S, HOLD_BACK_SPREAD_S
@@ -97,17 +97,16 @@ def name_model(operation: ModelRequestId, own: Model, others: Mapping[str, Model
     return f"{chosen.system}:{operation.model_name} at {chosen.base_url}"
 
 
-async def ask(engine: Host, model: str, body: Callable[[], Awaitable[Any]]) -> Any:
+async def ask(model: str, body: Callable[[], Awaitable[Any]]) -> Any:
     """Ask a model, once nobody has been told to leave it alone; what it says of that is told to all."""
-    name = f"model {model}"
+    execution = executing_step().execution
+    name, engine = f"model {model}", execution.engine
     free_at = _free_at.setdefault(engine, {})
     if engine.main.time() >= free_at.get(name, 0.0) + HEARD_WITHIN_S:
         while (memo := await insist(engine, lambda: engine.store.read_memo(name))) is not None:
             await engine.bodies.rest(memo.left_s + engine.chance.random() * HOLD_BACK_SPREAD_S)
         free_at[name] = engine.main.time()
-    step = current_step.get()
-    assert step is not None
-    await engine.bodies.ready(step.execution)
+    await engine.bodies.ready(execution)
     try:
         return _usable(model, await body())
     except LookupError as error:

@@ -31,7 +31,7 @@ from outlive.agents.turns import TurnEvent
 from outlive.agents.units import Unit
 from outlive.codec.payload import encode
 from outlive.codec.plain import storable
-from outlive.engine.bodies import current_step
+from outlive.engine.bodies import executing_step
 from outlive.engine.branch import Branch
 from outlive.engine.roles import LiveRun
 from outlive.limits import STREAM_DELTA_CHARS, STREAM_FLUSH_S
@@ -59,8 +59,7 @@ _type_of: Callable[[type], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 async def show_model(_: RunContext[Any], events: AsyncIterable[Any]) -> None:
     """Show what the model of the executing unit says, as it says it."""
-    step = current_step.get()
-    assert step is not None
+    step = executing_step()
     unit: Unit = step.args[0]
     live = LiveStep(step.execution, step.key, again=unit.again or step.attempts > 1)
     try:

@@ -39,14 +39,14 @@ from pydantic_ai.durable_exec import (
 from pydantic_ai.models import Model
 
 from outlive.agents.answers import name_answer, share
-from outlive.agents.effects import Effect, current_tx
+from outlive.agents.effects import PURE, Effect, current_tx
 from outlive.agents.requests import ask, name_model, revive
 from outlive.agents.servers import Interrupted
 from outlive.agents.spending import Spending, spending_of
 from outlive.codec.payload import CallShape, digest
 from outlive.codec.plain import storable
 from outlive.definitions import in_workflow
-from outlive.engine.bodies import current_step
+from outlive.engine.bodies import current_step, executing_step
 from outlive.engine.branch import Branch
 from outlive.engine.calls import StepCall
 from outlive.engine.invoke import wait_for
@@ -78,8 +78,7 @@ class Unit:
     """What a step of an agent executes: a body, in the context of whoever asked for it."""
 
     body: Callable[[], Awaitable[Any]]
-    verify: Callable[..., Any] | None = None
-    once: bool = False  # what was interrupted is not executed again, unless `verify` says that it had no effect
+    effect: Effect = PURE
     is_call: bool = False  # of a tool, so a model reads what becomes of it
     tool: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -121,29 +120,28 @@ class UnitBackend(JournalCallableOperationBackend[Effect]):
         is_tool = isinstance(operation_id, ToolsetCallToolId)
         tool, arguments = cache_key[:2] if is_tool else (kind, {})
         if isinstance(operation_id, ModelRequestId):
-            body = self._request(run, operation_id, cache_key, body)
+            body = self._request(operation_id, cache_key, body)
         spending = spending_of(operation_id, cache_key)
-        once = config.name == "at_most_once"
-        unit = Unit(body, config.verify, once, is_tool, tool, arguments, again=_may_have_begun(run), spending=spending)
-        value = await execute(run, key, kind, config, unit)
+        unit = Unit(body, config, is_tool, tool, arguments, again=_may_have_begun(run), spending=spending)
+        value = await execute(run, key, kind, unit)
         if isinstance(operation_id, ToolsetGetToolsId) and (listed := listed_tools.get()) is not None:
             listed.update(value["tools"] if operation_id.toolset_kind == "dynamic" else value)
         return value
 
     def _request(
-        self, run: LiveRun, operation_id: ModelRequestId, cache_key: tuple[Any, ...], body: Callable[[], Awaitable[Any]]
+        self, operation_id: ModelRequestId, cache_key: tuple[Any, ...], body: Callable[[], Awaitable[Any]]
     ) -> Callable[[], Awaitable[Any]]:
         """Give the body of a model request that heeds what its provider has told others, and shares its answer."""
         model = name_model(operation_id, cache_key[-1].model, self._models)
-        body = partial(ask, run.engine, model, body)
+        body = partial(ask, model, body)
         if self._cache_s is None:
             return body
-        return partial(share, name_answer(model, cache_key), self._cache_s, partial(_give_storable, body))
+        return partial(share, name_answer(model, cache_key), self._cache_s, body)
 
 
-async def execute(run: LiveRun, key: str, kind: str, effect: Effect, unit: Unit) -> Any:
+async def execute(run: LiveRun, key: str, kind: str, unit: Unit) -> Any:
     """Execute a unit as the step of a key, or give what is recorded there."""
-    call = StepCall(run, key, None, _spec(kind, effect), (unit,), {})
+    call = StepCall(run, key, None, _spec(kind, unit.effect), (unit,), {})
     try:
         return await wait_for(run, call)
     except StepFailed as failed:
@@ -213,13 +211,12 @@ async def _execute(unit: Unit) -> Any:
         context.run(variable.set, variable.get())
     if unit.spending is None:
         return await _execute_body(unit, context)
-    call = current_step.get()
-    assert call is not None
-    return await unit.spending.spend(call, partial(_execute_body, unit, context))
+    return await unit.spending.spend(executing_step(), partial(_execute_body, unit, context))
 
 
 async def _execute_body(unit: Unit, context: contextvars.Context) -> Any:
     """Execute it; where a server was lost on the way, do what a crash of this process would mean for its class."""
+    once = unit.effect.name == "at_most_once"  # not executed again, unless `verify` says that it had no effect
     left = INTERRUPTIONS_MAX
     while True:
         try:
@@ -227,10 +224,10 @@ async def _execute_body(unit: Unit, context: contextvars.Context) -> Any:
         except Interrupted as interrupted:
             log.warning("%s was interrupted: %s", unit.tool, interrupted)
             left -= 1
-            if unit.once:
+            if once:
                 with suppress(LookupError):  # it did not take effect
                     return await _verify(unit)
-            if left and (unit.once or interrupted.again):
+            if left and (once or interrupted.again):
                 continue
             if not unit.is_call:
                 raise
@@ -243,9 +240,8 @@ async def _give_storable(body: Callable[[], Awaitable[Any]]) -> Any:
 
 async def _reserve(unit: Unit) -> None:
     """Reserve what the next attempt of a unit may use, before its transaction is open."""
-    call = current_step.get()
-    if unit.spending is not None and call is not None:
-        await unit.spending.reserve(call)
+    if unit.spending is not None:
+        await unit.spending.reserve(executing_step())
 
 
 async def _execute_within(tx: Any, unit: Unit) -> Any:
@@ -262,11 +258,9 @@ async def _execute_within(tx: Any, unit: Unit) -> Any:
 
 async def _verify(unit: Unit) -> Any:
     """Find out what became of a call that a crash interrupted. Raises LookupError if it did not take effect."""
-    if unit.verify is None:
+    if unit.effect.verify is None:
         return {"kind": "tool_failed", "message": describe_unknown(unit.tool)}
-    step = current_step.get()
-    assert step is not None
-    result = await step.execution.engine.bodies.run(unit.verify, (), dict(unit.arguments))
+    result = await executing_step().execution.engine.bodies.run(unit.effect.verify, (), dict(unit.arguments))
     recorded = JSON_CODEC.load(CallToolResult, {"kind": "tool_return", "result": result})
     return storable(JSON_CODEC.dump(CallToolResult, recorded))
 

@@ -165,6 +165,13 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         raise RuntimeError(f"a step raised StopIteration: {error}") from error
 
 
+def executing_step() -> StepCall:
+    """Give the step whose body is executing here."""
+    call = current_step.get()
+    assert call is not None, "no step is executing here"
+    return call
+
+
 def describe(call: StepCall) -> StepInfo:
     """Say where a body is executing."""
     execution = call.execution

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic_ai.exceptions import ModelRetry
 
 from outlive.definitions import Step, step
-from outlive.engine.bodies import current_step
+from outlive.engine.bodies import executing_step
 from outlive.errors import UsageError
 
 Check = Callable[[Any], Any]
@@ -34,8 +34,7 @@ async def _ask(check: Check, value: Any) -> str | None:
 
 @step(name="guard.ask", check_arguments=False)
 async def _call(check: Check, value: Any) -> str | None:
-    own = current_step.get()
-    assert own is not None
+    own = executing_step()
     try:
         return _text(check, await own.execution.engine.bodies.run(check, (copy.deepcopy(value),), {}))
     except ModelRetry as error:
