@@ -23,8 +23,7 @@ from pydantic_ai.exceptions import ModelRetry, ToolFailed
 from pydantic_ai.tools import RunContext
 from pydantic_ai.toolsets import DynamicToolset, ToolsetTool, WrapperToolset
 
-from outlive.engine.bodies import current_step, describe
-from outlive.engine.calls import StepCall
+from outlive.engine.bodies import describe, executing_step
 from outlive.engine.roles import Host
 from outlive.limits import MCP_ASK_S, MCP_CONNECT_S, MCP_IDLE_S
 
@@ -92,7 +91,7 @@ class HeldServer(WrapperToolset[Any]):
         toolset = self.wrapped
         if toolset.process_tool_call is None:
             toolset = copy.copy(toolset)  # of the same session
-            toolset.process_tool_call = functools.partial(_call_with_key, describe(_step()).idempotency_key)
+            toolset.process_tool_call = functools.partial(_call_with_key, describe(executing_step()).idempotency_key)
         async with self._use():
             return await toolset.call_tool(name, tool_args, ctx, tool)
 
@@ -112,7 +111,7 @@ class HeldServer(WrapperToolset[Any]):
                 raise
 
     def _session(self) -> AbstractAsyncContextManager[None]:
-        engine = _step().execution.engine
+        engine = executing_step().execution.engine
         return (self.own or sessions_of(engine).find(self.wrapped)).use(engine)
 
 
@@ -168,12 +167,6 @@ def hold_given(toolset: DynamicToolset[Any]) -> DynamicToolset[Any]:
 def _is_server(toolset: Any) -> bool:
     module = sys.modules.get("pydantic_ai.mcp")  # without it there is none
     return module is not None and isinstance(toolset, module.MCPToolset)
-
-
-def _step() -> StepCall:
-    step = current_step.get()
-    assert step is not None, "a unit is a step"
-    return step
 
 
 async def _call_with_key(key: str, _: RunContext[Any], call: Any, name: str, args: dict[str, Any]) -> Any:
