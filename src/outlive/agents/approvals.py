@@ -20,12 +20,11 @@ import msgspec
 from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.tools import DeferredToolRequests, ToolApproved, ToolDefinition, ToolDenied
 
-from outlive.agents.units import current_scope, name_call
+from outlive.agents.places import name_call, within
 from outlive.ambient import gather
 from outlive.approvals import TOPIC, Decision
 from outlive.clock import Duration, seconds
 from outlive.codec.payload import digest
-from outlive.engine.branch import Branch
 from outlive.engine.invoke import record
 from outlive.engine.roles import LiveRun
 from outlive.errors import PromiseExpired, StepFailed, UsageError
@@ -140,9 +139,7 @@ async def _resolve(
 ) -> ToolApproved | ToolDenied:
     if isinstance(verdict, Deny):
         return ToolDenied(verdict.reason)
-    scope = current_scope.get()
-    assert scope is not None
-    with run.loop.within(Branch(f"{scope.key('approval:' + name_call(call.tool_name, call.tool_call_id))}/")):
+    with within(run, f"approval:{name_call(call.tool_name, call.tool_call_id)}"):
         return await _ask(run, agent, call, version_of_tool(tool), verdict, judge)
 
 

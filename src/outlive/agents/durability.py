@@ -49,16 +49,16 @@ from pydantic_ai.toolsets import FunctionToolset
 from outlive.agents.approvals import VERDICT, Ask, Deny, Policy, ToolCall, ask_policy, resolve
 from outlive.agents.budget import Budget, charged_to, current_charges, open_charges
 from outlive.agents.effects import AT_MOST_ONCE, EFFECT_KEY, PURE, Effect, check_effects, check_names, find_effect
+from outlive.agents.places import current_scope, entered, name_call, new_scope
 from outlive.agents.questions import PromiseWaiter, answer_calls
 from outlive.agents.requests import MODEL_RETRY, RequestRetry, leave_retries_to_us
 from outlive.agents.servers import HeldServer, hold_given
 from outlive.agents.spending import bound_answer
 from outlive.agents.streams import OF_MODEL, show_model, show_once
-from outlive.agents.units import UnitBackend, current_scope, listed_tools, name_call
+from outlive.agents.units import UnitBackend, listed_tools
 from outlive.ambient import gather
 from outlive.clock import Duration, seconds, to_datetime
 from outlive.definitions import current_execution
-from outlive.engine.branch import Branch
 from outlive.engine.roles import Host, LiveRun
 from outlive.errors import EncodeFailed, UsageError
 from outlive.model.definition import Retry
@@ -252,22 +252,18 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
                 raise ApprovalRequired({VERDICT: verdict})
         with _called(call.tool_name):
             if self._is_inline(call.tool_name, tool_def):
-                return await self._execute_inline(run, scope, call, args, handler)
+                return await self._execute_inline(run, call, args, handler)
             return await handler(args)
 
     def _is_inline(self, name: str, tool_def: ToolDefinition) -> bool:
         return find_effect(tool_def.metadata, name, strict=False, effects=self._effects) is False
 
     async def _execute_inline(
-        self, run: LiveRun, scope: Branch, call: ToolCallPart, args: dict[str, Any], handler: WrapToolExecuteHandler
+        self, run: LiveRun, call: ToolCallPart, args: dict[str, Any], handler: WrapToolExecuteHandler
     ) -> Any:
-        inner = Branch(f"{scope.key('tool:' + name_call(call.tool_name, call.tool_call_id))}/")
-        token = current_scope.set(inner)
-        try:
-            with run.loop.within(inner):
-                return await handler(args)
-        finally:
-            current_scope.reset(token)
+        inner = new_scope(run, f"tool:{name_call(call.tool_name, call.tool_call_id)}")
+        with entered(inner), run.loop.within(inner):
+            return await handler(args)
 
     def get_ordering(self) -> CapabilityOrdering:
         """Come before `RequestInput`: whom a policy asks is not for somebody else to say."""

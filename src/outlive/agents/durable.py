@@ -16,12 +16,11 @@ from pydantic_ai.run import AgentRunResult
 from outlive.agents.approvals import Policy
 from outlive.agents.budget import Budget, check_budgets
 from outlive.agents.durability import OutliveDurability
+from outlive.agents.places import entered, name_agent, new_scope
 from outlive.agents.requests import MODEL_RETRY
-from outlive.agents.units import current_scope, name_agent
 from outlive.clock import Duration
 from outlive.codec.payload import CallShape
 from outlive.definitions import Workflow, current_execution
-from outlive.engine.branch import Branch
 from outlive.engine.roles import LiveRun
 from outlive.engine.threads import current_body
 from outlive.errors import UsageError
@@ -89,13 +88,8 @@ class DurableAgent(Workflow[[str], Any], Generic[DepsT, OutputT]):
 @contextmanager
 def _scope(run: LiveRun, name: str) -> Iterator[None]:
     """Let the units of an agent's run be named by the place where it begins; any id may be given to several runs."""
-    around = current_scope.get() or run.loop.branch()
-    token = current_scope.set(Branch(f"{around.key(name)}/"))
-    try:
-        with replay_scope(is_replaying=lambda: _tells_nothing_new(run)):
-            yield
-    finally:
-        current_scope.reset(token)
+    with entered(new_scope(run, name)), replay_scope(is_replaying=lambda: _tells_nothing_new(run)):
+        yield
 
 
 def _tells_nothing_new(run: LiveRun) -> bool:

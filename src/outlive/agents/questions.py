@@ -7,8 +7,7 @@ Invariant: whatever becomes of a question, the model reads it; a wait that nobod
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -20,9 +19,9 @@ from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.tools import DeferredToolRequests, Tool
 
 from outlive.agents.effects import inline
-from outlive.agents.units import Unit, current_scope, execute, name_call
+from outlive.agents.places import name_call, within
+from outlive.agents.units import Unit, execute
 from outlive.clock import Duration
-from outlive.engine.branch import Branch
 from outlive.engine.roles import LiveRun
 from outlive.errors import PromiseExpired, StepFailed
 from outlive.limits import ASK_FOR_S
@@ -54,7 +53,7 @@ async def answer_calls(run: LiveRun, agent: str, requests: DeferredToolRequests)
         given = requests.metadata.get(call.tool_call_id, {})
         question = given.get("question") or f"What is the result of {call.tool_name}?"
         about = {"question": question, "agent": agent, "tool": call.tool_name, "arguments": arguments}
-        with _within(run, f"question:{name_call(call.tool_name, call.tool_call_id)}"):
+        with within(run, f"question:{name_call(call.tool_name, call.tool_call_id)}"):
             try:
                 return await _answered(ask(about, Any, ASK_FOR_S))
             except ToolFailed as failed:
@@ -77,7 +76,7 @@ class PromiseWaiter(ExternalEventWaiter):
         about: dict[str, Any] = {
             "question": name, "agent": self._agent, "tool": None, "arguments": None, "schema": {}, "problem": None,
         }  # fmt: skip
-        with _within(self._run, f"event:{name_call(name, '')}") as scope:
+        with within(self._run, f"event:{name_call(name, '')}") as scope:
             made = await promise(timeout, topic=TOPIC, about=about)
             unit = Unit(lambda: ask(made.token), tool=name)
             answered: JsonValue = await execute(self._run, scope.key("ask"), "ask", unit)
@@ -98,13 +97,3 @@ async def _answered(answer: Awaitable[Any]) -> Any:
         raise ToolFailed(UNANSWERED) from None
     except StepFailed as rejected:
         raise ToolFailed(f"Unanswered: {rejected}") from None
-
-
-@contextmanager
-def _within(run: LiveRun, name: str) -> Iterator[Branch]:
-    """Name what is awaited here by the agent run, whatever tasks Pydantic AI makes."""
-    around = current_scope.get()
-    assert around is not None
-    scope = Branch(f"{around.key(name)}/")
-    with run.loop.within(scope):
-        yield scope

@@ -1,10 +1,7 @@
 """Units of an agent's work as entries of a run: a model request, a tool call, a listing of tools.
 
-Knows how units are named and keyed, and how the body of each effect class executes;
-must not know what a tool or a model does.
-Invariant: the key of a unit depends on its agent run, its operation, and for a
-tool call on the model's id of that call; never on the tasks that Pydantic AI
-makes. So a journal outlives the releases of both libraries.
+Knows how the body of each effect class executes; must not know what a tool or a model does.
+Invariant: a unit has the key that `places` gives it, whatever tasks Pydantic AI makes.
 """
 
 from __future__ import annotations
@@ -12,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,32 +18,26 @@ from typing import Any
 from pydantic_ai.durable_exec import (
     JSON_CODEC,
     CallToolResult,
-    CapabilityOperationId,
     DurableOperationId,
-    EventStreamHandlerId,
     JournalCallableOperationBackend,
-    ModelCancelSuspendedResponseId,
-    ModelCompactMessagesId,
     ModelRequestId,
     RoleBasedOperationConfig,
     ToolsetCallToolId,
-    ToolsetGetInstructionsId,
     ToolsetGetToolsId,
-    ToolsetValidateToolArgumentsId,
     record_durable_unit,
 )
 from pydantic_ai.models import Model
 
 from outlive.agents.answers import name_answer, share
 from outlive.agents.effects import PURE, Effect, current_tx
+from outlive.agents.places import current_scope, name_unit
 from outlive.agents.requests import ask, name_model, revive
 from outlive.agents.servers import Interrupted
 from outlive.agents.spending import Spending, spending_of
-from outlive.codec.payload import CallShape, digest
+from outlive.codec.payload import CallShape
 from outlive.codec.plain import storable
 from outlive.definitions import in_workflow
 from outlive.engine.bodies import current_step, executing_step
-from outlive.engine.branch import Branch
 from outlive.engine.calls import StepCall
 from outlive.engine.invoke import wait_for
 from outlive.engine.roles import LiveRun
@@ -55,9 +45,6 @@ from outlive.engine.transactions import Undone, current_transaction
 from outlive.errors import StepFailed
 from outlive.limits import INTERRUPTIONS_MAX
 from outlive.model.definition import StepSpec
-
-# The agent run that is executing: it alone counts the names of its units.
-current_scope: contextvars.ContextVar[Branch | None] = contextvars.ContextVar("outlive_agent_scope", default=None)
 
 # Who wants to know of each unit as it is asked for: its key, what it is, and its effect class.
 told_of_units: contextvars.ContextVar[Callable[[str, DurableOperationId, tuple[Any, ...], Effect], object] | None] = (
@@ -68,9 +55,6 @@ told_of_units: contextvars.ContextVar[Callable[[str, DurableOperationId, tuple[A
 listed_tools: contextvars.ContextVar[set[str] | None] = contextvars.ContextVar("outlive_listed_tools", default=None)
 
 log = logging.getLogger("outlive.agents")
-
-_LABEL_MAX_CHARS = 80
-_UNFIT = re.compile(r"[^\w.:-]")
 
 
 @dataclass
@@ -156,50 +140,6 @@ def _may_have_begun(run: LiveRun) -> bool:
     What began had all that led to it on disk: so it is asked for before anything new is recorded.
     """
     return run.generation > run.claimed.continued or (run.claim > 1 and not run.recorder.outcomes)
-
-
-def name_unit(operation_id: DurableOperationId, cache_key: tuple[Any, ...]) -> tuple[str, str]:
-    """Give what the journal calls a unit, and what tells it from others of that name. Persisted: never to change."""
-    match operation_id:
-        case ModelRequestId(model_id=model, streaming=streaming):
-            return "model.stream" if streaming else "model", _fit(model or "")
-        case ToolsetCallToolId():
-            return f"tool:{_fit(cache_key[0])}", _call_id(cache_key)
-        case ToolsetValidateToolArgumentsId():
-            return f"validate:{_fit(cache_key[0])}", _call_id(cache_key)
-        case ToolsetGetToolsId(toolset_id=toolset):
-            return "tools", _fit(toolset)
-        case ToolsetGetInstructionsId(toolset_id=toolset):
-            return "instructions", _fit(toolset)
-        case ModelCompactMessagesId(model_id=model):
-            return "compact", _fit(model or "")
-        case ModelCancelSuspendedResponseId(model_id=model):
-            return "model.cancel", _fit(model or "")
-        case EventStreamHandlerId():
-            return "event", ""
-        case CapabilityOperationId(capability_id=capability, operation=operation):
-            return f"capability:{_fit(capability)}", _fit(operation)
-    return _fit(type(operation_id).__name__), ""  # the union may grow in minor releases
-
-
-def name_agent(name: str | None) -> str:
-    """Give an agent's name as part of keys."""
-    return _fit(name or "")
-
-
-def name_call(tool: str, call_id: str) -> str:
-    """Give a call of a tool as part of keys."""
-    return f"{_fit(tool)}({_fit(call_id)})"
-
-
-def _call_id(cache_key: tuple[Any, ...]) -> str:
-    return _fit(cache_key[2].tool_call_id or "")
-
-
-def _fit(text: Any) -> str:
-    """Give a text as part of a key; what had to be changed or cut off keeps a digest, so that no two become one."""
-    fit = _UNFIT.sub("_", str(text))
-    return fit if fit == text and len(fit) <= _LABEL_MAX_CHARS else f"{fit[:_LABEL_MAX_CHARS]}-{digest(str(text))}"
 
 
 # -- bodies of the effect classes ------------------------------------------------

@@ -16,9 +16,8 @@ from pydantic_ai import Agent
 from pydantic_ai.exceptions import UnexpectedModelBehavior
 from pydantic_ai.models import Model
 
-from outlive.agents.budget import Budget, check_budgets
+from outlive.agents.budget import Budget, budgeted, check_budgets
 from outlive.agents.durable import DurableAgent, durable
-from outlive.agents.guards.budgeted import budgeted
 from outlive.agents.guards.checks import Check, find_complaints
 from outlive.ambient import gather
 from outlive.codec.payload import digest

@@ -18,8 +18,7 @@ from typing import Any, Literal
 
 from pydantic_ai.exceptions import AgentRunError
 
-from outlive.agents.budget import Budget, check_budgets
-from outlive.agents.guards.budgeted import budgeted
+from outlive.agents.budget import Budget, budgeted, check_budgets
 from outlive.agents.guards.evidence import Evidence
 from outlive.agents.guards.ratchet import find_cheats, find_faults, find_tampering
 from outlive.agents.guards.tree import (

@@ -14,9 +14,8 @@ from pydantic_ai.exceptions import UnexpectedModelBehavior
 from pydantic_ai.run import AgentRunResult
 from pydantic_core import to_jsonable_python
 
-from outlive.agents.budget import Budget, check_budgets
+from outlive.agents.budget import Budget, budgeted, check_budgets
 from outlive.agents.durable import DurableAgent
-from outlive.agents.guards.budgeted import budgeted
 from outlive.agents.guards.checks import Check, find_complaints
 from outlive.clock import Duration, seconds
 from outlive.definitions import in_workflow
