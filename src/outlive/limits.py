@@ -34,6 +34,7 @@ POLL_BUSY_S = 0.02  # adaptive polling: while there is work ...
 POLL_IDLE_S = 1.0  # ... and at rest
 FETCH_MAX = 100  # unread messages of a topic, or items of a stream, read at a time
 SWEEP_S = 1.0  # wake-ups lost by a process that died in between are found this soon
+STORE_AGAIN_S = 0.2  # to a store that does not answer
 STREAM_FLUSH_S = 0.05  # a token is on its way to readers this soon: below what an eye notices
 STREAM_DELTA_CHARS = 8_192  # of tokens that wait for the same flush and become one item; longer ones become several
 

@@ -15,9 +15,8 @@ from contextlib import suppress
 from typing import Any
 
 from outlive.agents.content import content_of
-from outlive.agents.requests import insist
 from outlive.codec.plain import storable
-from outlive.engine.bodies import describe, executing_step
+from outlive.engine.bodies import describe, executing_step, patiently
 from outlive.errors import StoreUnavailable
 from outlive.limits import ANSWER_MAKING_MAX_S, POLL_BUSY_S, POLL_IDLE_S
 
@@ -38,10 +37,10 @@ async def share(name: str, keep_s: float, ask: Callable[[], Awaitable[Any]]) -> 
     store, maker, name = engine.store, describe(step).idempotency_key, f"{name} {codec.id}"
     look_s = POLL_BUSY_S
     while True:
-        memo = await insist(engine, lambda: store.read_memo(name))
+        memo = await patiently(step, lambda: store.read_memo(name))
         if memo is not None and memo.value is not None:
             return _given_before(codec.decode(memo.value, Any, where="an answer given before"))
-        if await insist(engine, lambda: store.take_memo(name, maker, engine.fence(), ANSWER_MAKING_MAX_S)):
+        if await patiently(step, lambda: store.take_memo(name, maker, engine.fence(), ANSWER_MAKING_MAX_S)):
             break
         await engine.bodies.rest(look_s)
         look_s = min(look_s * 1.5, POLL_IDLE_S)
@@ -53,9 +52,9 @@ async def share(name: str, keep_s: float, ask: Callable[[], Awaitable[Any]]) -> 
             await store.put_memo(name, maker, None, 0.0)
         raise
     except BaseException:
-        await insist(engine, lambda: store.put_memo(name, maker, None, 0.0))
+        await patiently(step, lambda: store.put_memo(name, maker, None, 0.0))
         raise
-    await insist(engine, lambda: store.put_memo(name, maker, kept, keep_s if kept is not None else 0.0))
+    await patiently(step, lambda: store.put_memo(name, maker, kept, keep_s if kept is not None else 0.0))
     return answer
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from pydantic_ai import exceptions
@@ -30,17 +30,14 @@ from pydantic_ai.models import Model
 from pydantic_ai.models.wrapper import WrapperModel
 
 from outlive.codec.failure import attributes_of
-from outlive.engine.bodies import executing_step
+from outlive.engine.bodies import executing_step, patiently
 from outlive.engine.roles import Host
-from outlive.errors import StepFailed, StoreUnavailable
+from outlive.errors import StepFailed
 from outlive.limits import HEARD_WITHIN_S, HOLD_BACK_MAX_S, HOLD_BACK_SPREAD_S
 from outlive.model.definition import Retry
 
 log = logging.getLogger("outlive.agents")
 
-T = TypeVar("T")
-
-_UNAVAILABLE_S = 0.2
 _FACTS = (
     *("status_code", "model_name", "body", "headers", "suggested_model_id", "hint"),
     *("provider_error_code", "provider_error_type", "retry_after", "in_stream"),
@@ -99,14 +96,14 @@ def name_model(operation: ModelRequestId, own: Model, others: Mapping[str, Model
 
 async def ask(model: str, body: Callable[[], Awaitable[Any]]) -> Any:
     """Ask a model, once nobody has been told to leave it alone; what it says of that is told to all."""
-    execution = executing_step().execution
-    name, engine = f"model {model}", execution.engine
+    step = executing_step()
+    name, engine = f"model {model}", step.execution.engine
     free_at = _free_at.setdefault(engine, {})
     if engine.main.time() >= free_at.get(name, 0.0) + HEARD_WITHIN_S:
-        while (memo := await insist(engine, lambda: engine.store.read_memo(name))) is not None:
+        while (memo := await patiently(step, lambda: engine.store.read_memo(name))) is not None:
             await engine.bodies.rest(memo.left_s + engine.chance.random() * HOLD_BACK_SPREAD_S)
         free_at[name] = engine.main.time()
-    await engine.bodies.ready(execution)
+    await engine.bodies.ready(step.execution)
     try:
         return _usable(model, await body())
     except LookupError as error:
@@ -119,7 +116,7 @@ async def ask(model: str, body: Callable[[], Awaitable[Any]]) -> Any:
             wait_s = min(wait_s, HOLD_BACK_MAX_S)
             log.info("model %s wants to be left alone for %.3g s: %s", model, wait_s, error)
             free_at.pop(name, None)
-            await insist(engine, lambda: engine.store.put_memo(name, "", None, wait_s))
+            await patiently(step, lambda: engine.store.put_memo(name, "", None, wait_s))
         raise
 
 
@@ -138,16 +135,6 @@ def _is_of_adapter(error: BaseException) -> bool:
     while at is not None and at.tb_next is not None:
         at = at.tb_next
     return at is not None and at.tb_frame.f_globals.get("__name__", "").startswith("pydantic_ai.models.")
-
-
-async def insist(engine: Host, do: Callable[[], Awaitable[T]]) -> T:
-    """Ask the store until it answers: that it does not is no failure of the model."""
-    while True:
-        try:
-            return await do()
-        except StoreUnavailable as error:
-            log.warning("a model request waits for the store: %s", error)
-            await engine.bodies.rest(_UNAVAILABLE_S)
 
 
 def leave_retries_to_us(model: Model, settings: Any) -> dict[str, Any]:

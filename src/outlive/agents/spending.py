@@ -9,10 +9,9 @@ what it came to, all that was reserved for it.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from pydantic_ai.durable_exec import (
     JSON_CODEC,
@@ -29,16 +28,12 @@ from pydantic_ai.settings import ModelSettings
 from outlive.agents.answers import GIVEN_BEFORE
 from outlive.agents.budget import Charges, Terms, current_charges, read_terms
 from outlive.agents.pricing import PriceOf, estimate_input, estimate_price, find_price, price_answer
+from outlive.engine.bodies import patiently
 from outlive.engine.calls import StepCall
-from outlive.errors import BudgetExceeded, StoreUnavailable, UnknownPrice
+from outlive.errors import BudgetExceeded, UnknownPrice
 from outlive.model.ledger import Amounts, Refusal, Reservation, Spent, State, Verdict, to_units
-from outlive.store.refusals import FenceLost
 
-log = logging.getLogger("outlive.budget")
-
-_AGAIN_S = 0.2  # to a store that does not answer
 Work = Callable[[], Awaitable[Any]]
-T = TypeVar("T")
 
 
 def bound_answer(charges: Charges, given: ModelSettings | None) -> ModelSettings:
@@ -66,7 +61,7 @@ class Spending:
         """Reserve what the next attempt may use. Raises BudgetExceeded or UnknownPrice; nothing is reserved then."""
         earlier = next((side for side in call.sides if isinstance(side, Spent)), None)
         run, engine = call.execution, call.execution.engine
-        charged = await _patiently(call, lambda: self._charges.find(engine.store))
+        charged = await patiently(call, lambda: self._charges.find(engine.store))
         terms = read_terms(charged.values())
         self.agree(terms)
         if terms.limited.isdisjoint(self.measures):
@@ -80,7 +75,7 @@ class Spending:
         )  # fmt: skip
         # Whoever is cancelled before he knows has sent nothing: what may be reserved by then is given back.
         call.sides = (*([] if earlier is None else [earlier]), self._spent(call, "spent", Amounts()))
-        self._granted = await _patiently(call, lambda: engine.store.reserve(engine.fence(), asked, earlier))
+        self._granted = await patiently(call, lambda: engine.store.reserve(engine.fence(), asked, earlier))
         call.sides = ()
         if self._granted.refusal is not None:
             raise _exceeded(call, self._granted.refusal)
@@ -193,20 +188,6 @@ def spending_of(operation_id: DurableOperationId, cache_key: tuple[Any, ...]) ->
         case ToolsetCallToolId():
             return Spending(charges)
     return None
-
-
-async def _patiently(call: StepCall, ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask the store until it answers, as the committer does; whoever has lost his lease asks no more."""
-    engine = call.execution.engine
-    while True:
-        try:
-            return await ask()
-        except FenceLost as lost:
-            engine.lease_lost(lost.fence)
-            raise asyncio.CancelledError from None
-        except StoreUnavailable as error:
-            log.warning("%s of run %r waits for the store: %s", call.key, call.execution.id, error)
-            await engine.bodies.rest(_AGAIN_S)
 
 
 def _has_sold_nothing(error: Exception) -> bool:

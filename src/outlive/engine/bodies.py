@@ -16,18 +16,21 @@ import random
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 from outlive.clock import seconds
 from outlive.codec.failure import error_facts, record_error
 from outlive.codec.payload import digest, round_trip
 from outlive.engine.calls import CANCELLED, StepCall
 from outlive.engine.transactions import Transactions, Undone
-from outlive.errors import PayloadError, RetryAfter, StepFailed
-from outlive.limits import STEP_THREADS
+from outlive.errors import PayloadError, RetryAfter, StepFailed, StoreUnavailable
+from outlive.limits import STEP_THREADS, STORE_AGAIN_S
 from outlive.model.definition import StepInfo
+from outlive.store.refusals import FenceLost
 
 log = logging.getLogger("outlive.step")
+
+T = TypeVar("T")
 
 current_step: contextvars.ContextVar[StepCall | None] = contextvars.ContextVar("outlive_step", default=None)
 # What a plain body executes within. Whoever opens an app may set it before; it is part of the app's context.
@@ -170,6 +173,20 @@ def executing_step() -> StepCall:
     call = current_step.get()
     assert call is not None, "no step is executing here"
     return call
+
+
+async def patiently(call: StepCall, ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask the store for a step until it answers, as the committer does; whoever has lost his lease asks no more."""
+    engine = call.execution.engine
+    while True:
+        try:
+            return await ask()
+        except FenceLost as lost:
+            engine.lease_lost(lost.fence)
+            raise asyncio.CancelledError from None
+        except StoreUnavailable as error:
+            log.warning("%s of run %r waits for the store: %s", call.key, call.execution.id, error)
+            await engine.bodies.rest(STORE_AGAIN_S)
 
 
 def describe(call: StepCall) -> StepInfo:

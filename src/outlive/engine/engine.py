@@ -35,7 +35,7 @@ from outlive.engine.transactions import Transactions
 from outlive.engine.watcher import Watcher
 from outlive.errors import StoreError, StoreUnavailable
 from outlive.ids import Ids
-from outlive.limits import BEATS_PER_LEASE, POLL_IDLE_S
+from outlive.limits import BEATS_PER_LEASE, POLL_IDLE_S, STORE_AGAIN_S
 from outlive.model.mail import NewMessage, Settlement, Settling, SideRow
 from outlive.model.reads import Claimed, EndedRun, WorkerRow
 from outlive.model.writes import Committed, Continue, ExistingRun, Fence, Finish, NewRun, Note, Release, Terms
@@ -194,7 +194,7 @@ class Engine:
                 await self._register()
             except StoreError as error:
                 log.warning("registering again: %s", error)
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(STORE_AGAIN_S)
             else:
                 self.claimer.looper.wake()
                 return

@@ -19,7 +19,7 @@ from outlive.codec.payload import round_trip
 from outlive.engine.calls import StepCall
 from outlive.engine.roles import Host
 from outlive.errors import StoreUnavailable, UsageError
-from outlive.limits import TRANSACTION_TIMEOUT_S
+from outlive.limits import STORE_AGAIN_S, TRANSACTION_TIMEOUT_S
 from outlive.model.definition import StepSpec
 from outlive.model.writes import EntryWrite, Fence
 from outlive.store.interface import OpenSession, OpenTransaction
@@ -29,7 +29,6 @@ log = logging.getLogger("outlive.transaction")
 
 _SERIALIZATION_TRIES = 10
 _OVERDUE_TRIES = 3
-_UNAVAILABLE_S = 0.2
 Run = Callable[[Any, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 
 # The transaction whose body executes here: what it asks of the engine would wait for a writer that it holds.
@@ -74,7 +73,7 @@ class Transactions:
                 await asyncio.sleep(0.002 * 2**tried)
             except StoreUnavailable as error:
                 log.warning("transaction %s of run %r waits for the store: %s", call.key, call.execution.id, error)
-                await self._engine.bodies.rest(_UNAVAILABLE_S)
+                await self._engine.bodies.rest(STORE_AGAIN_S)
 
     async def _once(self, call: StepCall, run: Run, limit_s: float) -> None:
         execution, spec = call.execution, call.spec
@@ -143,7 +142,7 @@ class Transactions:
             try:
                 rows = await self._engine.store.load_entries([entry.row])
             except StoreUnavailable:
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(STORE_AGAIN_S)
                 continue
             return any(row.key == entry.key and row.seq == entry.seq for row in rows.get(entry.row, []))
 

@@ -19,10 +19,9 @@ from outlive.codec.payload import codec_for
 from outlive.engine.calls import CANCELLED, Call
 from outlive.engine.roles import LiveRun
 from outlive.errors import DecodeFailed, PromiseExpired, RunEnded, RunNotFound, StoreUnavailable
+from outlive.limits import STORE_AGAIN_S
 from outlive.model.mail import Message, NewMessage, Receipt, Settled, Settlement
 from outlive.model.writes import Committed, Outcome
-
-_AGAIN_S = 0.2  # to a store that does not answer
 
 
 class SendCall(Call):
@@ -179,7 +178,7 @@ class ExpireCall(PromiseCall):
                 try:
                     await self.execution.engine.store.settle(settlement, at_expiry=True)
                 except StoreUnavailable:
-                    await asyncio.sleep(_AGAIN_S)
+                    await asyncio.sleep(STORE_AGAIN_S)
                 else:
                     super().listen()
                     return
