@@ -20,7 +20,7 @@ from pydantic_ai.toolsets import FunctionToolset
 import outlive
 from outlive import Outlive, Status, step, workflow
 from outlive.agents import durable, inline, pure
-from outlive.agents.durability import OutliveDurability
+from outlive.agents.durability import AgentOptions, OutliveDurability
 from outlive.agents.units import Unit
 from outlive.engine.calls import StepCall
 from tests.agents.scripts import call, scripted
@@ -417,7 +417,7 @@ def test_an_agent_needs_a_name() -> None:
 
 
 def test_an_agent_that_has_our_capability_already_is_refused() -> None:
-    made = Agent(scripted("hello"), name="twice", capabilities=[OutliveDurability()])
+    made = Agent(scripted("hello"), name="twice", capabilities=[OutliveDurability(AgentOptions())])
     with pytest.raises(outlive.UsageError, match=r"durable\(agent\) adds OutliveDurability by itself"):
         durable(made, stream=True)
 

@@ -11,10 +11,9 @@ import contextvars
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 from pydantic import ValidationError
@@ -48,7 +47,7 @@ from pydantic_ai.toolsets import FunctionToolset
 
 from outlive.agents.approvals import VERDICT, Ask, Deny, Policy, ToolCall, ask_policy, resolve
 from outlive.agents.budget import Budget, charged_to, current_charges, open_charges
-from outlive.agents.effects import AT_MOST_ONCE, EFFECT_KEY, PURE, Effect, check_effects, check_names, find_effect
+from outlive.agents.effects import AT_MOST_ONCE, EFFECT_KEY, PURE, Annotated, Effect, check_names, find_effect
 from outlive.agents.places import current_scope, entered, name_call, new_scope
 from outlive.agents.questions import PromiseWaiter, answer_calls
 from outlive.agents.requests import MODEL_RETRY, RequestRetry, leave_retries_to_us
@@ -57,7 +56,7 @@ from outlive.agents.spending import bound_answer
 from outlive.agents.streams import OF_MODEL, show_model, show_once
 from outlive.agents.units import UnitBackend, listed_tools
 from outlive.ambient import gather
-from outlive.clock import Duration, seconds, to_datetime
+from outlive.clock import to_datetime
 from outlive.definitions import current_execution
 from outlive.engine.roles import Host, LiveRun
 from outlive.errors import EncodeFailed, UsageError
@@ -65,6 +64,23 @@ from outlive.model.definition import Retry
 
 # What the model calls the tool whose call is being validated or executed.
 _seen_as: contextvars.ContextVar[str | None] = contextvars.ContextVar("outlive_tool_seen_as", default=None)
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """How an agent is durable, as `durable` was told, and checked."""
+
+    strict: bool = False
+    effects: Mapping[str, Effect | Annotated | Literal[False]] = field(default_factory=dict)
+    retry: Retry = MODEL_RETRY
+    policy: Policy | None = None
+    stream: bool = False
+    cache_s: float | None = None
+    budgets: tuple[Budget, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.cache_s == 0:
+            raise UsageError("durable(…, cache=…) is how long answers are shared, more than 0")
 
 
 class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
@@ -83,36 +99,21 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
     )
 
     def __init__(
-        self,
-        *,
-        models: Mapping[str, Model] | None = None,
-        name: str | None = None,
-        strict: bool = False,
-        effects: Mapping[str, Any] = MappingProxyType({}),
-        model_retry: Retry = MODEL_RETRY,
-        policy: Policy | None = None,
-        stream: bool = False,
-        cache: Duration | None = None,
-        budgets: tuple[Budget, ...] = (),
+        self, options: AgentOptions, *, models: Mapping[str, Model] | None = None, name: str | None = None
     ) -> None:
         super().__init__(models=models, name=name)
-        self._stream = stream
+        self._options = options
         self._models = dict(models or {})
-        self._budgets = budgets
-        self._strict = strict
-        self._effects = check_effects(effects)
-        self._policy = policy
-        self._cache_s = None if cache is None else seconds(cache)
-        if self._cache_s == 0:
-            raise UsageError("durable(…, cache=…) is how long answers are shared, more than 0")
-        self._model_effect = Effect("pure", RequestRetry(**vars(model_retry)))
+        self._model_effect = Effect("pure", RequestRetry(**vars(options.retry)))
         self._backend: UnitBackend | None = None
 
     def _bind_to_agent(self, agent: AbstractAgent[AgentDepsT, Any]) -> None:
         config = RoleBasedOperationConfig(
             model=self._model_effect, event=PURE, capability=PURE, tool=AT_MOST_ONCE, resolve_tool=self._effect_of
         )
-        self._backend = UnitBackend(agent_name=self.name, config=config, models=self._models, cache_s=self._cache_s)
+        self._backend = UnitBackend(
+            agent_name=self.name, config=config, models=self._models, cache_s=self._options.cache_s
+        )
         super()._bind_to_agent(agent)
 
     def _effect_of(self, operation_id: DurableOperationId, tool: Any, name: str) -> Effect | Literal[False]:
@@ -120,7 +121,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         if tool is None:
             return PURE
         name = _seen_as.get() or name
-        effect = find_effect(tool.tool_def.metadata, name, strict=self._strict, effects=self._effects)
+        effect = find_effect(tool.tool_def.metadata, name, strict=self._options.strict, effects=self._options.effects)
         is_remote = isinstance(operation_id, ToolsetCallToolId) and operation_id.toolset_kind == "mcp"
         if is_remote and (effect is False or effect.name == "transactional"):
             raise UsageError(f"tool {name!r} is executed by a server: it can be neither inline nor transactional")
@@ -171,7 +172,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         if run is None or scope is None:
             return await handler()
         with (
-            charged_to(open_charges(run, scope.scope, self._budgets)),
+            charged_to(open_charges(run, scope.scope, self._options.budgets)),
             external_event_scope(PromiseWaiter(run, self.name)),
             Agent.using_thread_executor(_Callbacks(run.engine)),
             Agent.using_sleep(asyncio.sleep),
@@ -187,7 +188,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         listed = listed_tools.get() if self.in_durable_context else None
         if listed is not None and ctx.run_step <= 1:
             seen = {one.name for one in tool_defs}
-            check_names(self.name, self._effects, seen, listed | _functions_of(ctx.agent))
+            check_names(self.name, self._options.effects, seen, listed | _functions_of(ctx.agent))
         return await super().prepare_tools(ctx, tool_defs)
 
     async def wrap_tool_validate(
@@ -216,10 +217,10 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
     @property
     def has_wrap_run_event_stream(self) -> bool:
         """Whether models are asked to stream."""
-        return super().has_wrap_run_event_stream or (self._stream and self.in_durable_context)
+        return super().has_wrap_run_event_stream or (self._options.stream and self.in_durable_context)
 
     def _model_stream_event_handler(self) -> EventStreamHandler[AgentDepsT] | None:
-        return show_model if self._stream else super()._model_stream_event_handler()
+        return show_model if self._options.stream else super()._model_stream_event_handler()
 
     async def wrap_run_event_stream(
         self, ctx: RunContext[AgentDepsT], *, stream: AsyncIterable[AgentStreamEvent]
@@ -227,7 +228,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         run, scope = current_execution(), current_scope.get()
         async with aclosing(cast(AsyncGenerator[Any], super().wrap_run_event_stream(ctx, stream=stream))) as events:
             async for event in events:
-                if self._stream and run is not None and scope is not None and not isinstance(event, OF_MODEL):
+                if self._options.stream and run is not None and scope is not None and not isinstance(event, OF_MODEL):
                     show_once(run, scope, event)
                 yield event
 
@@ -244,10 +245,10 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         run, scope = current_execution(), current_scope.get()
         if run is None or scope is None:
             return await handler(args)
-        if self._policy is not None and not ctx.tool_call_approved:
+        if self._options.policy is not None and not ctx.tool_call_approved:
             asked = ToolCall(self.name, call.tool_name, args)
             with run.loop.within(scope):
-                verdict = ask_policy(run, self._policy, asked, call.tool_call_id)
+                verdict = ask_policy(run, self._options.policy, asked, call.tool_call_id)
             if verdict is not None:
                 raise ApprovalRequired({VERDICT: verdict})
         with _called(call.tool_name):
@@ -256,7 +257,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
             return await handler(args)
 
     def _is_inline(self, name: str, tool_def: ToolDefinition) -> bool:
-        return find_effect(tool_def.metadata, name, strict=False, effects=self._effects) is False
+        return find_effect(tool_def.metadata, name, strict=False, effects=self._options.effects) is False
 
     async def _execute_inline(
         self, run: LiveRun, call: ToolCallPart, args: dict[str, Any], handler: WrapToolExecuteHandler
@@ -293,13 +294,13 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         self, run: LiveRun, ctx: RunContext[AgentDepsT], call: ToolCallPart, arguments: Mapping[str, Any]
     ) -> Ask | Deny | None:
         """Ask the policy about arguments that a person has put in place of the model's."""
-        if self._policy is None or ctx.tool_manager is None or ctx.tool_manager.tools is None:
+        if self._options.policy is None or ctx.tool_manager is None or ctx.tool_manager.tools is None:
             return None
         try:
             validated = ctx.tool_manager.tools[call.tool_name].args_validator.validate_python(dict(arguments))
         except ValidationError:  # the model is told so, and the tool not called
             return None
-        return ask_policy(run, self._policy, ToolCall(self.name, call.tool_name, validated), call.tool_call_id)
+        return ask_policy(run, self._options.policy, ToolCall(self.name, call.tool_name, validated), call.tool_call_id)
 
 
 @contextmanager

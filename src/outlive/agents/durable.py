@@ -15,10 +15,11 @@ from pydantic_ai.run import AgentRunResult
 
 from outlive.agents.approvals import Policy
 from outlive.agents.budget import Budget, check_budgets
-from outlive.agents.durability import OutliveDurability
+from outlive.agents.durability import AgentOptions, OutliveDurability
+from outlive.agents.effects import check_effects
 from outlive.agents.places import entered, name_agent, new_scope
 from outlive.agents.requests import MODEL_RETRY
-from outlive.clock import Duration
+from outlive.clock import Duration, seconds
 from outlive.codec.payload import CallShape
 from outlive.definitions import Workflow, current_execution
 from outlive.engine.roles import LiveRun
@@ -57,7 +58,7 @@ class DurableAgent(Workflow[[str], Any], Generic[DepsT, OutputT]):
                 name=f"agent.{self._name}",
                 is_async=True,
                 shape=CallShape(answer),
-                site=f"{__name__}:{durability.name or agent.name}",
+                site=f"{__name__}:{self.name}",
                 version=f"{version_of(answer)}-{pydantic_ai.__version__}",
             )
         )
@@ -131,17 +132,10 @@ def durable(
         raise UsageError("a durable agent needs a name, which its journals keep: Agent(…, name='support')")
     if OutliveDurability.from_agent(agent):
         raise UsageError("durable(agent) adds OutliveDurability by itself: give it an agent that has none")
-    durability = OutliveDurability[Any](
-        name=name,
-        models=models,
-        model_retry=model_retry,
-        strict=strict,
-        effects=effects or {},
-        policy=policy,
-        stream=stream,
-        cache=cache,
-        budgets=check_budgets(budget),
-    )
+    cache_s = None if cache is None else seconds(cache)
+    budgets = check_budgets(budget)
+    options = AgentOptions(strict, check_effects(effects or {}), model_retry, policy, stream, cache_s, budgets)
+    durability = OutliveDurability[Any](options, models=models, name=name)
     try:
         durability.for_agent(agent)  # as each run does: what is wrong with the agent is told here
     except UserError as error:
