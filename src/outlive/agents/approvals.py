@@ -32,7 +32,7 @@ from outlive.limits import ASK_FOR_S
 from outlive.messages import await_or_withdraw, promise
 from outlive.model.options import check_count
 
-VERDICT = "outlive"  # of the metadata of a deferred call
+POLICY_KEY = "outlive"  # of what the policy says, in the metadata of a deferred call
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ async def resolve(
     """Wait until each of these calls is approved or denied; all wait at the same time. `judge` judges edits."""
 
     def resolve_one(call: ToolCallPart) -> Awaitable[ToolApproved | ToolDenied]:
-        verdict = requests.metadata.get(call.tool_call_id, {}).get(VERDICT)
+        verdict = requests.metadata.get(call.tool_call_id, {}).get(POLICY_KEY)
         return _resolve(run, agent, call, tools.get(call.tool_name), verdict or Ask(), judge)
 
     answers = await gather(*map(resolve_one, requests.approvals))

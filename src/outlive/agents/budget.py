@@ -97,7 +97,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Terms:
+class BudgetTerms:
     """What several budgets say together: which measures are limited, and on which terms."""
 
     limited: frozenset[str]
@@ -106,7 +106,7 @@ class Terms:
     prices: Mapping[str, Price]
 
 
-def read_terms(charged: Iterable[Charge]) -> Terms:
+def read_terms(charged: Iterable[Charge]) -> BudgetTerms:
     """Give what budgets say together; where they differ, the strictest, and of prices the last."""
     limited: set[str] = set()
     bounds: list[int] = []
@@ -121,7 +121,7 @@ def read_terms(charged: Iterable[Charge]) -> Terms:
             bounds.append(terms.get("answer_tokens", Budget.answer_tokens))
         if "usd" in declared:
             allowed.append(terms.get("unknown_price") == "allow")
-    return Terms(frozenset(limited), min(bounds, default=None), all(allowed), prices)
+    return BudgetTerms(frozenset(limited), min(bounds, default=None), all(allowed), prices)
 
 
 def check_budgets(given: Any) -> tuple[Budget, ...]:

@@ -45,7 +45,7 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import AgentDepsT, DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
 from pydantic_ai.toolsets import FunctionToolset
 
-from outlive.agents.approvals import VERDICT, Ask, Deny, Policy, ToolCall, ask_policy, resolve
+from outlive.agents.approvals import POLICY_KEY, Ask, Deny, Policy, ToolCall, ask_policy, resolve
 from outlive.agents.budget import Budget, charged_to, current_charges, open_charges
 from outlive.agents.effects import AT_MOST_ONCE, EFFECT_KEY, PURE, Annotated, Effect, check_names, find_effect
 from outlive.agents.places import current_scope, entered, name_call, new_scope
@@ -250,7 +250,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
             with run.loop.within(scope):
                 verdict = ask_policy(run, self._options.policy, asked, call.tool_call_id)
             if verdict is not None:
-                raise ApprovalRequired({VERDICT: verdict})
+                raise ApprovalRequired({POLICY_KEY: verdict})
         with _called(call.tool_name):
             if self._is_inline(call.tool_name, tool_def):
                 return await self._execute_inline(run, call, args, handler)
@@ -278,7 +278,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         if run is None:
             return None
         if _has_request_input(ctx):
-            ours = [call for call in requests.approvals if VERDICT in requests.metadata.get(call.tool_call_id, {})]
+            ours = [call for call in requests.approvals if POLICY_KEY in requests.metadata.get(call.tool_call_id, {})]
             requests = replace(requests, approvals=ours, calls=[])
         elif _ends_with_requests(ctx.agent):
             requests = replace(requests, calls=[])

@@ -26,12 +26,12 @@ from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 
 from outlive.agents.answers import GIVEN_BEFORE
-from outlive.agents.budget import Charges, Terms, current_charges, read_terms
+from outlive.agents.budget import BudgetTerms, Charges, current_charges, read_terms
 from outlive.agents.pricing import PriceOf, estimate_input, estimate_price, find_price, price_answer
 from outlive.engine.bodies import patiently
 from outlive.engine.calls import StepCall
 from outlive.errors import BudgetExceeded, UnknownPrice
-from outlive.model.ledger import Amounts, Refusal, Reservation, Spent, State, Verdict, to_units
+from outlive.model.ledger import Amounts, Granted, Refusal, Reservation, Spent, State, to_units
 
 Work = Callable[[], Awaitable[Any]]
 
@@ -55,7 +55,7 @@ class Spending:
     def __init__(self, charges: Charges) -> None:
         self._charges = charges
         self._reserved: Reservation | None = None
-        self._granted = Verdict(None)
+        self._granted = Granted(None)
 
     async def reserve(self, call: StepCall) -> None:
         """Reserve what the next attempt may use. Raises BudgetExceeded or UnknownPrice; nothing is reserved then."""
@@ -108,10 +108,10 @@ class Spending:
         assert self._reserved is not None
         return Spent(call.execution.row, call.key, self._reserved.reservation, state, *amounts)
 
-    def agree(self, terms: Terms) -> None:
+    def agree(self, terms: BudgetTerms) -> None:
         """Take note of what all budgets say together."""
 
-    def ask(self, call: StepCall, terms: Terms) -> Amounts:
+    def ask(self, call: StepCall, terms: BudgetTerms) -> Amounts:
         """Give what an attempt may use at most."""
         return Amounts(tools=1)
 
@@ -143,13 +143,13 @@ class RequestSpending(Spending):
         self._price_of: PriceOf | None = None
         self._is_given = False
 
-    def agree(self, terms: Terms) -> None:
+    def agree(self, terms: BudgetTerms) -> None:
         if self._settings.get("max_tokens", 0) is None:  # nobody knew what is limited above
             del self._settings["max_tokens"]
             if terms.answer_tokens is not None:
                 self._settings["max_tokens"] = terms.answer_tokens
 
-    def ask(self, call: StepCall, terms: Terms) -> Amounts:
+    def ask(self, call: StepCall, terms: BudgetTerms) -> Amounts:
         self._is_given = self.model in terms.prices
         self._price_of = find_price(self._model, terms.prices)
         if self._price_of is None and "usd" in terms.limited and not terms.allows_unknown_price:

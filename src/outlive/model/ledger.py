@@ -125,7 +125,7 @@ class Refusal:
 
 
 @dataclass(slots=True, frozen=True)
-class Verdict:
+class Granted:
     """The answer to a reservation: why nothing was reserved, or after how many seconds it is to be cut, and by what."""
 
     refusal: Refusal | None
@@ -201,7 +201,7 @@ class Booking:
     `folded` rows of the ledger are in their balances from now on; those of runs that are gone are deleted.
     """
 
-    verdict: Verdict
+    granted: Granted
     folded: list[PendingRow] = field(default_factory=list)
     balances: list[Balance] = field(default_factory=list)
     periods: Mapping[str, str] = field(default_factory=dict)  # of the accounts that are charged now
@@ -354,7 +354,7 @@ def book(
             balance.spent = balance.spent.plus(row.amounts)
         folded.append(row)
     changed = [sums[place] for place in {(row.account, row.period): None for row in folded}]
-    verdict = Verdict(None)
+    granted = Granted(None)
     for account in accounts:
         place = account.account, periods[account.account]
         refusal = _weigh(account, sums.get(place, Balance(*place)), reserved[place], reservation.amounts)
@@ -364,11 +364,11 @@ def book(
             overtime = Refusal(account.account, "wall", int(wall_s), int(now - account.began_at))
             if left_s <= 0:
                 refusal = refusal or overtime
-            elif verdict.left_s is None or left_s < verdict.left_s:
-                verdict = Verdict(None, left_s, replace(overtime, spent=int(wall_s)))
+            elif granted.left_s is None or left_s < granted.left_s:
+                granted = Granted(None, left_s, replace(overtime, spent=int(wall_s)))
         if refusal is not None and not is_known:
-            return Booking(Verdict(refusal), folded, changed)
-    return Booking(verdict, folded, changed, {} if is_known else periods)
+            return Booking(Granted(refusal), folded, changed)
+    return Booking(granted, folded, changed, {} if is_known else periods)
 
 
 def places_of(accounts: Iterable[AccountRow], pending: Iterable[PendingRow], now: float) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from outlive.model.ledger import AccountSums, Charge, LedgerRow, Reservation, Share, Spent, Verdict
+from outlive.model.ledger import AccountSums, Charge, Granted, LedgerRow, Reservation, Share, Spent
 from outlive.model.line import QueueLimits
 from outlive.model.mail import (
     Message,
@@ -401,7 +401,7 @@ class Store(Protocol):
         """
 
     # -- budgets ------------------------------------------------------------
-    async def reserve(self, fence: Fence, reservation: Reservation, earlier: Spent | None = None) -> Verdict:
+    async def reserve(self, fence: Fence, reservation: Reservation, earlier: Spent | None = None) -> Granted:
         """Reserve on all accounts that a unit is charged to, or on none, with the first refusal; one transaction.
 
         What is settled meanwhile, and what runs that have ended left open, is put into the balances first. One that

@@ -20,12 +20,12 @@ from outlive.model.ledger import (
     Balance,
     Booking,
     Charge,
+    Granted,
     LedgerRow,
     PendingRow,
     Reservation,
     Share,
     Spent,
-    Verdict,
     add_up,
     book,
     name_period,
@@ -41,7 +41,7 @@ class Ledger(Database):
     """What a Store does for budgets."""
 
     @hooks.commit_site("reserve")
-    async def reserve(self, fence: Fence, reservation: Reservation, earlier: Spent | None = None) -> Verdict:
+    async def reserve(self, fence: Fence, reservation: Reservation, earlier: Spent | None = None) -> Granted:
         async with self._transaction() as send:
             if not await send("hold_fence", worker=fence.worker, epoch=fence.epoch):
                 raise FenceLost(fence)
@@ -55,7 +55,7 @@ class Ledger(Database):
             balances = _balances(await send("list_balances", **_places(places_of(accounts, pending, now))))
             booking = book(reservation, earlier, accounts, pending, balances, now, is_known=is_known)
             await _write(send, booking, reservation)
-        return booking.verdict
+        return booking.granted
 
     async def list_charged(self, row: int) -> list[Charge]:
         return [Charge(**found) for found in await self._read("list_charged", row=row)]

@@ -18,12 +18,12 @@ from outlive.model.ledger import (
     Balance,
     Booking,
     Charge,
+    Granted,
     LedgerRow,
     PendingRow,
     Reservation,
     Share,
     Spent,
-    Verdict,
     add_up,
     book,
     name_period,
@@ -42,7 +42,7 @@ class Ledger(Database):
 
     @commit_site("reserve")
     @writing
-    def reserve(self, db: Connection, fence: Fence, reservation: Reservation, earlier: Spent | None = None) -> Verdict:
+    def reserve(self, db: Connection, fence: Fence, reservation: Reservation, earlier: Spent | None = None) -> Granted:
         check_fence(db, fence)
         now = self._wall()
         is_known = bool(db.rows(SQL["find_reservation"], _facts(reservation)))
@@ -53,7 +53,7 @@ class Ledger(Database):
         balances = _list_balances(db, places_of(accounts, pending, now))
         booking = book(reservation, earlier, accounts, pending, balances, now, is_known=is_known)
         _write(db, booking, reservation, now)
-        return booking.verdict
+        return booking.granted
 
     @reading
     def list_charged(self, db: Connection, row: int) -> list[Charge]:
