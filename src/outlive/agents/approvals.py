@@ -30,6 +30,7 @@ from outlive.engine.roles import LiveRun
 from outlive.errors import PromiseExpired, StepFailed, UsageError
 from outlive.limits import ASK_FOR_S
 from outlive.messages import await_or_withdraw, promise
+from outlive.model.agentkeys import APPROVAL
 from outlive.model.options import check_count
 
 POLICY_KEY = "outlive"  # of what the policy says, in the metadata of a deferred call
@@ -139,7 +140,7 @@ async def _resolve(
 ) -> ToolApproved | ToolDenied:
     if isinstance(verdict, Deny):
         return ToolDenied(verdict.reason)
-    with within(run, f"approval:{name_call(call.tool_name, call.tool_call_id)}"):
+    with within(run, f"{APPROVAL}:{name_call(call.tool_name, call.tool_call_id)}"):
         return await _ask(run, agent, call, version_of_tool(tool), verdict, judge)
 
 

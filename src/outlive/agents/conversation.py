@@ -26,6 +26,7 @@ from outlive.codec.plain import storable
 from outlive.definitions import Workflow, in_workflow
 from outlive.errors import PayloadTooLarge, UsageError
 from outlive.messages import receive
+from outlive.model.agentkeys import CHAT
 from outlive.model.definition import WorkflowSpec
 from outlive.model.options import check_count, check_wait
 from outlive.run import Run
@@ -34,7 +35,7 @@ from outlive.versions import continue_as_new
 
 log = logging.getLogger("outlive.agents")
 
-TOPIC = "chat"
+TOPIC = CHAT
 _OVER: Any = object()
 _AS_JSON: TypeAdapter[Any] = TypeAdapter(Any)
 
@@ -62,7 +63,7 @@ class Conversation(Workflow[..., int]):
         super().__init__(
             WorkflowSpec(
                 function=converse,
-                name=f"{TOPIC}.{name}",
+                name=f"{CHAT}.{name}",
                 is_async=True,
                 shape=CallShape(converse),
                 site=f"{__name__}:{name}",

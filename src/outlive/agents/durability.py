@@ -60,6 +60,7 @@ from outlive.clock import to_datetime
 from outlive.definitions import current_execution
 from outlive.engine.roles import Host, LiveRun
 from outlive.errors import EncodeFailed, UsageError
+from outlive.model.agentkeys import TOOL
 from outlive.model.definition import Retry
 
 # What the model calls the tool whose call is being validated or executed.
@@ -262,7 +263,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
     async def _execute_inline(
         self, run: LiveRun, call: ToolCallPart, args: dict[str, Any], handler: WrapToolExecuteHandler
     ) -> Any:
-        inner = new_scope(run, f"tool:{name_call(call.tool_name, call.tool_call_id)}")
+        inner = new_scope(run, f"{TOOL}:{name_call(call.tool_name, call.tool_call_id)}")
         with entered(inner), run.loop.within(inner):
             return await handler(args)
 

@@ -25,6 +25,7 @@ from outlive.definitions import Workflow, current_execution
 from outlive.engine.roles import LiveRun
 from outlive.engine.threads import current_body
 from outlive.errors import UsageError
+from outlive.model.agentkeys import AGENT
 from outlive.model.definition import Retry, WorkflowSpec
 from outlive.version import version_of
 
@@ -55,7 +56,7 @@ class DurableAgent(Workflow[[str], Any], Generic[DepsT, OutputT]):
         super().__init__(
             WorkflowSpec(
                 function=answer,
-                name=f"agent.{self._name}",
+                name=f"{AGENT}.{self._name}",
                 is_async=True,
                 shape=CallShape(answer),
                 site=f"{__name__}:{self.name}",

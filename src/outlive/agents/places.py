@@ -29,6 +29,7 @@ from pydantic_ai.durable_exec import (
 from outlive.codec.payload import digest
 from outlive.engine.branch import Branch
 from outlive.engine.roles import LiveRun
+from outlive.model.agentkeys import MODEL, TOOL
 
 # The agent run that is executing: it alone counts the names of its units.
 current_scope: contextvars.ContextVar[Branch | None] = contextvars.ContextVar("outlive_agent_scope", default=None)
@@ -65,9 +66,9 @@ def name_unit(operation_id: DurableOperationId, cache_key: tuple[Any, ...]) -> t
     """Give what the journal calls a unit, and what tells it from others of that name. Persisted: never to change."""
     match operation_id:
         case ModelRequestId(model_id=model, streaming=streaming):
-            return "model.stream" if streaming else "model", _fit(model or "")
+            return MODEL[streaming], _fit(model or "")
         case ToolsetCallToolId():
-            return f"tool:{_fit(cache_key[0])}", _call_id(cache_key)
+            return f"{TOOL}:{_fit(cache_key[0])}", _call_id(cache_key)
         case ToolsetValidateToolArgumentsId():
             return f"validate:{_fit(cache_key[0])}", _call_id(cache_key)
         case ToolsetGetToolsId(toolset_id=toolset):

@@ -26,6 +26,7 @@ from outlive.engine.roles import LiveRun
 from outlive.errors import PromiseExpired, StepFailed
 from outlive.limits import ASK_FOR_S
 from outlive.messages import await_or_withdraw, promise
+from outlive.model.agentkeys import QUESTION
 from outlive.questions import TOPIC, ask
 
 UNANSWERED = "Unanswered: nobody answered in time."
@@ -53,7 +54,7 @@ async def answer_calls(run: LiveRun, agent: str, requests: DeferredToolRequests)
         given = requests.metadata.get(call.tool_call_id, {})
         question = given.get("question") or f"What is the result of {call.tool_name}?"
         about = {"question": question, "agent": agent, "tool": call.tool_name, "arguments": arguments}
-        with within(run, f"question:{name_call(call.tool_name, call.tool_call_id)}"):
+        with within(run, f"{QUESTION}:{name_call(call.tool_name, call.tool_call_id)}"):
             try:
                 return await _answered(ask(about, Any, ASK_FOR_S))
             except ToolFailed as failed:

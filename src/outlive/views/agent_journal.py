@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
+from outlive.model.agentkeys import AGENT, APPROVAL, CHAT, MODEL, QUESTION, TOOL
 from outlive.run import Entry
 
-MODEL = ("model", "model.stream")
-TOOL = "tool:"
-CHAT = "chat"  # topic and prefix of the workflow of a conversation
 _LABEL = re.compile(r"\(([^/]*)\)#\d+$")
-_ASKED = re.compile(r"(approval|tool|question):([^/(]+)\(([^/]*)\)#\d+$")
+_ASKED = re.compile(rf"({APPROVAL}|{TOOL}|{QUESTION}):([^/(]+)\(([^/]*)\)#\d+$")
 _DONE = ("tool_return", "tool_content_result")
 
 Kind = Literal["prompt", "text", "thinking", "call", "result", "decision", "failure"]
@@ -69,7 +67,7 @@ def is_answer(entry: Entry) -> bool:
 
 def is_tool(entry: Entry) -> bool:
     """Say whether an entry is the call of an agent's tool."""
-    return entry.name.startswith(TOOL) and bool(entry.scope) and entry.kind in ("step", "transaction")
+    return entry.name.startswith(f"{TOOL}:") and bool(entry.scope) and entry.kind in ("step", "transaction")
 
 
 def agent_of(scope: str) -> str:
@@ -110,7 +108,7 @@ def read_lines(
 def _read_input(workflow: str, given: Any) -> Iterator[Line]:
     args = (given or {}).get("args") or []
     kind, _, agent = workflow.partition(".")
-    if kind == "agent" and args:
+    if kind == AGENT and args:
         yield Line("prompt", agent, text=args[0] if isinstance(args[0], str) else str(args[0]))
     elif kind == CHAT and args and isinstance(args[0], list):
         for message in args[0]:
@@ -159,7 +157,7 @@ def _read_call(agent: str, entry: Entry, effects: Mapping[str, str]) -> Line:
     label = _LABEL.search(entry.key)
     known = "transactional" if entry.kind == "transaction" else effects.get(entry.key)
     line = Line(
-        "result", agent, entry.key, entry.finished_at or entry.started_at, tool=entry.name.removeprefix(TOOL),
+        "result", agent, entry.key, entry.finished_at or entry.started_at, tool=entry.name.removeprefix(f"{TOOL}:"),
         call_id=label[1] if label else None, effect=known, attempts=entry.attempts,
     )  # fmt: skip
     if entry.outcome == "started":
@@ -178,7 +176,7 @@ def _read_decision(entry: Entry, what: str, tool: str, call_id: str) -> Line:
     if entry.outcome != "ok":
         state = "expired" if entry.kind == "expire" else "declined"
         return replace(line, state=state, text=_problem(entry))
-    if what != "approval" or not isinstance(value, Mapping):
+    if what != APPROVAL or not isinstance(value, Mapping):
         return replace(line, state="answered", value=value)
     state = "approved" if value.get("approve") else "denied"
     return replace(line, state=state, text=value.get("why"), value=value.get("edit"))

@@ -18,6 +18,7 @@ from outlive.approvals import Approval, approvals
 from outlive.budgets import BudgetInfo, budgets
 from outlive.control import AuditEntry
 from outlive.errors import PayloadError, RunNotFound
+from outlive.model.agentkeys import AGENT, CHAT
 from outlive.model.query import parse
 from outlive.model.reads import Match
 from outlive.model.status import Status
@@ -25,9 +26,9 @@ from outlive.paging import Page
 from outlive.questions import Question, questions
 from outlive.reviews import Review, reviews
 from outlive.run import Entry, Run, RunInfo
-from outlive.views.agent_journal import CHAT, Line, Usage, agents_in, is_answer, read_lines, sum_usage
+from outlive.views.agent_journal import Line, Usage, agents_in, is_answer, read_lines, sum_usage
 
-EVERY_AGENT = f"workflow:agent.*,{CHAT}.*"
+EVERY_AGENT = f"workflow:{AGENT}.*,{CHAT}.*"
 _PAGE = 100  # of inboxes and accounts of one run
 
 
@@ -117,7 +118,7 @@ async def _make(
     if waits_for is None and not info.status.final and info.status != Status.RUNNING:
         waits_for = await (await app.get(info.id)).why()
     kind, _, name = info.workflow.partition(".")
-    agents = agents_in(entries) or ([name] if kind in ("agent", CHAT) else [])
+    agents = agents_in(entries) or ([name] if kind in (AGENT, CHAT) else [])
     return AgentRun(
         info.id, info.workflow, agents, info.status, waits_for, sum_usage(entries), _price(entries, own),
         info.created_at, info.finished_at,
