@@ -77,7 +77,7 @@ def _verdicts_not_noted(patch: pytest.MonkeyPatch) -> None:
 
 
 def _edits_not_judged(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(durability.OutliveDurability, "_judge_edit", lambda *_: None)
+    patch.setattr(durability.OutliveDurability, "_ask_policy_again", lambda *_: None)
 
 
 def _edits_ignored(patch: pytest.MonkeyPatch) -> None:
@@ -88,8 +88,10 @@ def _edits_ignored(patch: pytest.MonkeyPatch) -> None:
 def _one_is_enough(patch: pytest.MonkeyPatch) -> None:
     ask = approvals._ask
 
-    async def ask_one(run: Any, agent: str, call: Any, version: str, terms: Any, judge: Any) -> Any:
-        return await ask(run, agent, call, version, approvals.Ask(terms.role, 1, terms.expires, terms.escalate), judge)
+    async def ask_one(run: Any, agent: str, call: Any, version: str, terms: Any, ask_again: Any) -> Any:
+        return await ask(
+            run, agent, call, version, approvals.Ask(terms.role, 1, terms.expires, terms.escalate), ask_again
+        )
 
     patch.setattr(approvals, "_ask", ask_one)
 

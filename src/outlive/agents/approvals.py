@@ -75,7 +75,7 @@ class Ask:
 
 
 Policy = Callable[[ToolCall], Ask | Deny | None]
-JudgeEdit = Callable[[ToolCallPart, Mapping[str, Any]], Ask | Deny | None]
+AskAgain = Callable[[ToolCallPart, Mapping[str, Any]], Ask | Deny | None]
 
 
 def ask_policy(run: LiveRun, policy: Policy, call: ToolCall, call_id: str) -> Ask | Deny | None:
@@ -123,29 +123,29 @@ def digest_of_arguments(arguments: Mapping[str, Any]) -> str:
 
 
 async def resolve(
-    run: LiveRun, agent: str, tools: Mapping[str, ToolDefinition], requests: DeferredToolRequests, judge: JudgeEdit
+    run: LiveRun, agent: str, tools: Mapping[str, ToolDefinition], requests: DeferredToolRequests, ask_again: AskAgain
 ) -> dict[str, bool | ToolApproved | ToolDenied]:
-    """Wait until each of these calls is approved or denied; all wait at the same time. `judge` judges edits."""
+    """Wait until each of these calls is approved or denied; all wait at the same time. `ask_again`: about an edit."""
 
     def resolve_one(call: ToolCallPart) -> Awaitable[ToolApproved | ToolDenied]:
         verdict = requests.metadata.get(call.tool_call_id, {}).get(POLICY_KEY)
-        return _resolve(run, agent, call, tools.get(call.tool_name), verdict or Ask(), judge)
+        return _resolve(run, agent, call, tools.get(call.tool_name), verdict or Ask(), ask_again)
 
     answers = await gather(*map(resolve_one, requests.approvals))
     return {call.tool_call_id: one for call, one in zip(requests.approvals, answers, strict=True)}
 
 
 async def _resolve(
-    run: LiveRun, agent: str, call: ToolCallPart, tool: ToolDefinition | None, verdict: Ask | Deny, judge: JudgeEdit
+    run: LiveRun, agent: str, call: ToolCallPart, tool: ToolDefinition | None, verdict: Ask | Deny, ask_again: AskAgain
 ) -> ToolApproved | ToolDenied:
     if isinstance(verdict, Deny):
         return ToolDenied(verdict.reason)
     with within(run, f"{APPROVAL}:{name_call(call.tool_name, call.tool_call_id)}"):
-        return await _ask(run, agent, call, version_of_tool(tool), verdict, judge)
+        return await _ask(run, agent, call, version_of_tool(tool), verdict, ask_again)
 
 
 async def _ask(
-    run: LiveRun, agent: str, call: ToolCallPart, version: str, ask: Ask, judge: JudgeEdit
+    run: LiveRun, agent: str, call: ToolCallPart, version: str, ask: Ask, ask_again: AskAgain
 ) -> ToolApproved | ToolDenied:
     given = call.args_as_dict()
     arguments, votes = given, list[str]()
@@ -172,7 +172,7 @@ async def _ask(
             return ToolDenied(f"{decision.by} denied this call{f': {decision.why}' if decision.why else '.'}")
         if decision.edit is not None and decision.edit != arguments:
             arguments, votes = decision.edit, []  # what others have approved was something else
-            verdict = judge(call, arguments)
+            verdict = ask_again(call, arguments)
             if isinstance(verdict, Deny):
                 return ToolDenied(f"{decision.by} edited this call into one that is refused: {verdict.reason}")
             if verdict is not None and verdict.role not in (None, ask.role):

@@ -286,12 +286,12 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         if not requests.approvals and not requests.calls:
             return None
         approvals, answers = await gather(
-            resolve(run, self.name, ctx.tools, requests, partial(self._judge_edit, run, ctx)),
+            resolve(run, self.name, ctx.tools, requests, partial(self._ask_policy_again, run, ctx)),
             answer_calls(run, self.name, requests),
         )
         return DeferredToolResults(approvals=approvals, calls=answers)
 
-    def _judge_edit(
+    def _ask_policy_again(
         self, run: LiveRun, ctx: RunContext[AgentDepsT], call: ToolCallPart, arguments: Mapping[str, Any]
     ) -> Ask | Deny | None:
         """Ask the policy about arguments that a person has put in place of the model's."""
