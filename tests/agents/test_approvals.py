@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import AfterValidator, ValidationInfo
 from pydantic_ai import Agent
 
 import outlive
@@ -501,6 +502,32 @@ async def test_what_a_person_has_edited_is_for_the_policy_again(url: str, cents:
         assert said in await run.result(timeout=LIMIT_S)
         await leave_memory(app)
     assert told == ["model 0", *([] if cents > 100 else [f"refund {cents}"]), "model 1"]
+
+
+def of_a_shop(cents: int, info: ValidationInfo) -> int:
+    if not info.context:
+        raise ValueError("no shop is known")
+    return cents
+
+
+async def test_an_edit_is_validated_for_the_policy_as_it_is_for_the_tool(url: str) -> None:
+    """With the validation context of the agent: or what is valid for the tool alone would pass by the policy."""
+    told = Told()
+    model = scripted([call("refund", "c1", cents=17)], "{results}", heard=Told.model.__get__(told))
+    agent = Agent(model, name="clerk", validation_context={"shop": 1})
+
+    @agent.tool_plain
+    async def refund(cents: Annotated[int, AfterValidator(of_a_shop)]) -> str:
+        told.append(f"refund {cents}")
+        return f"refunded {cents}"
+
+    async with Outlive(url) as app:
+        run = await app.start(durable(agent, policy=by_amount), "refund")
+        (one,) = await waiting(app)
+        await approvals(app).decide(one.id, approve=True, by="fred", roles={"finance"}, edit={"cents": 101})
+        assert "too much for anybody" in await run.result(timeout=LIMIT_S)
+        await leave_memory(app)
+    assert told == ["model 0", "model 1"]
 
 
 async def test_an_edit_that_others_have_to_approve_is_put_to_them(url: str) -> None:

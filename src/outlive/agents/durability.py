@@ -298,7 +298,8 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         if self._options.policy is None or ctx.tool_manager is None or ctx.tool_manager.tools is None:
             return None
         try:
-            validated = ctx.tool_manager.tools[call.tool_name].args_validator.validate_python(dict(arguments))
+            validator = ctx.tool_manager.tools[call.tool_name].args_validator
+            validated = validator.validate_python(dict(arguments), context=ctx.validation_context)
         except ValidationError:  # the model is told so, and the tool not called
             return None
         return ask_policy(run, self._options.policy, ToolCall(self.name, call.tool_name, validated), call.tool_call_id)
