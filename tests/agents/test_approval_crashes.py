@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from outlive import AuditEntry, Outlive
+from outlive import AuditEntry, Outlive, RunRefused
 from outlive.agents import approvals
 from tests.agents import desk, shop
+from tests.crash.databases import connect, is_sqlite
 from tests.house.source import ROOT, SRC
 from tests.support import nursery
 from tests.support.faults import VARIABLE
@@ -98,6 +100,44 @@ async def test_a_decision_that_dies_is_made_or_not(place: Desk, point: str) -> N
     assert place.happened("refund") == ["refund 17"]
     assert [entry.by for entry in await place.decisions()] == ["ana" if made else "bob"]
     assert place.happened("model") == ["model 0", "model 1", "model 2"]
+
+
+def let_days_pass(url: str, days: int) -> None:
+    """Put the times that are stored of what waits so many days back: as if they had gone by."""
+    prefix, moved = ("ol_", f"- {days * 86_400}") if is_sqlite(url) else ("", f"- interval '{days} days'")
+    connection = connect(url)
+    try:
+        connection.execute(
+            f"update {prefix}promises set created_at = created_at {moved}, expires_at = expires_at {moved}"
+        )
+        connection.execute(f"update {prefix}live set wake_at = wake_at {moved}")
+        for key, value in list(connection.execute(f"select key, value from {prefix}entries where kind = 'promise'")):
+            facts = json.loads(value)
+            facts["expires_at"] -= days * 86_400
+            connection.execute(f"update {prefix}entries set value = '{json.dumps(facts)}' where key = '{key}'")
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("days", [5, 8])
+async def test_three_deaths_and_some_days_while_an_approval_waits(place: Desk, days: int) -> None:
+    """The same approval waits for seven days: within them it is used once, and after them by nobody."""
+    for _ in range(3):
+        await place.suspended()
+    async with Outlive(place.url, worker=False) as client:
+        (one,) = (await approvals(client).list()).items
+        let_days_pass(place.url, days)
+        if days < 7:
+            await approvals(client).decide(one.id, approve=True, by="ana")
+        else:
+            assert (await approvals(client).list()).items == []
+            with pytest.raises(RunRefused, match="has expired"):
+                await approvals(client).decide(one.id, approve=True, by="ana")
+    said = place.finish()
+    assert said == REFUNDED if days < 7 else "Nobody decided in time" in said
+    assert place.happened("refund") == ["refund 17"] * (days < 7)
+    assert place.happened("model") == ["model 0", "model 1", "model 2"]
+    assert [entry.by for entry in await place.decisions()] == ["ana"] * (days < 7)
 
 
 async def test_a_worker_hears_of_a_decision_whose_maker_died_before_he_woke_it(place: Desk) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import anyio
 import pytest
@@ -109,3 +111,30 @@ async def test_a_run_is_cancelled_within_a_group(url: str) -> None:
         with pytest.raises(RunCancelled):
             await run.result(timeout=LIMIT_S)
     assert sorted(done) == ["one stops", "two stops"]
+
+
+async def test_a_run_that_leaves_memory_within_a_group_leaves_all_of_it(url: str) -> None:
+    """anyio keeps the scopes of a task, and with them the task, until that has ended."""
+
+    async def wait() -> None:
+        await outlive.receive("go")
+
+    @workflow
+    async def waiter() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+
+    async with Outlive(url, include=[waiter]) as app:
+        run = await app.start(waiter)
+        while not any(entry.kind == "receive" for entry in await run.entries()):
+            await asyncio.sleep(0.01)
+        roster = app._engine().roster
+        (held,) = map(weakref.ref, roster.executions.values())
+        roster.suspend(next(iter(roster.executions.values())))
+        while roster.executions:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        gc.collect()
+        assert held() is None
+        await run.send("go", None)
+        await run.result(timeout=20)

@@ -21,7 +21,7 @@ import logging
 import sys
 import types
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Protocol
 
 from outlive.engine.branch import Branch
@@ -198,6 +198,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         self.ready.clear()
         self._as_running(self._close_all)
         self.ready.clear()
+        _forget_scopes(self._tasks)
         self._tasks.clear()
 
     def _close_all(self) -> None:
@@ -388,6 +389,14 @@ _INSISTENT = "_deliver_cancellation"
 _TASKS_FILE = asyncio.tasks.__file__
 _WAIT_FOR = asyncio.wait_for.__code__
 _undying: list[Any] = []  # coroutines that cannot be closed; one that was collected would run on
+
+
+def _forget_scopes(tasks: Iterable[RunTask]) -> None:
+    """Let anyio forget the scopes of tasks that ended unseen: it keeps them by task, and they keep the task."""
+    scopes = getattr(sys.modules.get("anyio._backends._asyncio"), "_task_states", None)
+    if scopes is not None:
+        for task in tasks:
+            scopes.pop(task, None)
 
 
 def _ignore(_generator: object) -> None:
