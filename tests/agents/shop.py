@@ -1,20 +1,26 @@
 """An agent with a tool of each effect class, in a process that is killed: `python -m tests.agents.shop URL`.
 
-What really happened stands in a ledger, a file that belongs to no database: it is the judge.
+What really happened stands in a ledger, a file that belongs to no database: it is the judge. Which spans have ended
+stands in another one beside it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from pydantic_ai import Agent
+from pydantic_ai.capabilities import Instrumentation
+from pydantic_ai.models.instrumented import InstrumentationSettings
 
 import outlive
 from outlive import Outlive, hooks
@@ -65,6 +71,21 @@ def look_up(order: str) -> str:
     return f"refunded {order}, says the bank"
 
 
+class Spans(SpanExporter):
+    """Enters spans as they end: a request to the model by how many messages it sent, a call by its tool."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        with Path(os.environ[LEDGER] + ".spans").open("a") as file:
+            for span in spans:
+                facts = span.attributes or {}
+                sent = json.loads(str(facts.get("gen_ai.input.messages", "[]")))
+                file.write(f"{span.name.split()[0]} {facts.get('gen_ai.tool.name', len(sent))}\n")
+        return SpanExportResult.SUCCESS
+
+
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(Spans()))
+
 agent = Agent(
     scripted(
         [call("read", "r1"), call("charge", "c1"), call("enter", "e1")],
@@ -76,6 +97,7 @@ agent = Agent(
         heard=hear,
     ),
     name="shop",
+    capabilities=[Instrumentation(InstrumentationSettings(tracer_provider=provider))],
 )
 
 

@@ -118,6 +118,8 @@ async def test_dying_around_every_reservation_and_commit(flying: Fleet) -> None:
 async def test_fifty_agents_on_one_budget_under_kills(flying: Fleet) -> None:
     """Three processes at a time, killed in the middle of everything: nothing is overshot, and nothing is lost.
 
+    CrewAI 4804: of several processes on one SQLite file, those who found it locked failed.
+
     How much of the budget the dead take with them depends on who is killed when: all of it, if everybody has reserved.
     """
     agents, limit = 50, Decimal(fleet.LIMIT)

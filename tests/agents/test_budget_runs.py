@@ -20,7 +20,7 @@ from tests.agents.thrift import CHEAP, LIMIT_S, find, looking, used
 
 
 async def test_replay_charges_nothing(url: str) -> None:
-    """Pydantic AI harness 531, 748: a replay counted what was spent a second time."""
+    """Pydantic AI harness 531, 748, 549: a replay counted what was spent a second time."""
     told = Told()
     clerk = durable(looking([call("look", "c1")], "{results}", heard=told.model), budget=Budget(usd=1, prices=CHEAP))
 

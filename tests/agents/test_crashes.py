@@ -53,6 +53,10 @@ class Sale:
         assert len(charges) <= 1, "a repetition has another key"
         return Counter(line if line.startswith("model") else line.split()[0] for line in lines)
 
+    def spans(self) -> Counter[str]:
+        """Give how often each span was told, by all processes."""
+        return Counter(self.ledger.with_suffix(".spans").read_text().splitlines())
+
 
 @pytest.fixture
 def sale(url: str, tmp_path: Path) -> Sale:
@@ -70,11 +74,31 @@ async def test_a_calm_sale(sale: Sale) -> None:
     assert sale.happened() == once + Counter(f"model {turn}" for turn in range(6))
     assert sale.finish() == answer()  # the sale has ended: nothing happens
     assert sale.happened().total() == 12
+    requests = [f"chat {1 + 2 * turn}" for turn in range(6)]
+    tools = [f"execute_tool {tool}" for tool in ("read", "charge", "enter", "refund", "mail", "bare", "wait")]
+    assert sale.spans() == Counter([*requests, *tools, "invoke_agent 0"])
+
+
+@by_turns(
+    "dies",
+    ["before-model 2", "after-model 3", "after-read 1", "after-refund 1", *(f"commit.after {n}" for n in range(2, 9))],
+)
+async def test_a_span_is_told_once_for_each_time_it_was_done(sale: Sale, dies: str) -> None:
+    """It is told when something was done: what was done again, because its end was not on disk, is told again."""
+    assert sale.die(dies)
+    sale.finish()
+    told, happened = sale.spans(), sale.happened()
+    again = {span: times for span, times in told.items() if times > 1}
+    assert all(times <= happened[span.removeprefix("execute_tool ")] for span, times in again.items()), again
+    assert len(again) <= 1
+    assert told["invoke_agent 0"] == 1
+    assert sum(span.startswith("chat") for span in told) >= 5
+    assert sum(span.startswith("execute_tool") for span in told) >= 6
 
 
 @by_turns("where, number", list(product(("before-model", "after-model"), (1, 3, 6))))
 async def test_within_a_model_request(sale: Sale, where: str, number: int) -> None:
-    """Cloudflare 1763: what had been answered was generated, and paid for, once more."""
+    """Cloudflare 1763: what had been answered was generated, and paid for, once more; MAF 4280: no trace of it."""
     assert sale.die(f"{where} {number}")
     assert sale.finish() == answer()
     happened = sale.happened()

@@ -209,24 +209,31 @@ async def test_a_durable_agent_within_a_tool_of_another(url: str) -> None:
 
 async def test_agents_beside_each_other_in_one_workflow(url: str) -> None:
     """CrewAI 6113: the second task was given the record of the first."""
-    agent = Agent(scripted([call("look", "same id")], "{results}"), name="clerk")
+    told = Told()
+    agent = Agent(scripted([call("look", "same id")], "{results}", heard=told.model), name="clerk")
 
-    @agent.tool_plain
-    async def look() -> str:
-        return "seen"
+    @agent.tool
+    async def look(ctx: RunContext[None]) -> str:
+        told.append(f"look {ctx.prompt}")
+        return f"{ctx.prompt} is seen"
 
     clerk = durable(agent)
 
     @workflow
     async def both() -> list[str]:
         said = await outlive.gather(clerk.run("one"), clerk.run("two"))
+        await outlive.receive("go on")
         return [each.output for each in said]
 
     async with Outlive(url) as app:
         run = await app.start(both)
-        assert await run.result(timeout=LIMIT_S) == ["['seen']", "['seen']"]
+        await waits_for(run, "receive")
+        await leave_memory(app)
+        await run.send("go on", None)
+        assert await run.result(timeout=LIMIT_S) == ["['one is seen']", "['two is seen']"]
         keys = await keys_of(run)
-        assert len(keys) == len(set(keys)) == 6
+        assert len(keys) == len(set(keys)) == 7
+    assert sorted(told) == ["look one", "look two", "model 0", "model 0", "model 1", "model 1"]
 
 
 async def test_ids_of_calls_that_are_not_unique_or_not_fit_for_keys(url: str) -> None:

@@ -79,7 +79,10 @@ async def test_what_an_agent_below_has_finished_is_not_done_again(url: str) -> N
 
 
 async def test_a_journal_grows_with_what_is_new(url: str) -> None:
-    """LangGraph (js) 1138, Temporal 1890: each step stored the whole conversation anew, until histories were killed."""
+    """LangGraph (js) 1138, Temporal 1890: each step stored the whole conversation anew, until histories were killed.
+
+    So did deer-flow 4138, 4189, 3011, caipe 1238 and Pydantic AI 3359.
+    """
 
     async def size_after(turns: int) -> int:
         model = scripted(*([call("look", f"c{turn}")] for turn in range(turns)), "done")

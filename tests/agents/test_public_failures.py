@@ -91,7 +91,7 @@ async def test_a_question_that_is_asked_anew_takes_the_new_answer(url: str) -> N
 
 
 async def test_calls_of_one_id_share_no_approval(url: str) -> None:
-    """Pydantic AI 6241: of two calls with the same id, the approval of one executed the other."""
+    """Pydantic AI 6241, 5761: of two calls with the same id, the approval of one executed the other."""
     told = Told()
     async with Outlive(url) as app:
         run = await app.start(payer(told, [call("pay", "c1", n=1), call("pay", "c1", n=1_000)]), "pay")
@@ -266,7 +266,7 @@ async def test_a_decision_needs_no_message_and_nobody_who_resumes(url: str) -> N
 
 
 async def test_a_resumed_run_stands_where_it_stood(url: str) -> None:
-    """Mastra 4630, 16051: a resumed workflow began at its first step, or with the payload of an earlier resume."""
+    """Mastra 4630, 16051, MAF 1695: a resumed workflow began at its first step, or with what an earlier resume gave."""
     begun = list[str]()
 
     @outlive.step(name="work on")

@@ -78,6 +78,7 @@ def results(shown: list[AgentEvent]) -> Counter[str]:
 
 
 async def test_a_listener_sees_the_part_the_reset_and_the_whole(stage: Stage) -> None:
+    """Cloudflare 1485: who watched an answer that was recovered saw it stand still."""
     assert stage.tell("word 5").returncode != 0
     listener = stage.start("listen", stage.url, "0")
     stage.finish()

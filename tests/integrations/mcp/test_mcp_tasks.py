@@ -42,6 +42,7 @@ async def person(_: Any, params: Any) -> ElicitResult:
 
 # -- a server dies -------------------------------------------------------------------
 async def test_a_task_outlives_its_server(shop: Shop) -> None:
+    """ADK 4971: tasks were in the memory of the server that began them."""
     port = await shop.open()
     async with connect(port) as client:
         assert client.server_capabilities.extensions == {"io.modelcontextprotocol/tasks": {}}
