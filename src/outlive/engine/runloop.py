@@ -393,10 +393,9 @@ _undying: list[Any] = []  # coroutines that cannot be closed; one that was colle
 
 def _forget_scopes(tasks: Iterable[RunTask]) -> None:
     """Let anyio forget the scopes of tasks that ended unseen: it keeps them by task, and they keep the task."""
-    scopes = getattr(sys.modules.get("anyio._backends._asyncio"), "_task_states", None)
-    if scopes is not None:
-        for task in tasks:
-            scopes.pop(task, None)
+    scopes = getattr(sys.modules.get("anyio._backends._asyncio"), "_task_states", {})
+    for task in tasks:
+        scopes.pop(task, None)
 
 
 def _ignore(_generator: object) -> None:
