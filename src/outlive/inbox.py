@@ -99,12 +99,16 @@ def tell_gone(inbox: type[Inbox[Any]], id: str) -> str:
 
 
 def is_person(by: str, others: Collection[str]) -> bool:
-    """Say whether somebody is one of these, in whichever way his name is written: case, accents, width, spaces."""
+    """Say whether somebody is one of these, in whichever way his name is written.
+
+    Case, accents, width, spaces around and between words, and characters that nobody sees make no difference.
+    """
     return _plain(by) in {_plain(other) for other in others}
 
 
 def _plain(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())
+    letters = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join("".join(one for one in letters if unicodedata.category(one) not in ("Mn", "Cf")).split())
 
 
 def visible(text: str) -> str:

@@ -25,6 +25,8 @@ SPELLINGS = [
     " Jos\u00e9  Ortiz ",
     "\uff2aos\u00e9 Ortiz",
     "JOS\u00c9\u00a0ORTIZ",
+    "jose ortiz",
+    "Jos\u00e9 Or\u200btiz",
 ]
 
 

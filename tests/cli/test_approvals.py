@@ -95,7 +95,8 @@ def test_a_decision_that_does_not_count_ends_with_4(run_cli, asked):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ([], "say --approve or --deny"),
+        ([], "say --approve or --deny, one of them"),
+        (["--deny", "--approve"], "say --approve or --deny, one of them"),
         (["--approve", "--edit", "cents"], "--edit is JSON"),
         (["--approve", "--edit", "[5]"], "is a mapping"),
         (["--deny", "--edit", "{}"], "has no arguments to edit"),

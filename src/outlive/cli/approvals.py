@@ -54,7 +54,8 @@ def show(settings: Settings, approval_id: str) -> int:
 
 @approvals.command()
 @click.argument("approval_id", metavar="ID")
-@click.option("--approve/--deny", default=None, help="The decision.")
+@click.option("--approve", is_flag=True, help="The decision, or")
+@click.option("--deny", is_flag=True, help="this one.")
 @click.option("--edit", metavar="JSON", help="Approve the call with these arguments.")
 @click.option("--why", "--reason", "why", metavar="TEXT", help="The model reads it; kept in the audit.")
 @click.option("--role", "roles", metavar="ROLE", multiple=True, help="A role of whoever decides; may be repeated.")
@@ -65,7 +66,8 @@ def decide(
     settings: Settings,
     approval_id: str,
     *,
-    approve: bool | None,
+    approve: bool,
+    deny: bool,
     edit: str | None,
     why: str | None,
     roles: tuple[str, ...],
@@ -73,8 +75,8 @@ def decide(
     by: str | None,
 ) -> None:
     """Approve or deny a call, once. Exit code 4 if the decision does not count; nothing is changed then."""
-    if approve is None:
-        raise UsageError("say --approve or --deny")
+    if approve == deny:
+        raise UsageError("say --approve or --deny, one of them")
     arguments = None if edit is None else read_json(edit, "--edit")
     with_client(
         settings,
