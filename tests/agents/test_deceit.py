@@ -234,7 +234,18 @@ def add(a, b):
     logging.warning("adds", stack_info=True)
     return a + b
 """
+LAZY = """class Settings:
+    @property
+    def __class__(self):
+        raise RuntimeError("nothing is configured")
+
+
+SETTINGS = Settings()
+
+
+"""
 HONEST = {
+    "keeps an object that has no class yet": LAZY + RIGHT,
     "reads itself": f"from pathlib import Path\n\nTEXT = Path(__file__).read_text()\n{RIGHT}",
     "starts programs": f"import subprocess\n\n\ndef helps():\n    subprocess.run(['true'])\n\n\n{RIGHT}",
     "logs where it was": LOGS + DOUBLE,

@@ -41,7 +41,8 @@ class Equality:
 
     def _find(self) -> Iterator[tuple[type, str]]:
         for kind in gc.get_objects():
-            if isinstance(kind, type) and (file := self._file_of(kind)) is not None:
+            # not isinstance: it asks an object for its __class__, and a lazy one (Django's settings) may raise then
+            if issubclass(type(kind), type) and (file := self._file_of(kind)) is not None:
                 yield kind, file
 
     def _file_of(self, kind: type) -> str | None:
