@@ -105,7 +105,8 @@ class Workflow(Definition[P, R]):
 
     def __init__(self, spec: WorkflowSpec) -> None:
         super().__init__(spec)
-        declared.setdefault(spec.name, weakref.WeakValueDictionary())[next(_numbers)] = self
+        if current_execution() is None:  # what a run makes for itself is no definition of the process
+            declared.setdefault(spec.name, weakref.WeakValueDictionary())[next(_numbers)] = self
 
     @property
     def __outlive_workflow__(self) -> WorkflowSpec:

@@ -65,11 +65,19 @@ class Inbox(Generic[Item]):
         return found
 
     async def _settle(
-        self, one: OpenPromise, what: str, value: Any, by: str, why: str | None, *, error: str | None = None
+        self,
+        one: OpenPromise,
+        what: str,
+        value: Any,
+        by: str,
+        why: str | None,
+        facts: Mapping[str, Any],
+        *,
+        error: str | None = None,
     ) -> None:
-        """Answer a promise, once: `what` it is, in the words of a refusal."""
+        """Answer a promise, once: `what` it is, in the words of a refusal. The audit tells the facts."""
         try:
-            await self._app.settle(one.token, value, error, by=by, reason=why)
+            await self._app._settle_noting(one.token, value, error, by, why, facts)
         except AlreadySettled:
             raise RunRefused(one.run_id, f"{what} has been {self.answered} already") from None
         except PromiseExpired:

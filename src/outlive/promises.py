@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -75,6 +76,18 @@ class Promises(Opened):
         With `by` it is a person's action, noted in the audit of the promise's run in the same transaction.
         *Durable*: before this returns. *Raises* AlreadySettled, PromiseExpired, PromiseNotFound.
         """
+        await self._settle_noting(token, value, error, by, reason, None)
+
+    async def _settle_noting(
+        self,
+        token: str,
+        value: Any,
+        error: BaseException | str | None,
+        by: str | None,
+        reason: str | None,
+        facts: Mapping[str, Any] | None,
+    ) -> None:
+        """Settle a promise; the audit tells, with who and why, what else there is to say of it."""
         engine = self._engine()
         if not isinstance(token, str):
             raise UsageError(f"settle(token, …) takes the token of a promise, which is text, not {token!r}")
@@ -91,7 +104,7 @@ class Promises(Opened):
             settlement.outcome, settlement.error = "error", record_error(failure, codec)
         if by is None and reason is not None:
             raise UsageError("settle(…, reason=…) is for the audit: say by whom, with by=…")
-        note = None if by is None else make_note(engine, "settle", "run", "", reason, by)
+        note = None if by is None else make_note(engine, "settle", "run", "", reason, by, facts)
         settling = await engine.settle(settlement, note)
         if settling == "already":
             raise AlreadySettled(token)

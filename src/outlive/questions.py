@@ -7,6 +7,7 @@ and whatever reaches the run by another way makes it ask again; a question is an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -98,10 +99,10 @@ class Questions(Inbox[Question]):
         """
         check_person(by, why)
         waiting = await self._waiting(id)
-        problem = _explain(waiting.about["schema"], value)
+        problem = explain_misfit(waiting.about["schema"], value)
         if problem is not None:
             raise RunRefused(waiting.run_id, f"this is no answer to {waiting.about['question']!r}: {problem}")
-        await self._settle(waiting, "this question", value, by, why)
+        await self._settle(waiting, "this question", value, by, why, {"decided": "answer"})
 
     async def decline(self, id: str, *, by: str, why: str | None = None) -> None:
         """Decline to answer, once: who has asked gets a StepFailed that says who and why; a model reads it.
@@ -110,7 +111,8 @@ class Questions(Inbox[Question]):
         """
         check_person(by, why)
         declined = f"{by} declined to answer{f': {why}' if why else ''}"
-        await self._settle(await self._waiting(id), "this question", None, by, why, error=declined)
+        waiting = await self._waiting(id)
+        await self._settle(waiting, "this question", None, by, why, {"decided": "decline"}, error=declined)
 
 
 def questions(app: Outlive) -> Questions:
@@ -118,13 +120,13 @@ def questions(app: Outlive) -> Questions:
     return Questions(app)
 
 
-def _explain(schema: dict[str, Any], value: Any) -> str | None:
-    """Say what is wrong with an answer, None if nothing is."""
+def explain_misfit(schema: Mapping[str, Any], value: Any) -> str | None:
+    """Say what is wrong with what a person has given, None if nothing is: it fits the JSON schema."""
     try:
         from jsonschema import Draft202012Validator
         from referencing import Registry
     except ImportError as error:
-        raise UsageError("answers are checked with jsonschema: pip install 'outlive[agents]'") from error
+        raise UsageError("what people answer is checked with jsonschema: pip install 'outlive[agents]'") from error
     validator = Draft202012Validator(schema, registry=Registry())  # an empty one: no schema is fetched from anywhere
     found = next(iter(validator.iter_errors(value)), None)
     return None if found is None else f"{found.message} ({found.json_path})"

@@ -35,9 +35,12 @@ class Registry:
     def use(self, spec: WorkflowSpec | StepSpec) -> None:
         """Bind a definition's name in this app; UsageError if another one has it."""
         bound: dict[str, Any] = self._steps if isinstance(spec, StepSpec) else self._workflows
-        known = bound.get(spec.name, spec)
-        if known.site != spec.site:
-            raise UsageError(_clash(known, spec))
+        known = [bound.get(spec.name, spec)]
+        if self._is_open and isinstance(spec, WorkflowSpec):
+            known += [other for other in _declared_as(spec.name) if other.is_only_one]
+        for other in known:
+            if other.site != spec.site:
+                raise UsageError(_clash(other, spec))
         bound[spec.name] = spec
 
     def find(self, name: str) -> WorkflowSpec | None:
@@ -45,8 +48,8 @@ class Registry:
         bound = self._workflows.get(name)
         if bound is not None or not self._is_open:
             return bound
-        latest = {one.spec.site: one.spec for one in declared.get(name, {}).values()}
-        specs = list(latest.values())
+        specs = _declared_as(name)
+        specs = [one for one in specs if one.is_only_one] or specs
         if len(specs) > 1 and name not in self._reported:
             self._reported.add(name)
             log.warning("%s", _clash(*specs[:2]))
@@ -57,6 +60,11 @@ class Registry:
         known = dict.fromkeys([*self._workflows, *declared] if self._is_open else self._workflows)
         specs = [spec for name in known if (spec := self.find(name)) is not None]
         return [name for spec in specs for name in (spec.name, claim_name(spec.name, spec.version))]
+
+
+def _declared_as(name: str) -> list[WorkflowSpec]:
+    """Give the workflows of the process that have this name, of each place the latest."""
+    return list({one.spec.site: one.spec for one in declared.get(name, {}).values()}.values())
 
 
 def _clash(first: WorkflowSpec | StepSpec, second: WorkflowSpec | StepSpec) -> str:

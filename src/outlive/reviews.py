@@ -80,7 +80,8 @@ class Reviews(Inbox[Review]):
             raise UsageError(f"decide(id, verdict, …) takes 'accept', 'again' or 'reject', not {verdict!r}")
         if value is not None and verdict != "accept":
             raise UsageError("decide(…, value=…) is for what is accepted")
-        await self._settle(await self._waiting(id), "this review", Decision(verdict, by, why, value), by, why)
+        decision = Decision(verdict, by, why, value)
+        await self._settle(await self._waiting(id), "this review", decision, by, why, {"decided": verdict})
 
 
 def reviews(app: Outlive) -> Reviews:

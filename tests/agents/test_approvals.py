@@ -68,6 +68,7 @@ async def test_a_call_waits_until_it_is_approved(url: str) -> None:
         assert (await approvals(app).list()).items == []
         (entry,) = await app.audit(run.id)
         assert (entry.by, entry.action, entry.reason) == ("ana", "settle", "known")
+        assert entry.facts == {"decided": "approve", "promise": one.id.removeprefix("run 1 ")}
         assert one.created_at <= entry.at <= datetime.now(UTC) + timedelta(seconds=60)
     assert told == ["model 0", "refund 17", "model 1"]
 
@@ -79,6 +80,7 @@ async def test_a_call_that_is_denied_is_not_executed(url: str) -> None:
         (one,) = await waiting(app)
         await approvals(app).decide(one.id, approve=False, by="ana", why="not today")
         assert "ana denied this call: not today" in await run.result(timeout=LIMIT_S)
+        assert [entry.facts["decided"] for entry in await app.audit(run.id)] == ["deny"]
     assert told == ["model 0", "model 1"]
 
 
@@ -107,9 +109,16 @@ async def test_arguments_are_edited_and_validated_again(url: str) -> None:
         assert "refund 17" not in told
         run = await app.start(refunder(told, asks()), "refund")
         (one,) = await waiting(app)
-        await approvals(app).decide(one.id, approve=True, by="ana", edit={"cents": "much"})
-        assert "valid integer" in await run.result(timeout=LIMIT_S)
-    assert [line for line in told if line.startswith("refund")] == ["refund 5"]
+        for wrong, why in (
+            ({"cents": "much"}, "'much' is not of type 'integer'"),
+            ({}, "'cents' is a required property"),
+        ):
+            with pytest.raises(RunRefused, match=f"these are no arguments of refund: {why}"):
+                await approvals(app).decide(one.id, approve=True, by="ana", edit=wrong)
+        assert await waiting(app) == [one], "what does not fit uses no approval up"
+        await approvals(app).decide(one.id, approve=True, by="ana", edit={"cents": 6})
+        assert await run.result(timeout=LIMIT_S) == "['refunded 6']"
+    assert [line for line in told if line.startswith("refund")] == ["refund 5", "refund 6"]
 
 
 async def test_nobody_decides_in_time(url: str) -> None:
@@ -162,7 +171,9 @@ async def test_two_people_have_to_approve(url: str) -> None:
             await inbox.decide(found[0].id, approve=True, by="ana", digest=one.digest)
         await inbox.decide(found[0].id, approve=True, by="ana", digest=found[0].digest)
         assert await run.result(timeout=LIMIT_S) == "['refunded 9']"
-        assert [entry.by for entry in await app.audit(run.id)] == ["ana", "bob", "ana"]
+        noted = await app.audit(run.id)
+        assert [entry.by for entry in noted] == ["ana", "bob", "ana"]
+        assert [entry.facts.get("edit") for entry in noted] == [None, {"cents": 9}, None]
 
 
 async def test_of_many_decisions_one_counts(url: str) -> None:

@@ -160,7 +160,7 @@ async def test_a_loop_that_gets_nowhere_asks_a_person(
         with pytest.raises(RunRefused, match="it was decided, has expired, or never was"):
             await reviews(app).decide(review.id, "accept", by="bob")
         (note,) = [note for note in await app.audit(run.id) if note.action == "settle"]
-        assert (note.by, note.reason) == ("ana", "start over")
+        assert (note.by, note.reason, note.facts["decided"]) == ("ana", "start over", "reject")
     assert [line for line in played.told if line.startswith("model")] == [
         f"model {n}.{turn}" for n in range(3) for turn in (0, 1)
     ]

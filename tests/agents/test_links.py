@@ -238,6 +238,42 @@ async def test_a_second_vote_needs_a_second_person(url: str) -> None:
         assert await run.result(timeout=LIMIT_S) == "['refunded 17']"
 
 
+async def test_two_people_get_their_links_at_one_time(url: str) -> None:
+    """The vote of one makes another promise of the call; the link of the other leads to that."""
+    agent = refunder(Told(), asks(quorum=2, role="finance"))
+    async with serving(url, agent) as (app, links, client):
+        run = await app.start(agent, "refund")
+        (one,) = await waiting(app)
+        ana, bob = (links.url(one, by=name) for name in ("ana", "bob"))
+        assert (await client.post(ana, data=APPROVE)).status_code == 200
+        second = await asked_after(app, one)
+        again = await client.post(ana, data=APPROVE)
+        assert (again.status_code, "ana has approved this call" in again.text) == (409, True)
+        assert await approvals(app).find(one.id) is None
+        assert await approvals(app).find(one.id, digest=one.digest) == second
+        assert "Approved by 1 of 2" in (await client.get(bob)).text
+        assert (await client.post(bob, data=APPROVE)).status_code == 200
+        assert await run.result(timeout=LIMIT_S) == "['refunded 17']"
+        assert (await client.post(bob, data=APPROVE)).status_code == 410
+
+
+async def test_a_link_counts_no_vote_on_a_call_that_was_asked_for_anew(url: str) -> None:
+    told = Told()
+    agent = refunder(told, asks(quorum=2))
+    async with serving(url, agent) as (app, links, client):
+        run = await app.start(agent, "refund")
+        (one,) = await waiting(app)
+        ana, bob = (links.url(one, by=name) for name in ("ana", "bob"))
+        await run.rewind("clerk#1/model#1")
+        again = await asked_after(app, one)
+        assert (await client.post(links.url(again, by="cleo"), data=APPROVE)).status_code == 200
+        await asked_after(app, again)
+        for link in ana, bob:
+            refused = await client.post(link, data=APPROVE)
+            assert (refused.status_code, "asked for again" in refused.text) == (410, True)
+        assert "refund 17" not in told
+
+
 async def test_nothing_that_a_model_writes_is_html(url: str) -> None:
     """Arguments are written by a model, or by whoever wrote what the model has read."""
     hostile = "</pre><script>alert(1)</script>\u202e'\"><form action=//evil>&amp;"

@@ -61,7 +61,7 @@ async def test_a_workflow_asks(url: str) -> None:
             assert await questions(client).find(one.id) is None
         assert await run.result(timeout=LIMIT_S) == "Elm 5"
         (entry,) = await app.audit(run.id)
-        assert (entry.by, entry.reason) == ("ana", "she lives there")
+        assert (entry.by, entry.reason, entry.facts["decided"]) == ("ana", "she lives there", "answer")
         with pytest.raises(RunRefused, match="was answered, has expired, or never was"):
             await questions(app).answer(one.id, {"street": "Oak", "number": 5}, by="bob")
 
@@ -101,7 +101,7 @@ async def test_a_question_that_is_declined_fails_what_asks(url: str) -> None:
         with pytest.raises(RunFailed, match="ana declined to answer: she has moved"):
             await run.result(timeout=LIMIT_S)
         (entry,) = await app.audit(run.id)
-        assert (entry.by, entry.reason) == ("ana", "she has moved")
+        assert (entry.by, entry.reason, entry.facts["decided"]) == ("ana", "she has moved", "decline")
         with pytest.raises(RunRefused, match="was answered, has expired, or never was"):
             await questions(app).decline(one.id, by="bob")
 

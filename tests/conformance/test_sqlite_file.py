@@ -501,8 +501,19 @@ async def test_a_file_that_is_gone_gets_no_beats(sqlite_file, replaced):
         await asyncio.to_thread(os.rename, file_of(sqlite_file), file_of(sqlite_file) + ".old")
         if replaced:
             sqlite3.connect(file_of(sqlite_file)).close()
-        with pytest.raises(StoreUnavailable, match="deleted or replaced"):
-            await channel.beat(fence, LEASE_S)
+        for work in (
+            lambda: channel.beat(fence, LEASE_S),
+            lambda: start(store, "order-1"),
+            lambda: store.find_run("order-1"),
+            lambda: store.begin(1.0),
+            lambda: claim_all(store, fence),
+        ):
+            with pytest.raises(StoreUnavailable, match="deleted or replaced"):
+                await work()
+        await asyncio.to_thread(os.rename, file_of(sqlite_file) + ".old", file_of(sqlite_file))
+        await channel.beat(fence, LEASE_S)
+        await start(store, "order-1")
+        assert await claim_all(store, fence) == ["order-1"]
 
 
 async def test_a_loop_that_is_gone_harms_nobody(sqlite_file):

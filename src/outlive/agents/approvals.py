@@ -141,37 +141,42 @@ async def _resolve(
     if isinstance(verdict, Deny):
         return ToolDenied(verdict.reason)
     with within(run, f"{APPROVAL}:{name_call(call.tool_name, call.tool_call_id)}"):
-        return await _ask(run, agent, call, version_of_tool(tool), verdict, ask_again)
+        return await _ask(run, agent, call, tool, verdict, ask_again)
 
 
 async def _ask(
-    run: LiveRun, agent: str, call: ToolCallPart, version: str, ask: Ask, ask_again: AskAgain
+    run: LiveRun, agent: str, call: ToolCallPart, tool: ToolDefinition | None, ask: Ask, ask_again: AskAgain
 ) -> ToolApproved | ToolDenied:
     given = call.args_as_dict()
-    arguments, votes = given, list[str]()
+    arguments, votes, asked_at = given, list[str](), run.loop.time()
+    version, schema = version_of_tool(tool), {} if tool is None else tool.parameters_json_schema
     while True:
         about = {
             "agent": agent, "tool": call.tool_name, "call_id": call.tool_call_id, "arguments": arguments,
             "digest": digest_of_arguments(arguments), "version": version, "role": ask.role, "quorum": ask.quorum,
-            "votes": votes,
+            "votes": votes, "asked_at": asked_at, "schema": schema,
         }  # fmt: skip
         try:
             settled = await await_or_withdraw(await promise(ask.expires, topic=TOPIC, about=about))
         except PromiseExpired:
             if ask.escalate is None:
                 return ToolDenied("Nobody decided in time whether this call is approved, so it was not executed.")
-            ask, votes = ask.escalate, []
+            ask, votes, asked_at = ask.escalate, [], run.loop.time()
             continue
         except StepFailed as rejected:
             return ToolDenied(f"This call was not approved: {rejected}")
         decision = _read(run, settled, about)
         if decision is None:
-            arguments, votes = given, []
+            arguments, votes, asked_at = given, [], run.loop.time()
             continue
         if not decision.approve:
             return ToolDenied(f"{decision.by} denied this call{f': {decision.why}' if decision.why else '.'}")
         if decision.edit is not None and decision.edit != arguments:
-            arguments, votes = decision.edit, []  # what others have approved was something else
+            arguments, votes, asked_at = (
+                decision.edit,
+                [],
+                run.loop.time(),
+            )  # what others have approved was something else
             verdict = ask_again(call, arguments)
             if isinstance(verdict, Deny):
                 return ToolDenied(f"{decision.by} edited this call into one that is refused: {verdict.reason}")

@@ -66,8 +66,9 @@ class Conversation(Workflow[..., int]):
                 name=f"{CHAT}.{name}",
                 is_async=True,
                 shape=CallShape(converse),
-                site=f"{__name__}:{name}",
+                site=agent.spec.site,
                 version=f"{version_of(Conversation._converse)}-{agent.spec.version}",
+                is_only_one=agent.spec.is_only_one,
             )
         )
 

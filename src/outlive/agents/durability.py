@@ -83,6 +83,12 @@ class AgentOptions:
         if self.cache_s == 0:
             raise UsageError("durable(…, cache=…) is how long answers are shared, more than 0")
 
+    def chosen(self) -> list[str]:
+        """Give what tells one agent of a name from another: the policy, and what else is not as by default."""
+        policy = "no policy" if self.policy is None else f"policy={getattr(self.policy, '__qualname__', self.policy)}"
+        others = {"strict": self.strict, "effects": self.effects, "stream": self.stream, "budget": self.budgets}
+        return [policy, *(name for name, value in others.items() if value)]
+
 
 class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
     """Makes an agent durable in the workflows that run it; `durable(agent)` adds it by itself."""
@@ -103,7 +109,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         self, options: AgentOptions, *, models: Mapping[str, Model] | None = None, name: str | None = None
     ) -> None:
         super().__init__(models=models, name=name)
-        self._options = options
+        self.options = options
         self._models = dict(models or {})
         self._model_effect = Effect("pure", RequestRetry(**vars(options.retry)))
         self._backend: UnitBackend | None = None
@@ -113,7 +119,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
             model=self._model_effect, event=PURE, capability=PURE, tool=AT_MOST_ONCE, resolve_tool=self._effect_of
         )
         self._backend = UnitBackend(
-            agent_name=self.name, config=config, models=self._models, cache_s=self._options.cache_s
+            agent_name=self.name, config=config, models=self._models, cache_s=self.options.cache_s
         )
         super()._bind_to_agent(agent)
 
@@ -122,7 +128,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         if tool is None:
             return PURE
         name = _seen_as.get() or name
-        effect = find_effect(tool.tool_def.metadata, name, strict=self._options.strict, effects=self._options.effects)
+        effect = find_effect(tool.tool_def.metadata, name, strict=self.options.strict, effects=self.options.effects)
         is_remote = isinstance(operation_id, ToolsetCallToolId) and operation_id.toolset_kind == "mcp"
         if is_remote and (effect is False or effect.name == "transactional"):
             raise UsageError(f"tool {name!r} is executed by a server: it can be neither inline nor transactional")
@@ -173,7 +179,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         if run is None or scope is None:
             return await handler()
         with (
-            charged_to(open_charges(run, scope.scope, self._options.budgets)),
+            charged_to(open_charges(run, scope.scope, self.options.budgets)),
             external_event_scope(PromiseWaiter(run, self.name)),
             Agent.using_thread_executor(_Callbacks(run.engine)),
             Agent.using_sleep(asyncio.sleep),
@@ -189,7 +195,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         listed = listed_tools.get() if self.in_durable_context else None
         if listed is not None and ctx.run_step <= 1:
             seen = {one.name for one in tool_defs}
-            check_names(self.name, self._options.effects, seen, listed | _functions_of(ctx.agent))
+            check_names(self.name, self.options.effects, seen, listed | _functions_of(ctx.agent))
         return await super().prepare_tools(ctx, tool_defs)
 
     async def wrap_tool_validate(
@@ -218,10 +224,10 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
     @property
     def has_wrap_run_event_stream(self) -> bool:
         """Whether models are asked to stream."""
-        return super().has_wrap_run_event_stream or (self._options.stream and self.in_durable_context)
+        return super().has_wrap_run_event_stream or (self.options.stream and self.in_durable_context)
 
     def _model_stream_event_handler(self) -> EventStreamHandler[AgentDepsT] | None:
-        return show_model if self._options.stream else super()._model_stream_event_handler()
+        return show_model if self.options.stream else super()._model_stream_event_handler()
 
     async def wrap_run_event_stream(
         self, ctx: RunContext[AgentDepsT], *, stream: AsyncIterable[AgentStreamEvent]
@@ -229,7 +235,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         run, scope = current_execution(), current_scope.get()
         async with aclosing(cast(AsyncGenerator[Any], super().wrap_run_event_stream(ctx, stream=stream))) as events:
             async for event in events:
-                if self._options.stream and run is not None and scope is not None and not isinstance(event, OF_MODEL):
+                if self.options.stream and run is not None and scope is not None and not isinstance(event, OF_MODEL):
                     show_once(run, scope, event)
                 yield event
 
@@ -246,10 +252,10 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         run, scope = current_execution(), current_scope.get()
         if run is None or scope is None:
             return await handler(args)
-        if self._options.policy is not None and not ctx.tool_call_approved:
+        if self.options.policy is not None and not ctx.tool_call_approved:
             asked = ToolCall(self.name, call.tool_name, args)
             with run.loop.within(scope):
-                verdict = ask_policy(run, self._options.policy, asked, call.tool_call_id)
+                verdict = ask_policy(run, self.options.policy, asked, call.tool_call_id)
             if verdict is not None:
                 raise ApprovalRequired({POLICY_KEY: verdict})
         with _called(call.tool_name):
@@ -258,7 +264,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
             return await handler(args)
 
     def _is_inline(self, name: str, tool_def: ToolDefinition) -> bool:
-        return find_effect(tool_def.metadata, name, strict=False, effects=self._options.effects) is False
+        return find_effect(tool_def.metadata, name, strict=False, effects=self.options.effects) is False
 
     async def _execute_inline(
         self, run: LiveRun, call: ToolCallPart, args: dict[str, Any], handler: WrapToolExecuteHandler
@@ -295,14 +301,14 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         self, run: LiveRun, ctx: RunContext[AgentDepsT], call: ToolCallPart, arguments: Mapping[str, Any]
     ) -> Ask | Deny | None:
         """Ask the policy about arguments that a person has put in place of the model's."""
-        if self._options.policy is None or ctx.tool_manager is None or ctx.tool_manager.tools is None:
+        if self.options.policy is None or ctx.tool_manager is None or ctx.tool_manager.tools is None:
             return None
         try:
             validator = ctx.tool_manager.tools[call.tool_name].args_validator
             validated = validator.validate_python(dict(arguments), context=ctx.validation_context)
         except ValidationError:  # the model is told so, and the tool not called
             return None
-        return ask_policy(run, self._options.policy, ToolCall(self.name, call.tool_name, validated), call.tool_call_id)
+        return ask_policy(run, self.options.policy, ToolCall(self.name, call.tool_name, validated), call.tool_call_id)
 
 
 @contextmanager

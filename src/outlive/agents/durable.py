@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from inspect import CO_COROUTINE
+from types import FrameType
 from typing import Any, Generic, NoReturn, TypeVar
 
 import pydantic_ai
@@ -21,7 +24,7 @@ from outlive.agents.places import entered, name_agent, new_scope
 from outlive.agents.requests import MODEL_RETRY
 from outlive.clock import Duration, seconds
 from outlive.codec.payload import CallShape
-from outlive.definitions import Workflow, current_execution
+from outlive.definitions import Workflow, current_execution, declared
 from outlive.engine.roles import LiveRun
 from outlive.engine.threads import current_body
 from outlive.errors import UsageError
@@ -41,7 +44,9 @@ class DurableAgent(Workflow[[str], Any], Generic[DepsT, OutputT]):
     `app.start(durable(agent), prompt)`, whose result is the agent's output.
     """
 
-    def __init__(self, agent: AbstractAgent[DepsT, OutputT], durability: OutliveDurability[DepsT], deps: Any) -> None:
+    def __init__(
+        self, agent: AbstractAgent[DepsT, OutputT], durability: OutliveDurability[DepsT], deps: Any, made_by: FrameType
+    ) -> None:
         self.agent = agent
         self.name = durability.name or agent.name or ""
         self._name = name_agent(self.name)
@@ -53,16 +58,31 @@ class DurableAgent(Workflow[[str], Any], Generic[DepsT, OutputT]):
 
         if isinstance(agent.output_type, type):
             answer.__annotations__["return"] = agent.output_type
+        site, is_only_one = self._find_site(made_by)
         super().__init__(
             WorkflowSpec(
                 function=answer,
                 name=f"{AGENT}.{self._name}",
                 is_async=True,
                 shape=CallShape(answer),
-                site=f"{__name__}:{self.name}",
+                site=site,
                 version=f"{version_of(answer)}-{pydantic_ai.__version__}",
+                is_only_one=is_only_one,
             )
         )
+
+    def _find_site(self, made_by: FrameType) -> tuple[str, bool]:
+        """Give where this agent is made durable, and how, and whether others of its name are refused.
+
+        Made durable alike in several places it is one and the same; of those that running code makes the latest counts.
+        """
+        options = self._durability.options
+        for other in list(declared.get(f"{AGENT}.{self._name}", {}).values()):
+            if isinstance(other, DurableAgent) and other.agent is self.agent and other._durability.options == options:
+                return other.spec.site, other.spec.is_only_one
+        if not _is_in_module(made_by):
+            return f"{__name__}:{self.name}", False
+        return f"{made_by.f_code.co_filename}:{made_by.f_lineno} ({', '.join(options.chosen())})", True
 
     async def run(self, prompt: Any = None, **options: Any) -> AgentRunResult[OutputT]:
         """Run the agent, with what `agent.run` takes. In a workflow its work is durable, elsewhere it is plain.
@@ -85,6 +105,15 @@ class DurableAgent(Workflow[[str], Any], Generic[DepsT, OutputT]):
         )
 
     run_stream_events = iter = run_stream
+
+
+def _is_in_module(frame: FrameType | None) -> bool:
+    """Say whether a module executes this, be it through functions: what it makes is there as long as its process."""
+    while frame is not None and not frame.f_code.co_flags & CO_COROUTINE:
+        if frame.f_code.co_name == "<module>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager
@@ -141,4 +170,4 @@ def durable(
         durability.for_agent(agent)  # as each run does: what is wrong with the agent is told here
     except UserError as error:
         raise UsageError(str(error)) from error
-    return DurableAgent(agent, durability, deps)
+    return DurableAgent(agent, durability, deps, sys._getframe(1))

@@ -94,7 +94,7 @@ class ApprovalLinks:
             ends.append(self._now() + seconds(expires))
         if not ends:
             raise UsageError("this call waits for ever, and no link does: say expires=…")
-        asked_at = to_instant(approval.created_at)
+        asked_at = to_instant(approval.asked_at)
         link = Link(approval.id, approval.digest, asked_at, approval.role, by, min(ends))
         text = _to_base64(msgspec.json.encode(link))
         return f"{self._url}?link={text}.{_sign(self._secrets[0], text)}"
@@ -156,12 +156,12 @@ class ApprovalLinks:
 
     async def _find(self, link: Link) -> Approval:
         """Find the call as the link's receiver was told of it."""
-        approval = await self._inbox.find(link.id)
+        approval = await self._inbox.find(link.id, digest=link.digest)
         if approval is None:
             raise _Refused(410, "This call waits for nobody any more: it was decided, has expired, or was cancelled.")
         if approval.digest != link.digest:
             raise _Refused(409, "The arguments of this call have changed since the link was sent. Ask for a new one.")
-        if (to_instant(approval.created_at), approval.role) != (link.asked_at, link.role):
+        if (to_instant(approval.asked_at), approval.role) != (link.asked_at, link.role):
             raise _Refused(410, "This call has been asked for again since the link was sent. Ask for a new one.")
         return approval
 

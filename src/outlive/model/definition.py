@@ -83,7 +83,10 @@ class StepSpec:
 
 @dataclass(eq=False)
 class WorkflowSpec:
-    """A workflow. `version` is a hash of its code unless it was given; `pinned`: no other one executes its runs."""
+    """A workflow. `version` is a hash of its code unless it was given; `pinned`: no other one executes its runs.
+
+    `is_only_one`: of those that say so the process has one of each name, for a replay would fit the others as well.
+    """
 
     kind: ClassVar[str] = "workflow"
     function: Callable[..., Any]
@@ -93,6 +96,7 @@ class WorkflowSpec:
     site: str
     version: str
     pinned: bool = False
+    is_only_one: bool = False
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,7 @@ class Note:
 
 def note_of_settling(note: Note, run_id: str, key: str) -> Note:
     """Give the note of a settlement, which tells of which run and promise: whoever has only the token does not know."""
-    return replace(note, target=run_id, facts=json.dumps({"promise": key}))
+    return replace(note, target=run_id, facts=json.dumps({**json.loads(note.facts or "{}"), "promise": key}))
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from outlive.clock import Clock
+from outlive.errors import StoreUnavailable
 from outlive.hooks import commit_site
 from outlive.store.sqlite import schema
 from outlive.store.sqlite.connect import check_file, connect, enter_file, leave_file, parse_url
@@ -99,10 +100,20 @@ class Database:
             if not await self._writer.run(lambda db: schema.is_current(db, where, migrate=migrate)):
                 await self._migrate()
             self._file = self._place.identify()
+            for lane in self._lanes:
+                lane.check_file = self._check_file
             return await self._reader.run(lambda _: self._wall())
         except BaseException:
             await self.close()
             raise
+
+    def _check_file(self) -> None:
+        """Refuse a file whose name has gone: what is written to it would be lost, and its locks bind nobody else."""
+        if self._place.identify() != self._file:
+            raise StoreUnavailable(
+                f"{self._place.where} was deleted or replaced while it was open: nothing more is written; put it back, "
+                "or restart this process"
+            )
 
     @commit_site("migrate")
     @writing

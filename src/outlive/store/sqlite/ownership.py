@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any, TypeVar
 
-from outlive.errors import StoreUnavailable
 from outlive.hooks import commit_site
 from outlive.limits import QUARANTINE_CRASHES, SUSPECT_CRASHES, SUSPECT_GROUPS
 from outlive.model.reads import Claimed, TakenOver, WorkerRow
@@ -73,11 +72,6 @@ class Ownership(Database):
     @writing
     def beat(self, db: Connection, fence: Fence, lease_s: float) -> float:
         """Renew a lease; give the database's time. From any loop: it goes to the writer thread like all writes."""
-        if self._place.identify() != self._file:
-            raise StoreUnavailable(
-                f"{self._place.where} was deleted or replaced while it was open: what this process writes is lost to "
-                "all others; restart it"
-            )
         check_fence(db, fence)
         now = self._wall()
         _put_beat(db, fence.worker, now, lease_s)

@@ -81,6 +81,7 @@ class Lane:
     ) -> None:
         self.name = name
         self.where = where  # the database as errors name it
+        self.check_file: Callable[[], None] = _nothing  # called before each job; it may raise
         self._connect = connect
         self._chance = chance
         self._patience_s = patience_s
@@ -177,6 +178,7 @@ class Lane:
         return UsageError(f"{self.where} is not open in this process")
 
     def _db(self) -> Connection:
+        self.check_file()
         if self._connection is None:
             self._connection = self._connect()
         return self._connection
@@ -310,4 +312,4 @@ class ThreadLane(Lane):
 
 
 def _nothing() -> None:
-    """Wake the thread."""
+    """Do nothing; as an item it wakes the thread."""
