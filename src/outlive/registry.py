@@ -36,7 +36,7 @@ class Registry:
         """Bind a definition's name in this app; UsageError if another one has it."""
         bound: dict[str, Any] = self._steps if isinstance(spec, StepSpec) else self._workflows
         known = [bound.get(spec.name, spec)]
-        if self._is_open and isinstance(spec, WorkflowSpec):
+        if self._is_open and isinstance(spec, WorkflowSpec) and spec.is_only_one:
             known += [other for other in _declared_as(spec.name) if other.is_only_one]
         for other in known:
             if other.site != spec.site:

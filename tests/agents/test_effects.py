@@ -141,8 +141,9 @@ async def test_a_failed_model_request_is_tried_again(url: str) -> None:
 
 
 async def test_a_strict_agent_refuses_tools_without_a_class(url: str) -> None:
-    agent = Agent(scripted([call("look", "c1")], "{results}"), name="clerk")
-    told: list[str] = []
+    """Before its model is asked, and whether that would call them or not."""
+    told: list[Any] = []
+    agent = Agent(scripted("nothing to look for", heard=told.append), name="clerk")
 
     @agent.tool_plain
     async def look() -> str:
@@ -157,7 +158,7 @@ async def test_a_strict_agent_refuses_tools_without_a_class(url: str) -> None:
 
 
 async def test_metadata_that_is_no_class(url: str) -> None:
-    agent = Agent(scripted([call("look", "c1")], "{results}"), name="clerk")
+    agent = Agent(scripted("nothing to look for"), name="clerk")
 
     @agent.tool_plain(metadata={"outlive": "pure"})
     async def look() -> str:

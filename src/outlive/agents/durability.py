@@ -191,11 +191,14 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
                 listed_tools.reset(token)
 
     async def prepare_tools(self, ctx: RunContext[AgentDepsT], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
-        """Refuse effects for tools that there are not, as soon as all have been listed."""
+        """Refuse effects for tools that there are not, and tools whose own is wrong or missing, as soon as all are listed."""
         listed = listed_tools.get() if self.in_durable_context else None
         if listed is not None and ctx.run_step <= 1:
             seen = {one.name for one in tool_defs}
             check_names(self.name, self.options.effects, seen, listed | _functions_of(ctx.agent))
+            for one in tool_defs:
+                if one.kind != "external":  # that others execute
+                    find_effect(one.metadata, one.name, strict=self.options.strict, effects=self.options.effects)
         return await super().prepare_tools(ctx, tool_defs)
 
     async def wrap_tool_validate(

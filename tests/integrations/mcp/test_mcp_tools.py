@@ -485,9 +485,8 @@ async def test_an_approval_of_a_role_is_not_for_everybody(url: str, mode: str, l
 
 
 async def test_who_has_approved_is_not_asked_again_however_his_name_is_written(url: str) -> None:
-    agent = support(quorum=2)
-    async with Outlive(url, include=[agent]) as app:  # the shop has another one of that name
-        server = mcp_server(app, [agent], name="shop")
+    async with Outlive(url) as app:
+        server = mcp_server(app, [support(quorum=2)], name="shop")
         async with Client(server, extensions=[Tasks()], elicitation_callback=answering()) as client:
             task_id = (await call_task(client, "agent.support", prompt="My lamp is broken.")).task_id
             await task_is(client, task_id, "input_required")
