@@ -33,6 +33,7 @@ step, what to do next. Each error also inherits the built-in that fits it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -255,15 +256,19 @@ class ReplayError(OutliveError):
     """Code and journal of a run no longer fit; the run is paused, nothing is lost."""
 
 
+_OF_A_TOOL = re.compile(r"/(policy|approval|tool|validate):")  # the keys of agents
+
+
 class JournalMismatch(ReplayError):
     """Replay took another path than the first execution."""
 
     def __init__(
         self, run_id: str, *, expected: str, got: str, where: str, recorded_version: str, code_version: str
     ) -> None:
+        cause = "perhaps this tool of the agent was renamed, removed or changed; " if _OF_A_TOOL.search(where) else ""
         super().__init__(
             f"run {run_id!r} diverged at {where}: its journal has {expected}, the code asks for {got} "
-            f"(journal of version {recorded_version}, code of version {code_version}); a run that "
+            f"(journal of version {recorded_version}, code of version {code_version}); {cause}a run that "
             "diverges is paused: deploy code that takes the recorded path, then resume() it"
         )
         self.run_id, self.expected, self.got = run_id, expected, got
@@ -403,6 +408,10 @@ class BudgetExceeded(LimitError, Permanent):
         limit, spent, reserved, asked = (_amount(measure, number) for number in numbers)
         held = f"of {limit} it has spent {spent}, {reserved} are reserved, and this may take {asked}"
         why = f"has no room: {held}; raise it"
+        if measure in ("usd", "tokens"):
+            why += ", or reserve less for an answer (answer_tokens=…)"
+        if numbers[2] > 0 and numbers[1] + numbers[3] <= numbers[0]:
+            why += ", or wait, for those who have reserved it may not use it all"
         if measure is None:
             why = "is stopped; resume it"
         elif measure == "wall":

@@ -327,6 +327,41 @@ async def test_many_approvals_wait_out_of_memory(url: str, evidence: Evidence) -
     )
 
 
+@pytest.mark.parametrize("renamed", ["repay", None])
+async def test_a_tool_that_a_deploy_took_away_while_people_were_asked(url: str, renamed: str | None) -> None:
+    """The run is paused, nothing is executed, and it goes on when the tool is back."""
+    told = Told()
+
+    def clerk(name: str | None) -> Any:
+        agent = Agent(scripted([call("refund", "c1", cents=17)], "{results}"), name="clerk")
+
+        def refund(cents: int) -> str:
+            told.append(f"{name} {cents}")
+            return f"refunded {cents}"
+
+        if name is not None:
+            agent.tool_plain(name=name)(refund)
+        return durable(agent, policy=asks())
+
+    before, after = clerk("refund"), clerk(renamed)
+    async with Outlive(url, include=[before]) as app:
+        await app.start(before, "refund", id="run")
+        (one,) = await waiting(app)
+    async with Outlive(url, include=[after]) as app:
+        run = await app.get("run")
+        await approvals(app).decide(one.id, approve=True, by="ana")
+        async with asyncio.timeout(LIMIT_S):
+            while await run.status() != "paused":
+                await asyncio.sleep(0.01)
+        assert "perhaps this tool of the agent was renamed, removed or changed; a run that diverges" in await run.why()
+    assert told == []
+    async with Outlive(url, include=[before]) as app:
+        run = await app.get("run")
+        await run.resume()
+        assert await run.result(timeout=LIMIT_S) == "['refunded 17']"
+    assert told == ["refund 17"]
+
+
 async def test_a_stricter_policy_has_no_say_in_what_is_past(url: str) -> None:
     told = Told()
     model = scripted([call("look", "c1")], [call("wait", "c2")], "{results}")

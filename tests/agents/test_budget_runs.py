@@ -10,6 +10,7 @@ import pytest
 from pydantic_ai import Agent
 from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.models.function import FunctionModel
+from pydantic_ai.usage import RequestUsage
 
 import outlive
 from outlive import BudgetExceeded, Outlive, workflow
@@ -62,6 +63,67 @@ async def test_a_run_whose_budget_was_raised_goes_on_where_it_was(url: str) -> N
     assert told == ["model 0", "model 1", "model 2"]
 
 
+async def test_what_others_have_reserved_and_may_not_use_is_waited_for(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for one reservation at a time, and for what both use; then for nothing more."""
+    asked, goes_on = 0, asyncio.Event()
+
+    async def answer(messages: Any, info: Any) -> ModelResponse:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await goes_on.wait()
+        return ModelResponse(parts=[TextPart("hello")], usage=RequestUsage(input_tokens=10, output_tokens=5))
+
+    budget = Budget(tokens=5_000, account="team")
+    clerk = durable(Agent(FunctionModel(answer), name="clerk"), budget=budget)
+    async with Outlive(url) as app:
+        store, refused = app._engine().store, 0
+        reserve = store.reserve
+
+        async def counting(*args: Any) -> Any:
+            nonlocal refused
+            granted = await reserve(*args)
+            refused += granted.refusal is not None
+            return granted
+
+        store.reserve = counting  # type: ignore[method-assign]
+        first = await app.start(clerk, "go")
+        await until(lambda: asked == 1)
+        second = await app.start(clerk, "go")
+        await until(lambda: refused > 1)
+        assert asked == 1
+        goes_on.set()
+        assert [await run.result(timeout=LIMIT_S) for run in (first, second)] == ["hello", "hello"]
+        found = await find(app, "team")
+        assert (found.spent.tokens, found.reserved.tokens, found.lost.tokens) == (30, 0, 0)
+        monkeypatch.setattr("outlive.agents.spending.ROOM_WAIT_S", 0)
+        goes_on.clear()
+        asked = 0
+        first = await app.start(clerk, "go")
+        await until(lambda: asked == 1)
+        with pytest.raises(BudgetExceeded, match=r"answer_tokens=…\), or wait, for those who have reserved") as caught:
+            await app.run(clerk, "go")
+        assert (caught.value.measure, caught.value.reserved > 0) == ("tokens", True)
+        goes_on.set()
+        await first.result(timeout=LIMIT_S)
+        await budgets(app).put("team", tokens=4_000)
+        refused = 0
+        monkeypatch.undo()
+        with pytest.raises(
+            BudgetExceeded, match=r"raise it, or reserve less for an answer \(answer_tokens=…\), then retry the run"
+        ):
+            await app.run(clerk, "go")
+        assert refused == 1, "nothing that is reserved stands in the way"
+
+
+async def until(holds: Any) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
 async def test_who_is_cancelled_before_he_knows_of_his_reservation_gives_it_back(url: str) -> None:
     told = Told()
     clerk = durable(looking("hello", heard=told.model), budget=Budget(requests=5))
@@ -69,10 +131,12 @@ async def test_who_is_cancelled_before_he_knows_of_his_reservation_gives_it_back
 
     @workflow
     async def asks() -> str:
+        asking = asyncio.ensure_future(clerk.run("go"))
+        await outlive.receive("stop")
+        asking.cancel()
         try:
-            async with asyncio.timeout(0.3):
-                return (await clerk.run("go")).output
-        except TimeoutError:
+            return (await asking).output
+        except asyncio.CancelledError:
             return "cancelled"
 
     async with Outlive(url) as app:
@@ -87,9 +151,10 @@ async def test_who_is_cancelled_before_he_knows_of_his_reservation_gives_it_back
 
         store.reserve = late  # type: ignore[method-assign]
         run = await app.start(asks, id="one")
+        await asyncio.wait_for(reserved.wait(), LIMIT_S)
+        await run.send("stop", None)
         assert await run.result(timeout=LIMIT_S) == "cancelled"
-        found = await find(app, "one/clerk#1")
-    assert reserved.is_set()
+        (found,) = (await budgets(app).list()).items
     assert (found.spent, found.reserved, found.lost) == (used(), used(), used())
     assert told == []
 

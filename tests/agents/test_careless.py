@@ -10,10 +10,11 @@ import pytest
 from pydantic_ai import Agent
 from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.models.function import FunctionModel
+from pydantic_ai.models.test import TestModel
 from pydantic_ai.usage import RequestUsage
 
 from outlive import BudgetExceeded, Outlive, RunRefused, UsageError
-from outlive.agents import Ask, Budget, DurableAgent, Price, approval_links, approvals, durable
+from outlive.agents import Ask, Budget, DurableAgent, Price, approval_links, approvals, durable, pure
 from tests.agents.test_approvals import asks, refunder, waiting
 from tests.agents.test_durable import LIMIT_S, Told, waits_for
 from tests.agents.thrift import find, looking, used
@@ -44,6 +45,31 @@ async def test_who_writes_his_name_otherwise_is_still_one_person(url: str) -> No
         assert "refund 17" not in told
         await approvals(app).decide(two.id, approve=True, by="Joseph Ortiz")
         assert await run.result(timeout=LIMIT_S) == "['refunded 17']"
+
+
+async def ask_later(call: Any) -> Any:
+    return Ask()
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda agent: durable(agent, policy=Ask(role="boss")), r"policy=…\) takes a plain function .* not Ask\("),
+        (lambda agent: durable(agent, policy=ask_later), r"policy=…\) takes a plain function .* not <function ask_l"),
+        (lambda agent: durable(agent, model_retry=3), r"model_retry=…\) takes a Retry, not 3"),
+        (lambda _: pure(retry=3), r"pure\(retry=…\) takes a Retry, such as Retry\(attempts=3\), not 3"),
+        (lambda _: approval_links(Outlive("sqlite://"), None, url="https://a.b"), "secret=… is a text of at least"),
+    ],
+)
+def test_what_only_looks_like_a_setting(make: Any, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        make(Agent(TestModel(), name="clerk"))
+
+
+async def test_an_agent_that_is_started_without_a_prompt(url: str) -> None:
+    async with Outlive(url) as app:
+        with pytest.raises(TypeError, match=r"^agent\.clerk\(\): missing a required argument: 'prompt'"):
+            await app.start(durable(Agent(TestModel(), name="clerk")))
 
 
 @pytest.mark.parametrize("by", ["", "  ", "\u00a0", "x" * 1_001, None, 7])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import uuid
 from pathlib import Path
 from typing import Any
@@ -41,19 +42,25 @@ NAMESAKES = """from pydantic_ai import Agent
 from pydantic_ai.models.test import TestModel
 
 from outlive.agents import Ask, conversation, durable
+from tests.agents.test_namesakes import make
 
 agent = Agent(TestModel(), name="{name}")
 careful = durable(agent, policy=lambda call: Ask(role="finance"))
-careless = durable(agent)
+careless = make(agent)
 chats = [conversation(careful), conversation(careless)]
 """
 
 
+def make(agent: Any) -> Any:
+    return durable(agent)
+
+
 def defined(agent: Any, **options: Any) -> Any:
     """Make an agent durable as a function that a module calls while it is imported."""
-    program = compile("made = make()", "defines.py", "exec")
-    names = {"make": lambda: durable(agent, **options)}
-    exec(program, names)
+    spec = importlib.machinery.ModuleSpec("defines", None)
+    spec._initializing = True  # type: ignore[attr-defined]  # as the import system says
+    names = {"make": lambda: durable(agent, **options), "__spec__": spec}
+    exec(compile("made = make()", "defines.py", "exec"), names)
     return names["made"]
 
 
@@ -66,7 +73,9 @@ async def test_neither_of_two_agents_of_one_name_is_started(
     found = importlib.import_module(module)
     async with Outlive(url) as app:
         for one in (found.careful, found.careless):
-            with pytest.raises(UsageError, match=rf"'agent.{module}': .*{module}.py:\d \(no policy\)"):
+            with pytest.raises(
+                UsageError, match=rf"'agent.{module}': .*{module}.py:\d \(policy=.*\(no policy\)|no policy.*policy="
+            ):
                 await app.start(one, "refund")
             with pytest.raises(UsageError, match=rf"'chat.{module}'"):
                 await app.start(conversation(one))

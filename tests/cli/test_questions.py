@@ -75,5 +75,5 @@ def test_without_the_extra_there_is_a_way_to_go_on(run_cli, asked, tmp_path):
     _, said = command.communicate(timeout=PATIENCE_S)
     assert (command.returncode, said) == (
         2,
-        "outlive: answers are checked with jsonschema: pip install 'outlive[agents]'\n",
+        "outlive: what people answer is checked with jsonschema: pip install 'outlive[agents]'\n",
     )

@@ -88,10 +88,8 @@ def _edits_ignored(patch: pytest.MonkeyPatch) -> None:
 def _one_is_enough(patch: pytest.MonkeyPatch) -> None:
     ask = approvals._ask
 
-    async def ask_one(run: Any, agent: str, call: Any, version: str, terms: Any, ask_again: Any) -> Any:
-        return await ask(
-            run, agent, call, version, approvals.Ask(terms.role, 1, terms.expires, terms.escalate), ask_again
-        )
+    async def ask_one(run: Any, agent: str, call: Any, tool: Any, terms: Any, ask_again: Any) -> Any:
+        return await ask(run, agent, call, tool, approvals.Ask(terms.role, 1, terms.expires, terms.escalate), ask_again)
 
     patch.setattr(approvals, "_ask", ask_one)
 
@@ -101,7 +99,7 @@ def _expired_means_approved(patch: pytest.MonkeyPatch) -> None:
 
 
 def _settled_again(patch: pytest.MonkeyPatch) -> None:
-    settle, find = Promises.settle, Promises.find_promise
+    settle, find = Promises._settle_noting, Promises.find_promise
     known: dict[tuple[str, str], Any] = {}
 
     async def settle_again(self: Any, *args: Any, **options: Any) -> None:
@@ -113,7 +111,7 @@ def _settled_again(patch: pytest.MonkeyPatch) -> None:
     async def find_again(self: Any, run_id: str, key: str) -> Any:
         return known.setdefault((run_id, key), await find(self, run_id, key))
 
-    patch.setattr(Promises, "settle", settle_again)
+    patch.setattr(Promises, "_settle_noting", settle_again)
     patch.setattr(Promises, "find_promise", find_again)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import aclosing, contextmanager
@@ -82,6 +83,13 @@ class AgentOptions:
     def __post_init__(self) -> None:
         if self.cache_s == 0:
             raise UsageError("durable(…, cache=…) is how long answers are shared, more than 0")
+        if self.policy is not None and (not callable(self.policy) or inspect.iscoroutinefunction(self.policy)):
+            raise UsageError(
+                "durable(…, policy=…) takes a plain function of a ToolCall that gives Ask(…), Deny(…) or None, not "
+                f"{self.policy!r}; what it has to look up belongs into a tool, or into deps"
+            )
+        if not isinstance(self.retry, Retry):
+            raise UsageError(f"durable(…, model_retry=…) takes a Retry, not {self.retry!r}")
 
     def chosen(self) -> list[str]:
         """Give what tells one agent of a name from another: the policy, and what else is not as by default."""
@@ -191,7 +199,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
                 listed_tools.reset(token)
 
     async def prepare_tools(self, ctx: RunContext[AgentDepsT], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
-        """Refuse effects for tools that there are not, and tools whose own is wrong or missing, as soon as all are listed."""
+        """Refuse effects for tools that there are not, and tools whose own is wrong or missing, when all are listed."""
         listed = listed_tools.get() if self.in_durable_context else None
         if listed is not None and ctx.run_step <= 1:
             seen = {one.name for one in tool_defs}

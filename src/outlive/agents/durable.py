@@ -56,6 +56,7 @@ class DurableAgent(Workflow[[str], Any], Generic[DepsT, OutputT]):
         async def answer(prompt: str) -> Any:
             return (await self.run(prompt)).output
 
+        answer.__qualname__ = f"{AGENT}.{self._name}"  # as whoever starts it without a prompt is told
         if isinstance(agent.output_type, type):
             answer.__annotations__["return"] = agent.output_type
         site, is_only_one = self._find_site(made_by)
@@ -109,9 +110,11 @@ class DurableAgent(Workflow[[str], Any], Generic[DepsT, OutputT]):
 
 def _is_in_module(frame: FrameType | None) -> bool:
     """Say whether a module executes this, be it through functions: what it makes is there as long as its process."""
+    own = None if frame is None else frame.f_globals
     while frame is not None and not frame.f_code.co_flags & CO_COROUTINE:
         if frame.f_code.co_name == "<module>":
-            return True
+            is_imported_now = getattr(frame.f_globals.get("__spec__"), "_initializing", False)
+            return is_imported_now or frame.f_globals is own
         frame = frame.f_back
     return False
 

@@ -36,6 +36,10 @@ class Effect:
     timeout_s: float | None = None
     verify: Callable[..., Any] | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.retry, Retry):
+            raise UsageError(f"{self.name}(retry=…) takes a Retry, such as Retry(attempts=3), not {self.retry!r}")
+
 
 PURE = Effect("pure")
 AT_MOST_ONCE = Effect("at_most_once")

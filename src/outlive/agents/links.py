@@ -71,7 +71,7 @@ class ApprovalLinks:
     """See `approval_links`."""
 
     def __init__(self, app: Outlive, secret: str | Sequence[str], url: str) -> None:
-        secrets = [secret] if isinstance(secret, str) else list(secret)
+        secrets = list(secret) if isinstance(secret, Sequence) and not isinstance(secret, str) else [secret]
         if not secrets or not all(isinstance(one, str) and len(one) >= LINK_SECRET_MIN_CHARS for one in secrets):
             raise UsageError(
                 f"secret=… is a text of at least {LINK_SECRET_MIN_CHARS} characters, or a list of such texts"

@@ -31,6 +31,7 @@ from outlive.agents.pricing import PriceOf, estimate_input, estimate_price, find
 from outlive.engine.bodies import patiently
 from outlive.engine.calls import StepCall
 from outlive.errors import BudgetExceeded, UnknownPrice
+from outlive.limits import ROOM_LOOK_FIRST_S, ROOM_LOOK_GROWTH, ROOM_LOOK_MAX_S, ROOM_WAIT_S
 from outlive.model.ledger import Amounts, Granted, Refusal, Reservation, Spent, State, to_units
 
 Work = Callable[[], Awaitable[Any]]
@@ -75,7 +76,7 @@ class Spending:
         )  # fmt: skip
         # Whoever is cancelled before he knows has sent nothing: what may be reserved by then is given back.
         call.sides = (*([] if earlier is None else [earlier]), self._spent(call, "spent", Amounts()))
-        self._granted = await patiently(call, lambda: engine.store.reserve(engine.fence(), asked, earlier))
+        self._granted = await _ask_for(call, asked, earlier)
         call.sides = ()
         if self._granted.refusal is not None:
             raise _exceeded(call, self._granted.refusal)
@@ -195,6 +196,28 @@ def _has_sold_nothing(error: Exception) -> bool:
     if isinstance(error, FallbackExceptionGroup):
         return all(map(_has_sold_nothing, error.exceptions))
     return isinstance(error, ModelHTTPError) and not error.in_stream
+
+
+async def _ask_for(call: StepCall, asked: Reservation, earlier: Spent | None) -> Granted:
+    """Reserve; for a while again where only what others have reserved is in the way, since they may not use it."""
+    engine = call.execution.engine
+    waited_s, pause_s = 0.0, ROOM_LOOK_FIRST_S
+    while True:
+        granted = await patiently(call, lambda: engine.store.reserve(engine.fence(), asked, earlier))
+        if not _may_pass(granted.refusal) or waited_s >= ROOM_WAIT_S:
+            return granted
+        await engine.bodies.rest(pause_s)
+        waited_s += pause_s
+        pause_s = min(pause_s * ROOM_LOOK_GROWTH, ROOM_LOOK_MAX_S)
+
+
+def _may_pass(refusal: Refusal | None) -> bool:
+    return (
+        refusal is not None
+        and refusal.measure not in (None, "wall")
+        and refusal.reserved > 0
+        and refusal.spent + refusal.asked <= refusal.limit
+    )
 
 
 def _exceeded(call: StepCall, refusal: Refusal) -> BudgetExceeded:

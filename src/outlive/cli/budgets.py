@@ -55,8 +55,7 @@ def show(settings: Settings, account: str, day: str | None, limit: int, before: 
 
     found, shares, page = with_client(settings, read)
     if found is None:
-        click.echo(f"outlive: no budget {account!r} was used or changed", err=True)
-        return NOT_FOUND
+        return _tell_unknown(account)
     if settings.json:
         print_json({"budget": found, "shares": shares, "expenses": page.items, "next": page.next})
         return OK
@@ -83,40 +82,57 @@ def show(settings: Settings, account: str, day: str | None, limit: int, before: 
 @click.option("--requests", metavar="N|none", help="Requests to models.")
 @click.option("--tools", metavar="N|none", help="Calls of tools, where code limits them.")
 @click.option("--wall", metavar="DURATION|none", help="Time since the agent began: 90s, 2h; of a run's own budget.")
+@click.option("--new", is_flag=True, help="Also if no agent has used this budget yet.")
 @audited
 @common_options
-def set_limits(settings: Settings, account: str, reason: str | None, by: str | None, **given: str | None) -> None:
+def set_limits(
+    settings: Settings, account: str, reason: str | None, by: str | None, *, new: bool, **given: str | None
+) -> int:
     """Change limits of a budget, at once and for all workers; what is not named stays."""
     limits = {name: _read_limit(name, text) for name, text in given.items() if text is not None}
-    _change(settings, account, lambda client: budgets(client).put(account, **limits, reason=reason, by=by))
+    return _change(
+        settings, account, lambda client: budgets(client).put(account, **limits, reason=reason, by=by), new=new
+    )
 
 
 @budget.command()
 @click.argument("account")
 @audited
 @common_options
-def stop(settings: Settings, account: str, reason: str | None, by: str | None) -> None:
+def stop(settings: Settings, account: str, reason: str | None, by: str | None) -> int:
     """Refuse all that is new; what is under way goes on."""
-    _change(settings, account, lambda client: budgets(client).stop(account, reason, by=by))
+    return _change(settings, account, lambda client: budgets(client).stop(account, reason, by=by))
 
 
 @budget.command()
 @click.argument("account")
 @audited
 @common_options
-def resume(settings: Settings, account: str, reason: str | None, by: str | None) -> None:
+def resume(settings: Settings, account: str, reason: str | None, by: str | None) -> int:
     """Allow again what the limits allow; runs that failed meanwhile go on with `outlive runs retry`."""
-    _change(settings, account, lambda client: budgets(client).resume(account, reason, by=by))
+    return _change(settings, account, lambda client: budgets(client).resume(account, reason, by=by))
 
 
-def _change(settings: Settings, account: str, act: Callable[[Outlive], Coroutine[Any, Any, None]]) -> None:
+def _change(
+    settings: Settings, account: str, act: Callable[[Outlive], Coroutine[Any, Any, None]], *, new: bool = False
+) -> int:
+    """Change a budget that there is: a name that was mistyped would stop nobody."""
+
     async def change(client: Outlive) -> BudgetInfo | None:
-        await act(client)
+        if new or await budgets(client).find(account) is not None:
+            await act(client)
         return await budgets(client).find(account)
 
     found: BudgetInfo | None = with_client(settings, change)
-    assert found is not None  # it was put
+    if found is None:
+        return _tell_unknown(account)
     settings.say(f"budget {account!r} is {_state(found)}, limits: {describe_limits(found)}", {"budget": found})
+    return OK
+
+
+def _tell_unknown(account: str) -> int:
+    click.echo(f"outlive: no budget {account!r} was used or changed", err=True)
+    return NOT_FOUND
 
 
 def _read_limit(name: str, text: str) -> Any:

@@ -43,20 +43,24 @@ class Approvals(Face):
     ) -> None:
         """Approve or deny a call, as a person who has these `roles`; once.
 
-        `edit` replaces the arguments, which the tool validates again. With `digest`, the one of the approval that the
-        person has seen, a call that has other arguments by now is refused.
+        `edit` replaces the arguments: they have to fit the tool's schema, and the tool validates them again. `digest`
+        is the one of the approval that the person has seen: a call that has other arguments by now is refused, and one
+        that others have voted on since is found.
         *Durable*: the decision, with who and why, before this returns. *Again*: a second decision is refused.
         *Raises* RunRefused, with the reason, where the decision does not count: nothing is changed then.
         """
         self._wait(self._real.decide(id, approve=approve, by=by, why=why, roles=roles, edit=edit, digest=digest))
 
+    def find(self, id: str, *, digest: str | None = None) -> Approval | None:
+        """Find what waits, by its id; None if it was decided, has expired, or never was.
+
+        With the `digest` that was seen also if others have voted since then.
+        """
+        return self._wait(self._real.find(id, digest=digest))
+
     def list(self, *, run_id: str | None = None, limit: int = 100, after: str | None = None) -> Page[Approval, str]:
         """List what waits, the oldest first; of one run, or of all."""
         return self._wait(self._real.list(run_id=run_id, limit=limit, after=after))
-
-    def find(self, id: str) -> Approval | None:
-        """Find what waits, by its id; None if it was answered, has expired, or never was."""
-        return self._wait(self._real.find(id))
 
 
 def approvals(app: Outlive) -> Approvals:
