@@ -236,11 +236,20 @@ def test_a_pipe_says_one_line_after_the_other(run_cli):
     assert [line for line in said.stdout.splitlines() if line.startswith("you>")] == [
         "you> hello", "you> next", "you> third",
     ]  # fmt: skip
-    assert "the conversation has ended" in said.stderr and "never" not in said.stdout
+    assert "the conversation has ended" in said.stderr and "  ! 'never' was not said\n" in said.stdout
     (one,) = run_cli.json("agents", "ls")["runs"]
     assert (one["id"], one["workflow"], one["status"], one["usage"]["requests"]) == (
         "chat-1", "chat.clerk", "succeeded", 5,
     )  # fmt: skip
+
+
+def test_a_pipe_that_is_empty_waits_for_no_other_role(run_cli):
+    said = piped(run_cli, "hello\nnext\n")
+    assert "left, while a call waits for others" in said.stderr
+    assert "  ! 'next' was not said\n" in said.stdout
+    (waits,) = run_cli.json("approvals", "ls")["approvals"]
+    run_cli("approvals", "decide", waits["id"], "--approve", "--role", "boss", "--by", "bob")
+    assert "I \\x1b[1msay ['refunded 500']" in piped(run_cli, "").stdout
 
 
 def test_a_conversation_that_is_held_says_why(run_cli):

@@ -32,6 +32,7 @@ class Asking:
         self._is_typed = is_typed
         self._waiting: dict[str, Approval | Question] = {}  # by id; the first is on the screen
         self._edits = False  # the next line is the arguments of the approval
+        self.of_others: set[str] = set()  # what waits for another role
 
     @property
     def current(self) -> Approval | Question | None:
@@ -41,6 +42,7 @@ class Asking:
     def add(self, one: Approval | Question) -> None:
         """Ask, now or behind what is asked already; what another role decides is only told."""
         if isinstance(one, Approval) and one.role is not None and one.role not in self._roles:
+            self.of_others.add(one.id)
             self._tell(one)
             command = f"outlive approvals decide '{visible(one.id)}' --approve --role {one.role}"
             self._screen.line(f"    by {one.role}: {command}")
@@ -51,6 +53,7 @@ class Asking:
 
     def drop(self, id: str) -> None:
         """Ask no more: it is decided elsewhere."""
+        self.of_others.discard(id)
         current = self.current
         if self._waiting.pop(id, None) is current and current is not None:
             self._screen.unprompt()

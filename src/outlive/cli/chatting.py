@@ -24,6 +24,7 @@ from outlive.cli.asking import Asking
 from outlive.cli.keyboard import read_lines
 from outlive.cli.screen import PERSON, Screen
 from outlive.errors import OutliveError, RunEnded
+from outlive.inbox import visible
 from outlive.model.status import Status
 from outlive.questions import Question
 from outlive.reviews import Review
@@ -94,6 +95,8 @@ class Chat:
         except Leave as leaving:
             self._screen.unfold()
             self._screen.unprompt()
+            for line in self._lines:
+                self._screen.line(f"  ! {visible(line)!r} was not said")
             self._screen.line("")
             return leaving
         finally:
@@ -207,6 +210,8 @@ class Chat:
             await self._reply(self._lines.popleft())
         while self._lines and self._listens and self._asking.current is None:
             await self._say(self._lines.popleft())
+        if self._no_more and self._asking.of_others and self._asking.current is None:
+            raise Leave("left, while a call waits for others")
         if self._no_more and not self._lines and (self._listens or self._asking.current is not None):
             raise Leave("left")
 

@@ -14,9 +14,10 @@ import click
 from outlive import JournalMismatch, Outlive
 from outlive.cli.output import print_json
 from outlive.cli.settings import OK, RUN_FAILED, Settings, common_options, refuse_missing_file
-from outlive.cli.worker import import_target
+from outlive.cli.worker import import_object, import_target
 from outlive.codec.jsontext import JsonCodec
 from outlive.codec.payload import Codec
+from outlive.definitions import Definition
 from outlive.engine.rehearsal import Report, rehearse
 from outlive.errors import UsageError
 from outlive.model.frozen import FrozenJournal, read_lines
@@ -74,6 +75,9 @@ def replay(
 
 def load_code(target: str) -> tuple[Registry, Codec, str | None]:
     """Give the definitions of a module or app, the codec that reads their journals, and the database of the app."""
+    found = import_object(target)
+    if isinstance(found, Definition):
+        return Registry([found]), JsonCodec(), None
     found = import_target(target)
     if isinstance(found, Outlive):
         return Registry(found._include), found._options.codec, found._url
