@@ -11,11 +11,12 @@ py   := $(bin)/python
 code := src tests tools $(wildcard bench)
 
 # ARGS is handed on: make demo ARGS="--orders 50", make test ARGS="-k lease"
-.PHONY: help demo test check format bench soak docs clean
+.PHONY: help demo test oldest check format bench soak docs clean
 
 help:
 	@echo "make demo    an order service that is killed again and again, and an audit of what it did"
 	@echo "make test    every test, in small sizes"
+	@echo "make oldest  the tests of agents with the oldest Pydantic AI that is supported, if that is another one"
 	@echo "make check   formatting, lint, types"
 	@echo "make format  rewrite the formatting"
 	@echo "make docs    run every code block of README and docs/"
@@ -28,6 +29,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	@$(py) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+oldest: $(VENV)/.installed-test
+	@$(py) -m tools.oldest $(ARGS)
 
 check: $(VENV)/.installed-test
 	@$(bin)/ruff format --check $(code)
@@ -49,7 +53,7 @@ soak: $(VENV)/.installed-test
 	@$(py) -m pytest -n $(JOBS) --dist worksteal --timeout 7200 $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-dbos build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-dbos $(VENV)-oldest build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(py):

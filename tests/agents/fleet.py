@@ -28,6 +28,7 @@ TURNS = 3
 SENT, ANSWERED = 100, 50
 SOLD = SENT + 10 * ANSWERED  # millionths of a dollar, for each request: the longest answer that was allowed
 LIMIT = "0.03"  # for a third of what all would use
+WALL_S = 60
 _script = scripted([call("look", "c1")], [call("look", "c2")], "{results}")
 
 
@@ -60,10 +61,13 @@ flyer = durable(
 )
 
 
+sprinter = durable(agent, name="sprinter", budget=Budget(wall=WALL_S, tokens=100_000, answer_tokens=ANSWERED))
+
+
 @contextlib.asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Outlive]:
     """Open an app that flies."""
-    async with Outlive(url, lease=CALM_LEASE_S, include=[flyer]) as app:
+    async with Outlive(url, lease=CALM_LEASE_S, include=[flyer, sprinter]) as app:
         yield app
 
 
@@ -71,6 +75,7 @@ async def main(url: str, agents: int) -> None:
     hooks.arm(pass_point)
     async with opened(url) as app:
         runs = [await app.start(flyer, "fly", id=f"flight-{number}") for number in range(agents)]
+        runs += [] if agents else [await app.start(sprinter, "run", id="sprint")]
         for run in runs:
             with contextlib.suppress(BudgetExceeded):
                 await run.result(timeout=LIMIT_S)

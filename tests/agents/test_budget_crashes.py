@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import tempfile
 from decimal import Decimal
 from pathlib import Path
 from typing import IO
 
+import asyncpg
 import pytest
 
-from outlive import Outlive
+from outlive import BudgetExceeded, Outlive
 from outlive.agents import budgets
 from outlive.budgets import BudgetInfo
 from tests.agents import fleet, shop
@@ -100,6 +102,39 @@ async def test_the_budget_after_a_death_is_that_of_a_calm_flight(flying: Fleet, 
     assert found.spent.usd == Decimal(3 * fleet.SOLD) / MILLION
     assert found.lost.requests == lost or (lost is None and found.lost.requests <= 1)
     assert Decimal(sum(flying.sold())) / MILLION <= found.spent.usd + found.lost.usd
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_time_goes_on_while_nobody_lives(flying: Fleet, late: bool) -> None:
+    """A death does not begin the time anew: who comes back after it is over does nothing more."""
+    assert flying.fly_together(0, "after-model 2") == [-signal.SIGKILL]
+    sold = len(flying.sold())
+    if late:
+        await _begin_earlier(flying.url, fleet.WALL_S + 1)
+    assert flying.fly_together(0, "") == [0]
+    async with fleet.opened(flying.url) as app:
+        run = await app.get("sprint")
+        if not late:
+            assert await run.result(timeout=LIMIT_S) == "['seen', 'seen']"
+            return
+        with pytest.raises(BudgetExceeded, match=r"allows 60 s, and the agent began \d+ s ago; raise it") as caught:
+            await run.result(timeout=LIMIT_S)
+        assert caught.value.measure == "wall"
+    assert len(flying.sold()) == sold
+
+
+async def _begin_earlier(url: str, by_s: float) -> None:
+    """Put the beginning of the sprint's time back."""
+    if url.startswith("sqlite"):
+        with sqlite3.connect(url.removeprefix("sqlite:///")) as db:
+            db.execute("update ol_budget_accounts set began_at = began_at - ?", (by_s,))
+        return
+    connection = await asyncpg.connect(url)
+    try:
+        earlier = "update outlive.budget_accounts set began_at = began_at - make_interval(secs => $1)"
+        await connection.execute(earlier, by_s)
+    finally:
+        await connection.close()
 
 
 async def test_dying_around_every_reservation_and_commit(flying: Fleet) -> None:

@@ -264,6 +264,36 @@ async def test_a_stopped_budget(url: str) -> None:
         ]
 
 
+async def test_a_budget_that_is_stopped_while_a_tool_works(url: str) -> None:
+    """What has begun is finished and settled, the next request is refused; nothing of it is done again."""
+    told, looks, goes_on = Told(), asyncio.Event(), asyncio.Event()
+    agent = Agent(paid([call("look", "c1")], "{results}", heard=told.model), name="clerk")
+
+    @agent.tool_plain(metadata=at_most_once())
+    async def look() -> str:
+        told.append("look")
+        looks.set()
+        await goes_on.wait()
+        return "seen"
+
+    clerk = durable(agent, budget=Budget(requests=5, tools=5))
+    async with Outlive(url) as app:
+        run = await app.start(clerk, "go", id="one")
+        await asyncio.wait_for(looks.wait(), LIMIT_S)
+        await budgets(app).stop("one/clerk#1", by="ana")
+        goes_on.set()
+        with pytest.raises(BudgetExceeded, match=r"before clerk#1/model#2: budget .* is stopped; resume it"):
+            await run.result(timeout=LIMIT_S)
+        (entry,) = [one for one in await run.entries() if one.name == "tool:look"]
+        assert (entry.outcome, entry.attempts) == ("ok", 1)
+        found = await find(app, "one/clerk#1")
+        assert (found.spent.requests, found.spent.tools, found.reserved, found.lost) == (1, 1, used(), used())
+        await budgets(app).resume("one/clerk#1")
+        await run.retry()
+        assert await run.result(timeout=LIMIT_S) == "['seen']"
+    assert told == ["model 0", "look", "model 1"]
+
+
 async def test_a_unit_is_cut_when_the_time_is_up(url: str) -> None:
     agent = Agent(paid([call("look", "c1")], "{results}"), name="clerk")
 

@@ -64,6 +64,21 @@ async def test_without_a_budget_nothing_is_asked_of_the_store(url: str) -> None:
     assert "reserve.before" not in passed
 
 
+async def test_a_budget_of_no_calls_lets_the_model_speak_and_no_tool_act(url: str) -> None:
+    told = Told()
+    clerk = durable(looking([call("look", "c1")], "{results}", heard=told.model), budget=Budget(tools=0))
+    async with Outlive(url) as app:
+        run = await app.start(clerk, "go", id="one")
+        with pytest.raises(BudgetExceeded, match=r"run 'one' stopped before clerk#1/tool:look\(c1\)") as caught:
+            await run.result(timeout=LIMIT_S)
+        assert (caught.value.measure, caught.value.limit, caught.value.spent) == ("tools", 0, 0)
+        assert (await find(app, "one/clerk#1")).spent.tools == 0
+        await budgets(app).put("one/clerk#1", tools=1)
+        await run.retry()
+        assert await run.result(timeout=LIMIT_S) == "['seen']"
+    assert told == ["model 0", "model 1"]
+
+
 @pytest.mark.parametrize(
     ("limits", "measure"),
     [({"usd": 0}, "usd"), ({"tokens": 0}, "tokens"), ({"requests": 0}, "requests"), ({"wall": 0}, "wall")],
