@@ -49,6 +49,14 @@ def stall(answer: Answer) -> None:
     answer.provider.closing.wait(STALL_S)
 
 
+def stall_within(answer: Answer) -> None:
+    """Begin a streamed answer, and say nothing more."""
+    answer.begin(200, {"Transfer-Encoding": "chunked", "Content-Type": "text/event-stream"})
+    choice = {"index": 0, "delta": {"role": "assistant", "content": "half"}, "finish_reason": None}
+    answer.event(json.dumps(_completion([choice], "chat.completion.chunk")))
+    answer.provider.closing.wait(STALL_S)
+
+
 def cut(answer: Answer) -> None:
     """Break off in the middle of an answer, streamed or not."""
     answer.begin(200, {"Content-Length": "1000"} if not answer.streams else {"Transfer-Encoding": "chunked"})
@@ -173,11 +181,12 @@ class Answer(BaseHTTPRequestHandler):
         self.begin(200, {"Transfer-Encoding": "chunked", "Content-Type": "text/event-stream"})
         for delta, ends in ((message, None), ({}, reason)):
             choice = {"index": 0, "delta": delta, "finish_reason": ends}
-            self._event(json.dumps(_completion([choice], "chat.completion.chunk", model)))
-        self._event("[DONE]")
+            self.event(json.dumps(_completion([choice], "chat.completion.chunk", model)))
+        self.event("[DONE]")
         self.write(b"0\r\n\r\n")
 
-    def _event(self, text: str) -> None:
+    def event(self, text: str) -> None:
+        """Send an event of a stream."""
         data = f"data: {text}\n\n".encode()
         self.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 

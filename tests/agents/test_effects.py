@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from outlive.agents import at_most_once, durable, idempotent, inline, pure, tran
 from outlive.agents.servers import Interrupted
 from outlive.codec import Codec, JsonCodec
 from tests.agents.scripts import call, scripted
+from tests.agents.test_durable import waits_for
 from tests.engine.test_codecs import Sealed
 
 LIMIT_S = 20.0
@@ -155,6 +158,74 @@ async def test_a_strict_agent_refuses_tools_without_a_class(url: str) -> None:
         with pytest.raises(outlive.UsageError, match=r"tool 'look' declares no effect class.*strict"):
             await run.result(timeout=LIMIT_S)
     assert told == []
+
+
+async def test_a_strict_agent_goes_on_when_its_tools_have_classes(url: str) -> None:
+    """Code is mended and deployed; what the run has done by then stays done."""
+    told: list[Any] = []
+
+    def make(*undeclared: str) -> Any:
+        agent = Agent(scripted([call("look", "c1")], [call("ask", "c2")], "{results}", heard=told.append), name="clerk")
+
+        async def look() -> str:
+            told.append("look")
+            return "seen"
+
+        async def ask() -> str:
+            return "asked"
+
+        agent.tool_plain(look, metadata=None if "look" in undeclared else pure())
+        agent.tool_plain(ask, metadata=None if "ask" in undeclared else at_most_once())
+        return durable(agent, strict=True)
+
+    for undeclared in (["look"], ["ask"]):
+        careless = make(*undeclared)
+        async with Outlive(url, include=[careless]) as app:
+            run = await app.start(careless, "go", id="one")
+            if undeclared == ["ask"]:
+                await run.retry()
+            with pytest.raises(UsageError, match=f"tool '{undeclared[0]}' declares no effect class"):
+                await run.result(timeout=LIMIT_S)
+            assert told == []
+    careful = make()
+    async with Outlive(url, include=[careful]) as app:
+        run = await app.get("one")
+        await run.retry()
+        assert await run.result(timeout=LIMIT_S) == "['seen', 'asked']"
+    assert told == [0, "look", 1, 2]
+
+
+async def test_a_toolset_that_has_another_id_after_a_deploy(url: str) -> None:
+    """The run is paused, and says where; it goes on with the id that its journal knows."""
+    told: list[int] = []
+
+    def make(id: str) -> Any:
+        tools = DynamicToolset(lambda ctx: FunctionToolset([plain], id="inner"), id=id)
+        model = scripted([call("plain", "c1"), call("wait", "c2")], "{results}", heard=told.append)
+        agent = Agent(model, name="clerk", toolsets=[tools])
+
+        @agent.tool_plain(metadata=inline())
+        async def wait() -> str:
+            return str(await outlive.receive("go on"))
+
+        return durable(agent)
+
+    before, after = make("shelves"), make("racks")
+    async with Outlive(url, include=[before]) as app:
+        run = await app.start(before, "go", id="one")
+        await waits_for(run, "receive")
+    async with Outlive(url, include=[after]) as app:
+        run = await app.get("one")
+        await run.send("go on", "yes")
+        async with asyncio.timeout(LIMIT_S):
+            while await run.status() != "paused":
+                await asyncio.sleep(0.01)
+        assert re.search(r"its journal has .*tools\(shelves\).*, the code asks for .*tools\(racks\)", await run.why())
+    async with Outlive(url, include=[before]) as app:
+        run = await app.get("one")
+        await run.resume()
+        assert await run.result(timeout=LIMIT_S) == "['plain', 'yes']"
+    assert told == [0, 1]
 
 
 async def test_metadata_that_is_no_class(url: str) -> None:

@@ -12,10 +12,12 @@ from pydantic_ai import Agent, models
 import outlive
 from outlive import Outlive, Retry, RunFailed, workflow
 from outlive.agents import Ask, approvals, durable, inline
-from tests.agents.provider import Call, Mishap, Provider, cut, empty, garbled, refuse, stall
+from outlive.model.agentkeys import MODEL
+from tests.agents.provider import Call, Mishap, Provider, cut, empty, garbled, refuse, stall, stall_within
 from tests.agents.test_durable import LIMIT_S, keys_of, leave_memory, waits_for
 
 QUICK = Retry(attempts=3, first_delay=0.01)
+STREAMED = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +112,10 @@ async def test_a_client_that_is_told_to_retry_does(url: str) -> None:
             assert await attempts_of(run) == [1]
 
 
-@pytest.mark.parametrize("mishap", [refuse(500), cut], ids=["refused", "cut"])
+BREAKS = {"refused": refuse(500), "cut": cut, "stalled": stall, "stalled within": stall_within}
+
+
+@pytest.mark.parametrize("mishap", BREAKS.values(), ids=BREAKS)
 async def test_a_streamed_answer_that_breaks_off_is_asked_again(url: str, mishap: Mishap) -> None:
     texts: list[str] = []
 
@@ -119,7 +124,7 @@ async def test_a_streamed_answer_that_breaks_off_is_asked_again(url: str, mishap
             texts.append(event.event_kind)
 
     with Provider([[Call("wait", "c1")], "done"], mishaps=[mishap]) as provider:
-        agent = durable(clerk(provider), model_retry=QUICK)
+        agent = durable(clerk(provider, timeout=0.5), model_retry=QUICK)
 
         @workflow
         async def streams() -> str:
@@ -136,17 +141,20 @@ async def test_a_streamed_answer_that_breaks_off_is_asked_again(url: str, mishap
         assert texts
 
 
-async def test_arguments_that_are_no_json_are_told_to_the_model(url: str) -> None:
+@STREAMED
+async def test_arguments_that_are_no_json_are_told_to_the_model(url: str, stream: bool) -> None:
     with Provider([[Call("wait", "c1", '{"half": ')], "sorry"]) as provider:
         async with Outlive(url) as app:
-            run = await app.start(durable(clerk(provider)), "hello")
+            run = await app.start(durable(clerk(provider), stream=stream), "hello")
             assert await run.result(timeout=LIMIT_S) == "sorry"
-            assert await keys_of(run) == ["clerk#1/model#1", "clerk#1/model#2"]
+            name = MODEL[stream]
+            assert await keys_of(run) == [f"clerk#1/{name}#1", f"clerk#1/{name}#2"]
         told = provider.asked[1]["messages"][-1]
         assert (told["role"], told["tool_call_id"]) == ("tool", "c1")
 
 
-async def test_an_answer_with_one_id_for_two_calls_is_asked_for_again(url: str) -> None:
+@STREAMED
+async def test_an_answer_with_one_id_for_two_calls_is_asked_for_again(url: str, stream: bool) -> None:
     twice = [Call("pay", "c1", '{"cents": 1}'), Call("pay", "c1", '{"cents": 2}')]
     once = [Call("pay", "c1", '{"cents": 1}'), Call("pay", "c2", '{"cents": 2}')]
     with Provider([twice, "done"]) as provider:
@@ -159,7 +167,7 @@ async def test_an_answer_with_one_id_for_two_calls_is_asked_for_again(url: str) 
             return "paid"
 
         async with Outlive(url) as app:
-            run = await app.start(durable(agent, model_retry=QUICK), "hello")
+            run = await app.start(durable(agent, model_retry=QUICK, stream=stream), "hello")
             with pytest.raises(Exception, match=r"several calls of the same id: \['c1'\]"):
                 await run.result(timeout=LIMIT_S)
             assert (paid, set(provider.turns_asked())) == ([], {0})
