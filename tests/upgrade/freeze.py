@@ -12,13 +12,14 @@ import re
 import sqlite3
 import sys
 import tempfile
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from outlive import Outlive, Status
+from outlive import Outlive, RunRefused, Status
+from outlive.agents import approvals, questions
 from tests.support.postgres import shared_server
-from tests.upgrade import workflows
+from tests.upgrade import agents, workflows
 from tests.upgrade.workflows import FROZEN_AT, RUNS
 
 LIMIT_S = 20.0
@@ -41,6 +42,32 @@ async def begin(url: str, dump: Any) -> str:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.5)  # the last of it is on disk
         await asyncio.to_thread(dump)
+        return "".join([journal.to_line() + "\n" async for journal in app.journals()])
+
+
+async def play_agents(url: str) -> str:
+    """Let the agents work, but for one that is left waiting for an approval; give the journals."""
+    async with Outlive(url, include=[agents]) as app, asyncio.timeout(LIMIT_S):
+        runs = {run_id: await app.start(one, *args, id=run_id) for run_id, (one, args) in agents.RUNS.items()}
+        await agents.talk.say(runs["chat"], "hello")
+        await agents.talk.end(runs["chat"])
+        waiting = set(runs) - {"waits"}
+        while waiting:
+            for one in (await approvals(app).list()).items:
+                if one.run_id in waiting:
+                    who = "ben" if "ana" in one.votes else "ana"
+                    edit = {"cents": 500} if one.arguments == {"cents": 900} else None
+                    with suppress(RunRefused):
+                        await approvals(app).decide(one.id, approve=True, by=who, roles={"finance"}, edit=edit)
+            for asked in (await questions(app).list()).items:
+                with suppress(RunRefused):
+                    await questions(app).answer(asked.id, True, by="ana")
+            waiting = {run_id for run_id in waiting if not (await runs[run_id].status()).final}
+            await asyncio.sleep(0.05)
+        for run_id in set(runs) - {"waits"}:
+            await runs[run_id].result()
+        while not (await approvals(app).list(run_id="waits")).items:
+            await asyncio.sleep(0.05)
         return "".join([journal.to_line() + "\n" async for journal in app.journals()])
 
 
@@ -88,6 +115,7 @@ def main() -> None:
         database = Path(place) / "frozen.db"
         journals = asyncio.run(begin(f"sqlite:///{database}", lambda: dump_sqlite(database, folder / "sqlite.sql")))
         (folder / "journals.jsonl").write_text(journals)
+        (folder / "agents.jsonl").write_text(asyncio.run(play_agents(f"sqlite:///{Path(place) / 'agents.db'}")))
     url = shared_server().fresh_database()
     asyncio.run(begin(url, lambda: dump_postgres(url, folder / "postgres.sql")))
 

@@ -15,7 +15,7 @@ from outlive.store.migrate import number_of
 from outlive.testing import replay
 from tests.house.source import PACKAGE
 from tests.support.postgres import shared_server
-from tests.upgrade import workflows
+from tests.upgrade import agents, workflows
 from tests.upgrade.workflows import LATER, RESULTS
 
 HERE = Path(__file__).parent
@@ -98,3 +98,13 @@ def test_frozen_journals_fit_the_code(release: str) -> None:
     reports = replay(HERE / release / "journals.jsonl", include=[workflows])
     assert len(reports) == 10
     assert {report.verdict for report in reports} == {"fits"}, "\n".join(map(str, reports))
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_frozen_journals_of_agents_fit_the_code(release: str) -> None:
+    """Models are not asked, tools are not called; three runs have ended, and one waits for an approval."""
+    agents.executed.clear()
+    reports = replay(HERE / release / "agents.jsonl", include=[agents])
+    assert sorted(report.run_id for report in reports) == sorted(agents.RUNS)
+    assert {report.verdict for report in reports} == {"fits"}, "\n".join(map(str, reports))
+    assert agents.executed == []
