@@ -102,6 +102,16 @@ async def test_a_decision_that_dies_is_made_or_not(place: Desk, point: str) -> N
     assert place.happened("model") == ["model 0", "model 1", "model 2"]
 
 
+async def test_what_a_decision_changes_is_used_though_nobody_lived(place: Desk) -> None:
+    """ADK 6644: what a person had changed was dropped when the run was resumed."""
+    await place.suspended()
+    assert place.run("decide", "5").returncode == 0
+    (entry,) = await place.decisions()
+    assert (entry.by, entry.facts["decided"], entry.facts["edit"]) == ("5", "approve", {"cents": 5})
+    assert place.finish() == "['refunded 5', 'seen']"
+    assert place.happened("refund") == ["refund 5"]
+
+
 def let_days_pass(url: str, days: int) -> None:
     """Put the times that are stored of what waits so many days back: as if they had gone by."""
     prefix, moved = ("ol_", f"- {days * 86_400}") if is_sqlite(url) else ("", f"- interval '{days} days'")

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 from pydantic_ai import Agent, ModelRetry, RunContext
+from pydantic_ai.exceptions import ApprovalRequired, CallDeferred
 from pydantic_ai.messages import ModelResponse, ToolReturnPart
 from pydantic_ai.toolsets import FunctionToolset
 
 import outlive
-from outlive import Outlive, Status, step, workflow
-from outlive.agents import durable, inline, pure
+from outlive import Outlive, Retry, Status, step, workflow
+from outlive.agents import approvals, durable, inline, pure
 from outlive.agents.durability import AgentOptions, OutliveDurability
 from outlive.agents.units import Unit
 from outlive.engine.calls import StepCall
@@ -300,8 +301,11 @@ async def test_a_tool_that_asks_the_model_to_try_again(url: str) -> None:
     """Pydantic AI 6640: what a tool tells the model was taken for a failure of the step, which was tried again."""
     agent = Agent(scripted([call("look", "c1", n=1)], [call("look", "c2", n=2)], "{results}"), name="clerk")
 
-    @agent.tool_plain
+    looked: list[int] = []
+
+    @agent.tool_plain(metadata=pure(retry=Retry(attempts=3, first_delay=0.01)))
     async def look(n: int) -> str:
+        looked.append(n)
         if n == 1:
             raise ModelRetry("not that one")
         return "seen"
@@ -311,6 +315,35 @@ async def test_a_tool_that_asks_the_model_to_try_again(url: str) -> None:
         assert "not that one" in await run.result(timeout=LIMIT_S)
         entry = next(entry for entry in await run.entries() if "c1" in entry.key)
         assert (entry.outcome, entry.value) == ("ok", {"message": "not that one", "kind": "model_retry"})
+        assert entry.attempts == 1
+    assert looked == [1, 2], "a retry is for failures"
+
+
+@pytest.mark.parametrize("asks", [ApprovalRequired, CallDeferred])
+async def test_a_tool_that_asks_people_is_executed_once_before_they_say(url: str, asks: Any) -> None:
+    """Pydantic AI 6640, again: so was the wish of a tool to be approved, or to be answered elsewhere."""
+    agent = Agent(scripted([call("look", "c1", n=1)], "{results}"), name="clerk")
+    looked: list[bool] = []
+
+    @agent.tool(metadata=pure(retry=Retry(attempts=3, first_delay=0.01)))
+    async def look(ctx: RunContext[Any], n: int) -> str:
+        looked.append(ctx.tool_call_approved)
+        if not ctx.tool_call_approved:
+            raise asks
+        return "seen"
+
+    async with Outlive(url) as app:
+        run = await app.start(durable(agent), "look")
+        async with asyncio.timeout(LIMIT_S):
+            while not (made := [entry.key for entry in await run.entries() if entry.kind == "promise"]):
+                await asyncio.sleep(0.01)
+        assert looked == [False]
+        (entry,) = [entry for entry in await run.entries() if entry.name == "tool:look"]
+        assert (entry.outcome, entry.attempts) == ("ok", 1)
+        if asks is ApprovalRequired:
+            await approvals(app).decide(f"{run.id} {made[0]}", approve=True, by="ana")
+            assert await run.result(timeout=LIMIT_S) == "['seen']"
+            assert looked == [False, True]
 
 
 async def test_an_error_of_a_tool_fails_the_run_and_is_retried_by_an_operator(url: str) -> None:

@@ -11,7 +11,7 @@ from pydantic_ai import Agent, models
 
 import outlive
 from outlive import Outlive, Retry, RunFailed, workflow
-from outlive.agents import Ask, approvals, durable, inline
+from outlive.agents import Ask, StreamReset, approvals, durable, events, inline
 from outlive.model.agentkeys import MODEL
 from tests.agents.provider import Call, Mishap, Provider, cut, empty, garbled, refuse, stall, stall_within
 from tests.agents.test_durable import LIMIT_S, keys_of, leave_memory, waits_for
@@ -139,6 +139,21 @@ async def test_a_streamed_answer_that_breaks_off_is_asked_again(url: str, mishap
         assert all(body["stream"] for body in provider.asked)
         assert provider.turns_asked() == [0, 0, 1]
         assert texts
+
+
+async def test_who_follows_a_stream_that_stalls_for_good_is_told_its_end(url: str) -> None:
+    """Cloudflare 2042: the watchdog of a stalled stream gave up, and who followed it waited for ever."""
+    with Provider(["done"], mishaps=[stall_within] * 2) as provider:
+        agent = durable(clerk(provider, timeout=0.3), stream=True, model_retry=Retry(attempts=2, first_delay=0.01))
+        async with Outlive(url) as app:
+            run = await app.start(agent, "hello")
+            async with asyncio.timeout(LIMIT_S):
+                shown = [one.event async for one in events(run)]
+            assert await run.status() == "failed"
+            assert sum(isinstance(one, StreamReset) for one in shown) == 1
+            assert provider.turns_asked() == [0, 0]
+            await run.retry()
+            assert await run.result(timeout=LIMIT_S) == "done"
 
 
 @STREAMED

@@ -11,12 +11,25 @@ from pydantic_ai import Agent
 from pydantic_ai.models.function import FunctionModel
 
 import outlive
-from outlive import Outlive, Retry, RunRefused, workflow
-from outlive.agents import Approval, Ask, approvals, ask_user, durable, inline, questions
+from outlive import Outlive, Retry, RunRefused, hooks, workflow
+from outlive.agents import (
+    Answered,
+    Approval,
+    Ask,
+    Said,
+    approvals,
+    ask_user,
+    conversation,
+    durable,
+    events,
+    inline,
+    questions,
+)
 from tests.agents.scripts import call, scripted
 from tests.agents.test_approvals import asks, refunder, waiting
 from tests.agents.test_durable import LIMIT_S, Told, leave_memory
 from tests.agents.test_questions import asked
+from tests.support.faults import arm_faults, parse_faults
 
 ALL = asks()
 
@@ -125,7 +138,10 @@ async def test_a_batch_is_decided_one_by_one_in_any_order(url: str) -> None:
     assert sorted(told) == ["look 0", "model 0", "model 1", "pay 0", "pay 2"]
 
 
-async def test_an_approved_call_and_its_result_stay_together(url: str) -> None:
+@pytest.mark.parametrize("fault", ["commit.before:refuse", "commit.after:lose_reply"])
+async def test_an_approved_call_and_its_result_stay_together(
+    url: str, fault: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     """OpenAI Agents 4615: the approved tool ran, writing the session failed, and the model never saw the result."""
     told, histories = Told(), list[str]()
     base = scripted([call("pay", "c1", n=1)], "{results}")
@@ -139,6 +155,7 @@ async def test_an_approved_call_and_its_result_stay_together(url: str) -> None:
     @agent.tool_plain
     async def pay(n: int) -> str:
         told.append(f"pay {n}")
+        arm_faults(parse_faults(fault))  # the write of what it gives
         return f"paid {n}"
 
     clerk = durable(agent, policy=ALL)
@@ -147,8 +164,12 @@ async def test_an_approved_call_and_its_result_stay_together(url: str) -> None:
         (one,) = await waiting(app)
     async with Outlive(url, worker=False) as client:
         await approvals(client).decide(one.id, approve=True, by="ana")
-    async with Outlive(url, include=[clerk]) as app:
-        assert await (await app.get("run")).result(timeout=LIMIT_S) == "['paid 1']"
+    try:
+        async with Outlive(url, include=[clerk]) as app:
+            assert await (await app.get("run")).result(timeout=LIMIT_S) == "['paid 1']"
+    finally:
+        hooks.arm(None)
+    assert fault in capfd.readouterr().err
     assert histories == ['["user-prompt"]', '["user-prompt", "tool-call", "tool-return"]']
     assert told == ["pay 1"]
 
@@ -248,6 +269,57 @@ async def test_a_confirmation_below_goes_to_who_asked(url: str) -> None:
         await approvals(app).decide(second.id, approve=True, by="ana")
         assert await run.result(timeout=LIMIT_S) == ["['paid 7']"] * 2
     assert told.count("pay 7") == 2
+
+
+async def test_who_decides_below_is_known_after_a_restart(url: str) -> None:
+    """OpenAI Agents js 1750: when the state was read back, the approval of a nested agent belonged to nobody."""
+    told = Told()
+
+    def deploy() -> list[Any]:
+        inner = payer(told, [call("pay", "c1", n=7)], name="inner", policy=lambda _: Ask(role="finance"))
+        outer = Agent(scripted([call("hand_over", "h1")], "{results}"), name="outer")
+
+        @outer.tool_plain(metadata=inline())
+        async def hand_over() -> str:
+            return str((await inner.run("pay")).output)
+
+        return [durable(outer), inner]
+
+    agents = deploy()
+    async with Outlive(url, include=agents) as app:
+        run = await app.start(agents[0], "go", id="run")
+        before = await next_one(app)
+        assert (before.run_id, before.agent, before.role) == (run.id, "inner", "finance")
+    async with Outlive(url, include=deploy()) as app:
+        assert await next_one(app) == before
+        with pytest.raises(RunRefused, match="ana has not the role 'finance'"):
+            await approvals(app).decide(before.id, approve=True, by="ana", roles={"sales"})
+        assert "pay 7" not in told
+        await approvals(app).decide(before.id, approve=True, by="ana", roles={"finance"})
+        assert "paid 7" in await (await app.get("run")).result(timeout=LIMIT_S)
+    assert told.count("pay 7") == 1
+
+
+async def test_what_is_said_while_nobody_lives_is_heard_once(url: str) -> None:
+    """AutoGen 4108: messages that were under way were in no state that was saved."""
+    told = Told()
+    talk = conversation(payer(told, [call("look", "c1")], "{results}", policy=None))
+    async with Outlive(url, include=[talk]) as app:
+        await app.start(talk, id="chat")
+    async with Outlive(url, worker=False) as client:
+        for text in ("one", "two"):
+            await talk.say(await client.get("chat"), text, key=text)
+            await talk.say(await client.get("chat"), text, key=text)
+    for _ in range(2):
+        async with Outlive(url, include=[talk]) as app:
+            run = await app.get("chat")
+            heard: list[str] = []
+            async with asyncio.timeout(LIMIT_S):
+                async for shown in events(run):
+                    heard += [shown.event.text] if isinstance(shown.event, Said) else []
+                    if isinstance(shown.event, Answered) and shown.event.turn == 2:
+                        break
+            assert heard == ["one", "two"]
 
 
 async def test_a_decision_needs_no_message_and_nobody_who_resumes(url: str) -> None:
