@@ -78,17 +78,20 @@ teller = Agent(FunctionModel(stream_function=say), name="teller")
 @teller.tool_plain(metadata=transactional())
 async def enter() -> str:
     await tx().execute("create table if not exists story_entries (number integer)")
+    await tx().execute("insert into story_entries values (1)")
     return "entered"
 
 
 @teller.tool_plain(metadata=transactional())
 async def leave() -> str:
     await tx().execute("create table if not exists story_exits (number integer)")
+    await tx().execute("insert into story_exits values (1)")
     return "left"
 
 
 @teller.tool_plain(metadata=pure())
 async def look() -> str:
+    book("looked")
     return "looked"
 
 

@@ -65,6 +65,7 @@ class Committer:
         writes = self._of(execution)
         writes.entries[entry.key] = entry
         writes.count += 1
+        writes.progresses |= entry.outcome != "started" or entry.error is not None
         if is_large(entry.value):
             writes.large = True
         if sides:
@@ -276,4 +277,4 @@ class Committer:
         if writes.end is not None:
             self._engine.left(execution, writes.end)
         elif writes.count:
-            execution.written(writes.count)
+            execution.written(writes.count, progressed=writes.progresses)

@@ -349,11 +349,11 @@ class Execution:
         raise Unwound
 
     # -- beginning work -----------------------------------------------------
-    def written(self, count: int) -> None:
+    def written(self, count: int, *, progressed: bool) -> None:
         """Take note that `count` more entries are on disk: what waited for them may begin."""
         recorder = self.recorder
         recorder.durable += count
-        if self.alone:
+        if self.alone and progressed:
             self.engine.roster.clear_suspicion(self)
         if self._unbegun or recorder.durable == recorder.appended:
             self._pump()

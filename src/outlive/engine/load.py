@@ -93,6 +93,7 @@ class RunWrites:
     end: Finish | Continue | Release | None = None
     mark: Mark | None = None
     requests: tuple[int, ...] = ()
+    progresses: bool = False  # an outcome is among the entries, or an attempt that failed: not only that one begins
     large: bool = False  # it has a payload that would delay others
 
 
@@ -125,7 +126,7 @@ class Load:
                 batch.continues.append(writes.end)
             elif writes.end is not None:
                 batch.releases.append(writes.end)
-            elif execution.clear_crashes and writes.entries:
+            elif execution.clear_crashes and writes.progresses:
                 execution.clear_crashes = False
                 batch.marks.append(
                     Mark(execution.row, execution.claim, execution.marked_in_user_code, clear_crashes=True)
