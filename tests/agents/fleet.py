@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic_ai import Agent
 from pydantic_ai.messages import ModelMessage, ModelResponse
-from pydantic_ai.models.function import AgentInfo, FunctionModel
+from pydantic_ai.models.function import AgentInfo, DeltaToolCalls, FunctionModel
 from pydantic_ai.usage import RequestUsage
 
 from outlive import BudgetExceeded, Outlive, hooks
@@ -64,22 +64,40 @@ flyer = durable(
 sprinter = durable(agent, name="sprinter", budget=Budget(wall=WALL_S, tokens=100_000, answer_tokens=ANSWERED))
 
 
+async def speak(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str | DeltaToolCalls]:
+    """Sell an answer piece by piece; its price is known to nobody but by its length."""
+    assert _script.stream_function is not None
+    pass_point("before-model")
+    book("sold 0")
+    async for piece in _script.stream_function(messages, info):
+        yield piece  # type: ignore[misc]
+        pass_point("mid-stream")
+
+
+talkative = Agent(FunctionModel(stream_function=speak, model_name="sold"), name="talker", tools=[look])
+talker = durable(
+    talkative, stream=True, budget=Budget(requests=20, tools=20, tokens=1_000_000, account="talk", answer_tokens=500)
+)
+
+
 @contextlib.asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Outlive]:
     """Open an app that flies."""
-    async with Outlive(url, lease=CALM_LEASE_S, include=[flyer, sprinter]) as app:
+    async with Outlive(url, lease=CALM_LEASE_S, include=[flyer, sprinter, talker]) as app:
         yield app
 
 
-async def main(url: str, agents: int) -> None:
+async def main(url: str, agents: int, name: str = "sprint") -> None:
     hooks.arm(pass_point)
     async with opened(url) as app:
         runs = [await app.start(flyer, "fly", id=f"flight-{number}") for number in range(agents)]
-        runs += [] if agents else [await app.start(sprinter, "run", id="sprint")]
+        if not agents:
+            other = talker if name == "talk" else sprinter
+            runs.append(await app.start(other, "go", id=name))
         for run in runs:
             with contextlib.suppress(BudgetExceeded):
                 await run.result(timeout=LIMIT_S)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:]))

@@ -33,16 +33,16 @@ class Fleet:
         self.ledger = folder / "ledger"
         self.ledger.touch()
 
-    def fly(self, agents: int, dies: str, out: IO[bytes]) -> nursery.Fork:
-        """Let a process of its own begin to work on so many agents."""
+    def fly(self, agents: int, dies: str, out: IO[bytes], *name: str) -> nursery.Fork:
+        """Let a process of its own begin to work on so many agents, on the one of a name if there are none."""
         env = {**os.environ, "PYTHONPATH": f"{SRC}:{ROOT}", shop.LEDGER: str(self.ledger), shop.DIES: dies}
-        arguments = ["-m", "tests.agents.fleet", self.url, str(agents)]
+        arguments = ["-m", "tests.agents.fleet", self.url, str(agents), *name]
         return nursery.spawn(arguments, cwd=ROOT, env=env, stdout=out, stderr=out)
 
-    def fly_together(self, agents: int, *deaths: str) -> list[int]:
+    def fly_together(self, agents: int, *deaths: str, name: str = "sprint") -> list[int]:
         """Let a process for each of these deaths work at the same time, to its end; give the exit codes."""
         with tempfile.TemporaryFile() as out:
-            forks = [self.fly(agents, dies, out) for dies in deaths]
+            forks = [self.fly(agents, dies, out, name) for dies in deaths]
             try:
                 codes = [fork.wait(LIMIT_S) for fork in forks]
             finally:
@@ -102,6 +102,22 @@ async def test_the_budget_after_a_death_is_that_of_a_calm_flight(flying: Fleet, 
     assert found.spent.usd == Decimal(3 * fleet.SOLD) / MILLION
     assert found.lost.requests == lost or (lost is None and found.lost.requests <= 1)
     assert Decimal(sum(flying.sold())) / MILLION <= found.spent.usd + found.lost.usd
+
+
+@by_turns("where", ["mid-stream 1", "mid-stream 3", "before-model 2", "reserve.after 2", "commit.after 4"])
+async def test_an_answer_that_is_cut_by_a_death_is_paid_for_once_and_held_back_once(flying: Fleet, where: str) -> None:
+    """What was streamed by then may be billed; the answer that counts is another one."""
+    assert flying.fly_together(0, where, name="talk") == [-signal.SIGKILL]
+    assert flying.fly_together(0, "", name="talk") == [0]
+    async with Outlive(flying.url, worker=False) as app:
+        found = await budgets(app).find("talk")
+    assert found is not None
+    assert (found.spent.requests, found.spent.tools, found.reserved.requests) == (fleet.TURNS, 2, 0)
+    assert len(flying.sold()) <= found.spent.requests + found.lost.requests <= fleet.TURNS + 1
+    assert found.lost.requests == 0 or where != "commit.after 4"
+    if where.startswith("mid-stream"):
+        assert (len(flying.sold()), found.lost.requests) == (fleet.TURNS + 1, 1)
+        assert found.lost.tokens >= 500, "all that was reserved: nobody knows how much was said"
 
 
 @pytest.mark.parametrize("late", [False, True])
