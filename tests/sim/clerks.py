@@ -1,4 +1,4 @@
-"""The simulated clerks: agents with programs drawn by chance, tools of every effect class, approvals, helpers.
+"""The simulated clerks: agents with programs drawn by chance, tools of every class, approvals, helpers, budgets.
 
 A program says what the model wants turn by turn; what happened stands in a
 ledger outside every process. The model answers with what its tools have said,
@@ -11,10 +11,10 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from pydantic_ai import Agent, ModelRetry
+from pydantic_ai import Agent, ModelRetry, Tool
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
@@ -22,10 +22,12 @@ import outlive
 from outlive import Outlive, RunRefused
 from outlive.agents import (
     Ask,
+    Budget,
     Deny,
     ToolCall,
     approvals,
     at_most_once,
+    budgets,
     durable,
     idempotent,
     inline,
@@ -39,6 +41,8 @@ from tests.agents.scripts import results
 from tests.sim.insist import insist
 
 RUNS = 6
+POOR = 3  # clerks who share a budget that is not enough for all of them
+POOR_REQUESTS = 6  # of the nine that they want
 MOST_TURNS = 3
 MOST_CALLS = 3  # of a turn
 UNKNOWN = "OutcomeUnknown"
@@ -62,6 +66,7 @@ keys_of: dict[str, set[str]] = {}  # the idempotency keys that a call has shown
 paid: dict[str, int] = {}
 verdicts: dict[str, str] = {}  # what the policy said first, by call and cents
 decisions: dict[str, dict[str, Any]] = {}  # what a person's decision was, as he was told
+bills: dict[str, Any] = {}  # what was spent on each account in the end
 
 
 def draw_program(chance: random.Random, name: str, depth: int = 0) -> None:
@@ -74,6 +79,16 @@ def draw_program(chance: random.Random, name: str, depth: int = 0) -> None:
     for call in list_calls(name):
         if call.tool == "delegate":
             draw_program(chance, call.id, depth + 1)
+
+
+def take_program(name: str, turns: Sequence[Sequence[str]]) -> None:
+    """Let a clerk of this name do so; whom it delegates to reads something."""
+    programs[name] = [
+        [Call(tool, f"{name}-{turn}-{place}") for place, tool in enumerate(tools)] for turn, tools in enumerate(turns)
+    ]
+    for call in list(list_calls(name)):
+        if call.tool == "delegate":
+            programs[call.id] = [[Call("read", f"{call.id}-0-0")]]
 
 
 def list_calls(name: str) -> Iterator[Call]:
@@ -184,7 +199,11 @@ async def delegate(call: str) -> str:
     return str((await clerk.run(call)).output)
 
 
-clerk = durable(agent, policy=judge)
+clerk = durable(agent, policy=judge, budget=Budget(requests=1_000, tools=1_000, account="clerks"))
+poor = durable(
+    Agent(FunctionModel(think), name="poor", tools=[Tool(read, metadata=pure())]),
+    budget=Budget(requests=POOR_REQUESTS, account="poor"),
+)
 
 
 # -- the program ---------------------------------------------------------------------
@@ -192,16 +211,24 @@ async def drive(app: Outlive, world: SimWorld) -> None:
     """Start the clerks, and decide what they ask for until they have ended; again from the top after a death."""
     for name in [f"r{number}" for number in range(RUNS)]:
         await insist(lambda name=name: app.start(clerk, name, id=name))
+    for name in [f"p{number}" for number in range(POOR)]:
+        await insist(lambda name=name: app.start(poor, name, id=name))
     while not await insist(lambda: _all_ended(app)):
         page = await insist(lambda: approvals(app).list(limit=3))
         for one in page.items:
             await decide(app, world, one)
         await asyncio.sleep(world.chance.uniform(0, 0.5))
+    for account in ("clerks", "poor"):
+        bills[account] = await insist(lambda account=account: budgets(app).find(account))
+
+
+def list_runs() -> list[str]:
+    return [f"r{number}" for number in range(RUNS)] + [f"p{number}" for number in range(POOR)]
 
 
 async def _all_ended(app: Outlive) -> bool:
     try:
-        return all([(await (await app.get(f"r{number}")).status()).final for number in range(RUNS)])
+        return all([(await (await app.get(name)).status()).final for name in list_runs()])
     except RunNotFound:
         return False
 
@@ -236,7 +263,28 @@ def check(world: SimWorld, simulation: Simulation) -> None:
         run = simulation.runs[f"r{number}"]
         assert run.status == "succeeded", f"{run.id} {run.status} {run.error}"
         _check_program(run.id, json.loads(run.output or "null"), entered, _count_stalls(simulation))
+    _check_bills(simulation)
     assert not entered - Counter(call.id for name in programs for call in list_calls(name)), "rows of unknown calls"
+
+
+def _check_bills(simulation: Simulation) -> None:
+    """What was bought was paid for, or is held back as lost; nobody has bought more than there was."""
+    of_poor = {f"p{number}": simulation.runs[f"p{number}"] for number in range(POOR)}
+    ends = Counter(run.status for run in of_poor.values())
+    assert ends.keys() <= {"succeeded", "failed"}, ends
+    for run in of_poor.values():
+        assert run.status == "succeeded" or "BudgetExceeded" in str(run.error), run.error
+    for account, names in (("clerks", programs.keys() - of_poor), ("poor", of_poor.keys())):
+        bill = bills[account]
+        bought = sum(ledger[f"model {name}-{turn}"] for name in names for turn in range(len(programs[name]) + 1))
+        spent, lost, reserved = bill.spent.requests, bill.lost.requests, bill.reserved.requests
+        told = f"{account}: {bought} requests bought, {spent} spent, {lost} lost, {reserved} reserved"
+        assert spent <= bought <= spent + lost and reserved == 0, told
+        if account == "poor":
+            assert spent + lost <= POOR_REQUESTS, told
+            assert spent >= 3 * ends["succeeded"], told
+        else:
+            assert spent == sum(len(programs[name]) + 1 for name in names), told
 
 
 def _count_stalls(simulation: Simulation) -> int:
@@ -295,14 +343,19 @@ def _check_paid(call: Call, result: str, times: int) -> None:
         assert times == 0 or cents in allowed, f"{call}: {cents} cents were paid, approved are {allowed}"
 
 
-def prepare(world: SimWorld) -> None:
-    """Draw the programs, make the clerks' table."""
+def prepare(world: SimWorld, drawn: Sequence[Sequence[Sequence[str]]] | None = None) -> None:
+    """Draw the programs, unless somebody else has: the tools of each turn of each clerk. Make the clerks' table."""
     global world_of_test
     world_of_test = world
-    known: tuple[Any, ...] = (programs, ledger, keys_of, paid, verdicts, decisions)
+    known: tuple[Any, ...] = (programs, ledger, keys_of, paid, verdicts, decisions, bills)
     for each in known:
         each.clear()
     chance = random.Random(world.seed)
     for number in range(RUNS):
-        draw_program(chance, f"r{number}")
+        if drawn is None:
+            draw_program(chance, f"r{number}")
+        else:
+            take_program(f"r{number}", drawn[number % len(drawn)])
+    for number in range(POOR):
+        programs[f"p{number}"] = [[Call("read", f"p{number}-{turn}-0")] for turn in range(2)]
     world.sql("create table entered (call text)")

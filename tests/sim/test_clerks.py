@@ -1,19 +1,28 @@
-"""The simulated clerks: no seed makes an agent do twice what it may do once, or do what nobody allowed."""
+"""The simulated clerks: no seed makes an agent do twice what it may do once, or do what nobody allowed, or overspend.
+
+A world draws its programs from its seed, as everything else, and a failure is shrunk by leaving out faults. Hypothesis
+draws programs too, and shrinks these: what it finds is a small program in some world.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from outlive import ambient
 from outlive.agents import durability, units
 from outlive.errors import AlreadySettled
+from outlive.model import ledger
 from outlive.promises import Promises
+from outlive.store.sqlite import ledger as sqlite_ledger
 from outlive.testing import Simulation, simulate
 from tests.sim import clerks
 from tests.sim.planted import Plant, expect_found
@@ -27,13 +36,15 @@ SEEDS = pick(small=10, full=1_000)
 BUG_SEEDS = 200
 
 
-def play(seed: int, limit_s: float = 2_000_000.0, most_faults: int = 8) -> Simulation:
+def play(
+    seed: int, limit_s: float = 2_000_000.0, most_faults: int = 8, prepare: Callable[[Any], None] = clerks.prepare
+) -> Simulation:
     """Play the clerks in the world of one seed."""
     return simulate(
         clerks.drive,
-        include=[clerks.clerk],
+        include=[clerks.clerk, clerks.poor],
         seed=seed,
-        prepare=clerks.prepare,
+        prepare=prepare,
         check=clerks.check,
         limit_s=limit_s,
         most_faults=most_faults,
@@ -43,6 +54,16 @@ def play(seed: int, limit_s: float = 2_000_000.0, most_faults: int = 8) -> Simul
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
 def test_clerks_do_what_is_allowed_and_once(first: int, evidence: Evidence) -> None:
     expect_clean("simulated worlds: agents with tools, approvals, helpers", play, first, SEEDS, evidence)
+
+
+TURN = st.lists(st.sampled_from(clerks.TOOLS), min_size=1, max_size=clerks.MOST_CALLS)
+PROGRAM = st.lists(TURN, min_size=1, max_size=clerks.MOST_TURNS)
+
+
+@settings(max_examples=pick(small=8, full=400), deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(drawn=st.lists(PROGRAM, min_size=1, max_size=clerks.RUNS), seed=st.integers(0, 1_000_000))
+def test_programs_that_hypothesis_draws(drawn: list[list[list[str]]], seed: int) -> None:
+    play(seed, prepare=partial(clerks.prepare, drawn=drawn))
 
 
 # -- planted bugs ------------------------------------------------------------------
@@ -125,6 +146,24 @@ def _keys_of_attempts(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ambient, "describe", changing)
 
 
+def _settled_twice(patch: pytest.MonkeyPatch) -> None:
+    write = sqlite_ledger._write
+    patch.setattr(sqlite_ledger, "_write", lambda db, booking, *facts: write(db, replace(booking, folded=[]), *facts))
+
+
+def _no_limit(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ledger, "_weigh", lambda *_: None)
+
+
+def _the_dead_have_bought_nothing(patch: pytest.MonkeyPatch) -> None:
+    settle = ledger.PendingRow.settle
+
+    def settle_as_nothing(row: Any, state: Any, amounts: Any) -> None:
+        settle(row, "spent" if state == "lost" else state, ledger.Amounts() if state == "lost" else amounts)
+
+    patch.setattr(ledger.PendingRow, "settle", settle_as_nothing)
+
+
 BUGS: dict[str, Plant] = {
     "a tool of at most once is repeated": _repeated_after_a_crash,
     "verify is not asked": _never_verified,
@@ -136,6 +175,9 @@ BUGS: dict[str, Plant] = {
     "nobody's decision is an approval": _expired_means_approved,
     "an approval is used twice": _settled_again,
     "each attempt has a key of its own": _keys_of_attempts,
+    "what was spent is settled twice": _settled_twice,
+    "a reservation ignores the limit": _no_limit,
+    "what the dead had reserved is given back": _the_dead_have_bought_nothing,
 }
 
 
