@@ -341,7 +341,7 @@ class _Committer:
         if end is not None:
             solo.left(kept, end)
         elif entries:
-            execution.written(len(entries))
+            execution.written(len(entries), progressed=any(one.outcome != "started" for one in entries))
 
 
 class FakeTransaction:

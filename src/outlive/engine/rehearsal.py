@@ -15,6 +15,7 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from outlive.codec.failure import error_facts
@@ -176,7 +177,7 @@ class _Host:
     # -- what has no effect ---------------------------------------------------
     def add_entry(self, execution: Any, _entry: Any, _on_durable: Any = None, _sides: Any = ()) -> None:
         """An answer that is made at once, such as `now`: on disk as soon as the pump has stopped."""
-        self.main.call_soon(execution.written, 1)
+        self.main.call_soon(partial(execution.written, 1, progressed=True))
 
     def stirred(self, _execution: Any) -> None: ...
 

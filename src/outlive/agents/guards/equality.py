@@ -1,4 +1,5 @@
-"""Which classes of the project are equal to what they have never seen: asked of instances at hand, and of empty ones.
+"""Which classes of the project are equal to what they have never seen, or no different: asked of instances at hand,
+and of empty ones.
 
 Loaded by `probe` from its file, standard library only. A class may be equal to anything only in a state that its
 constructor makes; so where one of its instances finds itself equal to something, it is shown strangers, too.
@@ -15,6 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+_COMPARES = ("__eq__", "__sub__", "__rsub__")  # a difference of zero is what `abs(a - b) < 1e-9` looks for
 _ALWAYS = 50  # times that a class is asked, and after that
 _SELDOM = 0.05  # of the times, so that many comparisons stay quick
 
@@ -29,26 +31,29 @@ class Equality:
 
     def watch(self) -> None:
         """Ask the instances of all classes that are known by now, where they are equal to something."""
-        for kind, file in list(self._find()):
-            if "__eq__" in vars(kind):
-                self._wrap(kind, file)
+        for kind, name, file in list(self._find()):
+            if name in vars(kind):
+                self._wrap(kind, name, file)
 
     def ask(self) -> None:
         """Ask an empty instance of each class of the project."""
-        for kind, file in list(self._find()):
-            if any(_is_yes(partial(_compare_empty, kind), who) for who in _strangers(None)):
+        for kind, name, file in list(self._find()):
+            if any(_is_yes(name, partial(_compare_empty, kind, name), who) for who in _strangers(name, None)):
                 self._tell(kind.__qualname__, file)
 
-    def _find(self) -> Iterator[tuple[type, str]]:
+    def _find(self) -> Iterator[tuple[type, str, str]]:
         for kind in gc.get_objects():
             # not isinstance: it asks an object for its __class__, and a lazy one (Django's settings) may raise then
-            if issubclass(type(kind), type) and (file := self._file_of(kind)) is not None:
-                yield kind, file
+            if issubclass(type(kind), type):
+                for name in _COMPARES:
+                    if (file := self._file_of(kind, name)) is not None:
+                        yield kind, name, file
 
-    def _file_of(self, kind: type) -> str | None:
+    def _file_of(self, kind: type, name: str) -> str | None:
         """Give the file of the project that defines how a class compares, if one does."""
         for base in kind.__mro__:
-            own = vars(base).get("__eq__")
+            own = vars(base).get(name)
+            own = getattr(own, "watches", own)
             code = getattr(own, "__code__", None)
             if code is not None and code.co_filename.startswith(self._root):
                 return str(code.co_filename)
@@ -58,22 +63,23 @@ class Equality:
                     return file
         return None
 
-    def _wrap(self, kind: type, file: str) -> None:
-        compare: Any = vars(kind)["__eq__"]
+    def _wrap(self, kind: type, name: str, file: str) -> None:
+        compare: Any = vars(kind)[name]
         asked = 0
 
-        def __eq__(one: Any, other: Any) -> Any:  # noqa: N807 - it takes the place of one
+        def watched(one: Any, other: Any) -> Any:
             nonlocal asked
             said = _bound(compare, one)(other)
-            if one is not other and _is_yes(lambda _: said, None):
+            if one is not other and _is_yes(name, lambda _: said, None):
                 asked += 1
                 is_due = asked <= _ALWAYS or self._chance.random() < _SELDOM
-                if is_due and any(_is_yes(_bound(compare, one), who) for who in _strangers(other)):
+                if is_due and any(_is_yes(name, _bound(compare, one), who) for who in _strangers(name, other)):
                     self._tell(kind.__qualname__, file)
             return said
 
+        watched.watches = compare  # type: ignore[attr-defined]
         with suppress(TypeError, AttributeError):  # its metaclass may not want that
-            kind.__eq__ = __eq__  # type: ignore[assignment, method-assign]
+            setattr(kind, name, watched)
 
 
 def _bound(compare: Any, one: Any) -> Any:
@@ -81,20 +87,23 @@ def _bound(compare: Any, one: Any) -> Any:
     return compare if bind is None else bind(compare, one, type(one))
 
 
-def _strangers(other: Any) -> tuple[Any, ...]:
+def _strangers(name: str, other: Any) -> tuple[Any, ...]:
     """Give what nothing can be equal to; one of them of the type of what was compared."""
     number, text = secrets.randbits(64), secrets.token_hex()
+    if name != "__eq__":
+        return number, number / 7
     same: dict[type, Any] = {float: number / 7, bytes: text.encode(), list: [text], tuple: (text,), dict: {text: text}}
     return (object(), number, text, *([same[type(other)]] if type(other) in same else ()))
 
 
-def _compare_empty(kind: Any, stranger: Any) -> Any:
-    return kind.__new__(kind) == stranger
+def _compare_empty(kind: Any, name: str, stranger: Any) -> Any:
+    empty = kind.__new__(kind)
+    return empty == stranger if name == "__eq__" else getattr(empty, name)(stranger)
 
 
-def _is_yes(compare: Callable[[Any], Any], stranger: Any) -> bool:
+def _is_yes(name: str, compare: Callable[[Any], Any], stranger: Any) -> bool:
     try:
         said = compare(stranger)
-        return said is not NotImplemented and bool(said)
+        return said is not NotImplemented and bool(said if name == "__eq__" else said == 0)
     except Exception:  # noqa: BLE001 - it may be incomplete, and compares what it has never seen
         return False

@@ -69,9 +69,11 @@ class Reporter:
     def _tell_meddling(self, what: str) -> None:
         self._tell_once("meddled", what)
 
-    def _look(self) -> None:
+    def _look(self, *, is_testing: bool = False) -> None:
         """Tell what has been patched by now."""
         for name in self._machinery.find_patched():
+            self._tell_once("patched", name)
+        for name in self._machinery.find_replaced_in_library(is_testing=is_testing):
             self._tell_once("patched", name)
 
     def _look_back(self) -> None:
@@ -87,6 +89,7 @@ class Reporter:
         sys.path += [*own, self._root]
         self._behind(early_config.known_args_namespace)
         self._machinery.note(early_config.pluginmanager.hook, Reporter, _watch.Machinery, _watch.Witness)
+        self._machinery.note_library()
         self._witness.begin(self._tests)
 
     def pytest_configure(self, config: Any) -> None:
@@ -116,7 +119,7 @@ class Reporter:
 
     def pytest_runtest_makereport(self, call: Any) -> None:
         if call.when == "call":
-            self._look()
+            self._look(is_testing=True)
 
     def pytest_runtest_setup(self, item: Any) -> None:
         self._look()

@@ -7,14 +7,19 @@ what is new counts, see `ratchet`.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
 _MODULES = ("_pytest.", "pluggy.", "unittest.")
+# What tests reckon with, and nobody patches but to have them pass; all else of the library is patched by mocks, too.
+_RECKONS = {"builtins", "cmath", "collections", "copy", "decimal", "fractions", "functools", "hashlib", "itertools"}
+_RECKONS |= {"json", "json.decoder", "json.encoder", "math", "operator", "re", "statistics", "string", "_pydecimal"}
 # Events of sys.audit that an honest project seldom causes itself: what it would learn there is who executes it.
 _PRYING = {"gc.get_objects", "gc.get_referrers", "gc.get_referents", "sys._getframe", "sys._current_frames"}
 _PRYING |= {"sys._current_exceptions", "sys.settrace", "sys.setprofile", "sys.addaudithook", "code.__new__"}
@@ -64,6 +69,7 @@ class Machinery:
         self._functions: list[tuple[str, Any, Any]] = []
         self._hooks: dict[str, Any] = {}
         self._plugged: dict[str, list[Any]] = {}
+        self._library: list[tuple[str, Mapping[str, Any], dict[str, Any]]] = []
 
     def note(self, hooks: Any, *more: type) -> None:
         """Take note of how they are."""
@@ -93,6 +99,35 @@ class Machinery:
                 self._plugged[hook] = plugged
                 if any(self._project.owns(_file_of(function)) for function in plugged):
                     yield f"the hook {hook} of pytest"
+
+    def note_library(self) -> None:
+        """Take note of the standard library, as far as it is loaded; of what tests reckon with the classes, too."""
+        for name in _RECKONS:
+            with suppress(ImportError):
+                importlib.import_module(name)
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] in sys.stdlib_module_names and isinstance(module, ModuleType):
+                if not f"{name}.".startswith(_MODULES):
+                    self._library.append((name, vars(module), dict(vars(module))))
+                for own, value in list(vars(module).items()) if name in _RECKONS else ():
+                    if isinstance(value, type) and value.__module__ == name:
+                        self._library.append((f"{name}.{own}", vars(value), dict(vars(value))))
+
+    def find_replaced_in_library(self, *, is_testing: bool) -> Iterator[str]:
+        """Give the names of what the project has put in the place of functions of the standard library.
+
+        While a test executes it may have put there something itself, so only code of the project's own counts then.
+        """
+        for name, names, as_it_was in self._library:
+            if names == as_it_was:
+                continue
+            reckons = name in _RECKONS or name.rpartition(".")[0] in _RECKONS
+            for own, was in list(as_it_was.items()):
+                now = names.get(own)
+                if now is was or not callable(was):
+                    continue
+                if self._project.owns(_file_of(now)) or (reckons and not is_testing):
+                    yield f"{name}.{own}"
 
     def find_rewritten(self) -> Iterator[str]:
         """Give the names of functions whose code is another by now."""
