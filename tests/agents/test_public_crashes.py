@@ -16,10 +16,12 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 import outlive
 from outlive import Outlive, Status
-from outlive.agents import approvals, durable, inline, pure
+from outlive.agents import Ask, Budget, approvals, budgets, durable, inline, pure
 from tests.agents.scripts import call, scripted
 from tests.agents.test_approvals import asks, waiting
 from tests.agents.test_durable import LIMIT_S, Told, leave_memory
+from tests.agents.thrift import find, used
+from tests.crash.databases import is_sqlite, read
 from tests.house.source import ROOT, SRC
 from tests.support import nursery
 
@@ -163,6 +165,41 @@ async def test_what_a_person_said_is_said_once(url: str) -> None:
         await run.retry()
         assert await run.result(timeout=LIMIT_S) == "['seen']"
     assert histories == [["user-prompt"], ["user-prompt", "tool-call", "tool-return"]]
+
+
+async def test_what_ended_agents_leave_is_deleted_and_accounts_keep_their_sums(url: str) -> None:
+    """LlamaIndex 1088: 572 MB of checkpoints, with nothing that deleted them."""
+    agent = Agent(scripted([call("pay", "c1", n=1)], "{results}"), name="clerk")
+
+    @agent.tool_plain
+    async def pay(n: int) -> str:
+        return f"paid {n}"
+
+    budget = [Budget(requests=10), Budget(requests=100, account="team")]
+    clerk = durable(agent, policy=lambda _: Ask(), stream=True, budget=budget)
+    tables = ("runs", "live", "entries", "stream_items", "promises", "budget_ledger", "blobs", "run_values")
+    prefix = "ol_" if is_sqlite(url) else "outlive."
+
+    def count() -> dict[str, int]:
+        return {table: int(read(url, f"select count(*) from {prefix}{table}")[0][0]) for table in tables}
+
+    async with Outlive(url, include=[clerk]) as app:
+        before = count()
+        runs = [await app.start(clerk, "go") for _ in range(3)]
+        for run in runs:
+            async with asyncio.timeout(LIMIT_S):
+                while not (found := (await approvals(app).list(run_id=run.id)).items):
+                    await asyncio.sleep(0.01)
+            await approvals(app).decide(found[0].id, approve=True, by="ana")
+            assert await run.result(timeout=LIMIT_S) == "['paid 1']"
+        full, spent = count(), (await find(app, "team")).spent
+        assert all(full[table] > 0 for table in ("runs", "entries", "stream_items", "promises", "budget_ledger")), full
+        assert await app.prune(0) == 3
+        left = count()
+        assert left.pop("budget_ledger") <= 1, "the last row of an account goes when its next one comes"
+        assert left.items() <= before.items()
+        assert (await find(app, "team")).spent == spent == used(0, spent.tokens, 6, 0)
+        assert [one.account for one in (await budgets(app).list()).items] == ["team"]
 
 
 async def test_a_run_outlives_any_number_of_deploys(url: str) -> None:
