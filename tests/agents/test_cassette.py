@@ -247,6 +247,8 @@ async def test_what_has_no_cassette(url: str, tmp_path: Path) -> None:
     async with Outlive(url, worker=False, include=[renamed]) as client:
         with pytest.raises(JournalMismatch):
             await cassette(client, "run-1")
+    with pytest.raises(UsageError, match=r"there is no cassette .*none.json; `outlive agents export MODULE RUN"):
+        ReplayModel(tmp_path / "none.json")
     (tmp_path / "odd.json").write_text("[]")
     with pytest.raises(UsageError, match="holds no cassette"):
         ReplayModel(tmp_path / "odd.json")

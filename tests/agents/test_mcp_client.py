@@ -16,8 +16,22 @@ from fastmcp.client.transports import StdioTransport
 from pydantic_ai import Agent
 from pydantic_ai.mcp import MCPToolset
 
-from outlive import Outlive, UsageError
-from outlive.agents import annotated, approvals, at_most_once, durable, idempotent, inline, pure, servers, transactional
+import outlive
+from outlive import CassetteMiss, Outlive, UsageError
+from outlive.agents import (
+    Ask,
+    ReplayModel,
+    annotated,
+    approvals,
+    at_most_once,
+    cassette,
+    durable,
+    idempotent,
+    inline,
+    pure,
+    servers,
+    transactional,
+)
 from outlive.agents.mcp import PinnedMCPToolset, describe, write_pins
 from outlive.integrations.mcp import server
 from tests.agents import tools_server
@@ -298,3 +312,32 @@ from outlive.agents import durable
 durable(Agent(TestModel(), name="clerk"))
 """
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(ROOT / "src")})
+
+
+async def test_a_cassette_has_servers_approvals_and_streams(url: str, tools: Tools) -> None:
+    """What was edited stands in it as it was executed; a model that replays it asks for the same, and shows a miss."""
+
+    def make(model: Any) -> Any:
+        agent = Agent(model, name="clerk", toolsets=[tools.toolset()])
+        return durable(agent, policy=lambda asked: Ask() if asked.tool == "put" else None, stream=True)
+
+    async def work(app: Outlive, agent: Any, edit: str) -> outlive.Run:
+        run = await app.start(agent, "go")
+        (one,) = await waiting(app)
+        await approvals(app).decide(one.id, approve=True, by="ana", edit={"name": edit})
+        return run
+
+    recorded = make(scripted([call("send", "s1", name="a"), call("put", "p1", name="a")], "{results}"))
+    async with Outlive(url, include=[recorded]) as app:
+        run = await work(app, recorded, "b")
+        said = await run.result(timeout=LIMIT_S)
+        tape = await cassette(app, run.id)
+    assert {one["tool"]: one["arguments"] for one in tape.calls} == {"send": {"name": "a"}, "put": {"name": "b"}}
+    assert [one["key"] for one in tape.requests] == ["clerk#1/model.stream#1", "clerk#1/model.stream#2"]
+    played = make(ReplayModel(tape))
+    async with Outlive(url, include=[played]) as app:
+        assert await (await work(app, played, "b")).result(timeout=LIMIT_S) == said == "['sent a', 'put b']"
+    missed = make(ReplayModel(tape))
+    async with Outlive(url, include=[missed]) as app:
+        with pytest.raises(CassetteMiss, match="put c"):
+            await (await work(app, missed, "c")).result(timeout=LIMIT_S)

@@ -50,9 +50,12 @@ class Cassette:
 
     @classmethod
     def read(cls, path: str | Path) -> Cassette:
-        """Read such a file. *Raises* UsageError if it is none."""
+        """Read such a file. *Raises* UsageError if it is none, or is not there."""
         try:
             return msgspec.json.decode(Path(path).read_bytes(), type=cls)
+        except FileNotFoundError:
+            why = f"there is no cassette {path}; `outlive agents export MODULE RUN > {path}` writes one"
+            raise UsageError(why) from None
         except msgspec.DecodeError as error:
             raise UsageError(f"{path} holds no cassette ({error}); `outlive agents export` writes one") from None
 
