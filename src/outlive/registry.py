@@ -6,6 +6,7 @@ that two of them share belongs to the one that this app starts, else to nobody.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import pkgutil
@@ -37,6 +38,8 @@ class Registry:
         bound: dict[str, Any] = self._steps if isinstance(spec, StepSpec) else self._workflows
         known = [bound.get(spec.name, spec)]
         if self._is_open and isinstance(spec, WorkflowSpec) and spec.is_only_one:
+            if len(_declared_as(spec.name)) > 1:
+                gc.collect()  # what nobody holds any more may still be in a circle: cells of notebooks are run again
             known += [other for other in _declared_as(spec.name) if other.is_only_one]
         for other in known:
             if other.site != spec.site:

@@ -83,7 +83,11 @@ async def decide(app: Outlive, one: Approval, name: str) -> None:
     book(f"tried {name}")
     try:
         await approvals(app).decide(
-            one.id, approve=True, by=name, edit={"cents": int(name)} if name.isdigit() else None
+            one.id,
+            approve=True,
+            by=name,
+            why=f"{name} says so",
+            edit={"cents": int(name)} if name.isdigit() else None,
         )
         book(f"decided {name}")
     except RunRefused:

@@ -1,4 +1,4 @@
-"""An agent whose invoices are wrong twice, in processes that die: `python -m tests.agents.invoicer URL`.
+"""An agent whose invoices are wrong twice, in processes that die: `python -m tests.agents.invoicer URL MODE`.
 
 What really happened stands in the ledger, a file of no database; `OUTLIVE_TEST_DIES` says where a process dies.
 """
@@ -19,7 +19,8 @@ from outlive.agents import durable, validated
 from tests.agents.shop import book, pass_point
 from tests.support.size import CALM_LEASE_S
 
-TOTALS = (5, 4, 3)  # what the model says, of an invoice that comes to three
+TOTALS = {"third": (5, 4, 3), "never": (5, 5, 5)}  # what the model says, of an invoice that comes to three
+_mode = sys.argv[2] if len(sys.argv) > 2 else "third"
 
 
 class Invoice(BaseModel):
@@ -33,7 +34,7 @@ async def write(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
     book(f"model {turn}")
     pass_point("after-model")
     return ModelResponse(
-        parts=[ToolCallPart("final_result", {"cents": [1, 2], "total": TOTALS[turn]}, tool_call_id=f"c{turn}")]
+        parts=[ToolCallPart("final_result", {"cents": [1, 2], "total": TOTALS[_mode][turn]}, tool_call_id=f"c{turn}")]
     )
 
 

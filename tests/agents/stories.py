@@ -61,7 +61,7 @@ async def shows(text: str) -> None:
 async def say(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str | DeltaToolCalls]:
     """Ask for some tools, then tell the story; who is to die between two words dies when the first is shown."""
     if not any(isinstance(message, ModelResponse) for message in messages):
-        tools = ("enter", "look", "leave")
+        tools = ("enter", "look", "note", "leave")
         yield {place: DeltaToolCall(tool, "{}", tool_call_id=tool) for place, tool in enumerate(tools)}
         return
     yield STORY[0]
@@ -93,6 +93,13 @@ async def leave() -> str:
 async def look() -> str:
     book("looked")
     return "looked"
+
+
+@teller.tool_plain
+async def note() -> str:
+    """Of no class: at most once."""
+    book("noted")
+    return "noted"
 
 
 async def tell(url: str) -> None:

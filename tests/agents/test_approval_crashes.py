@@ -108,6 +108,7 @@ async def test_what_a_decision_changes_is_used_though_nobody_lived(place: Desk) 
     assert place.run("decide", "5").returncode == 0
     (entry,) = await place.decisions()
     assert (entry.by, entry.facts["decided"], entry.facts["edit"]) == ("5", "approve", {"cents": 5})
+    assert entry.reason == "5 says so"
     assert place.finish() == "['refunded 5', 'seen']"
     assert place.happened("refund") == ["refund 5"]
 

@@ -151,7 +151,7 @@ async def test_in_the_middle_of_a_tool(sale: Sale, where: str, tool: str, times:
 async def test_dying_around_every_commit(sale: Sale) -> None:
     """Whatever was recorded before a death is not done again, however often processes die.
 
-    LangGraph 8039, 8234: what was written and the checkpoint of it came apart.
+    LangGraph 8039, 8234, 8050, 8055: what was written and the checkpoint of it came apart.
     """
     deaths = 0
     for number in range(1, 200):

@@ -104,6 +104,20 @@ async def test_a_run_is_not_taken_over_by_what_another_part_of_a_program_makes(u
     assert paid == []
 
 
+async def test_an_agent_that_was_defined_anew_takes_the_place_of_the_one_before(url: str) -> None:
+    """As where a cell of a notebook is run again."""
+    agent = clerk(paid := [])
+    name = f"clerk_{uuid.uuid4().hex}"
+    defined(agent, name=name)
+    careful = defined(agent, name=name, policy=ask)
+    async with Outlive(url) as app:
+        run = await app.start(careful, "refund")
+        (one,) = await waiting(app)
+        await approvals(app).decide(one.id, approve=False, by="ana", roles={"finance"})
+        assert "ana denied" in await run.result(timeout=LIMIT_S)
+    assert paid == []
+
+
 async def test_a_run_waits_where_two_agents_have_its_name(url: str, caplog: pytest.LogCaptureFixture) -> None:
     agent = clerk(paid := [])
     name = f"clerk_{uuid.uuid4().hex}"

@@ -105,7 +105,7 @@ async def test_a_journal_grows_with_what_is_new(url: str) -> None:
 
 
 async def test_calls_beside_each_other_may_end_in_any_order(url: str) -> None:
-    """DBOS 688, Pydantic AI 2853, 4076: steps that ran at the same time were mixed up by the replay that followed."""
+    """DBOS 688, Pydantic AI 2853, 4076, 4077: steps at the same time were mixed up by the replay that followed."""
     told, names = Told(), ("a", "b", "c", "d")
     gates = {name: asyncio.Event() for name in names}
     model = scripted([call("look", f"c-{name}", name=name) for name in names], [call("wait", "w")], "{results}")

@@ -24,7 +24,7 @@ from tests.support import nursery
 from tests.support.size import by_turns
 
 LIMIT_S = 40.0
-ONCE = {"enter": 1, "look": 1, "leave": 1}
+ONCE = {"enter": 1, "look": 1, "note": 1, "leave": 1}
 STEP = "teller#1/model.stream#2"
 
 
@@ -56,11 +56,11 @@ class Stage:
 
     def heard(self) -> list[list[str]]:
         """Give what listeners have entered: number and kind of each event."""
-        return [line.split() for line in self.ledger.read_text().splitlines() if line != "looked"]
+        return [line.split() for line in self.ledger.read_text().splitlines() if line not in ("looked", "noted")]
 
-    def looked(self) -> int:
-        """Give how often the tool that changes nothing was executed."""
-        return self.ledger.read_text().splitlines().count("looked")
+    def happened(self, what: str) -> int:
+        """Give how often a tool was executed."""
+        return self.ledger.read_text().splitlines().count(what)
 
     async def shown(self) -> list[AgentEvent]:
         async with Outlive(self.url, worker=False) as app:
@@ -119,7 +119,7 @@ async def test_dying_around_every_commit(stage: Stage, where: str) -> None:
     deaths = sum(stage.tell(f"{where} {number}").returncode != 0 for number in (1, 2, 4))
     assert deaths > 1
     await check_whole(stage)
-    assert 1 <= stage.looked() <= 1 + deaths
+    assert 1 <= stage.happened("looked") <= 1 + deaths
 
 
 @by_turns("number", [1, 2])
@@ -139,6 +139,8 @@ async def check_whole(stage: Stage) -> None:
     assert await stage.told() == " ".join(STORY)
     for table in ("story_entries", "story_exits"):
         assert read(stage.url, f"select number from {table}") == [(1,)]
+    assert stage.happened("noted") <= 1
+    assert stage.happened("looked") >= 1
 
 
 async def test_the_calls_before_a_stream_that_was_cut_are_made_once(stage: Stage) -> None:
@@ -146,7 +148,7 @@ async def test_the_calls_before_a_stream_that_was_cut_are_made_once(stage: Stage
     for place in (5, 3):
         assert stage.tell(f"word {place}").returncode != 0
     await check_whole(stage)
-    assert stage.looked() == 1
+    assert stage.happened("looked") == stage.happened("noted") == 1
 
 
 async def test_a_teller_that_stood_still_shows_nothing_more(stage: Stage) -> None:

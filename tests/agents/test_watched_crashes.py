@@ -64,8 +64,12 @@ async def test_spans_of_models_tools_and_servers_are_told_once(watched: Watched,
     spans, heard = watched.noted(".spans"), watched.noted()
     assert not SPANS - spans, "each was told"
     more = spans - SPANS
-    assert more.total() <= 1 and (again is None or more.keys() <= {again}), more
-    assert sum(heard[f"model {turn}"] for turn in range(3)) <= 4
+    assert more.total() <= (again is not None or dies.startswith("commit")), more
+    assert again is None or more.keys() <= {again}
+    asked = sum(heard[f"model {turn}"] for turn in range(3))
+    assert asked <= 3 + dies.startswith(("after-model", "commit"))
     served = watched.noted(".server")
-    assert served["send b"] >= 1 and sum(times for line, times in served.items() if line.startswith("put")) >= 1
+    put = {line: times for line, times in served.items() if line.startswith("put ")}
+    assert len(put) == 1, f"a repetition has another key: {put}"
+    assert 1 <= sum(put.values()) <= 2 and 1 <= served["send b"] <= 2
     assert not HEARD - heard, "a handler hears all, some of it again"
