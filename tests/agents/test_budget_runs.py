@@ -14,7 +14,7 @@ from pydantic_ai.usage import RequestUsage
 
 import outlive
 from outlive import BudgetExceeded, Outlive, workflow
-from outlive.agents import Budget, at_most_once, budgets, durable, inline
+from outlive.agents import Budget, at_most_once, budgets, durable, inline, pure
 from tests.agents.scripts import call, paid
 from tests.agents.test_durable import Told, leave_memory, waits_for
 from tests.agents.thrift import CHEAP, LIMIT_S, find, looking, used
@@ -177,6 +177,45 @@ async def test_a_cancelled_request_is_lost(url: str) -> None:
             await run.result(timeout=LIMIT_S)
         found = await find(app, "one/clerk#1")
         assert (found.lost.requests, found.reserved.requests) == (1, 0)
+
+
+async def test_a_process_that_stood_still_after_its_reservation_does_nothing(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer may have gone on with the run meanwhile: without a lease nothing is done, reserved or not."""
+    told = Told()
+    agent = Agent(paid([call("look", "c1")], "{results}"), name="clerk")
+
+    @agent.tool_plain(metadata=pure())
+    async def look() -> str:
+        told.append("look")
+        return "seen"
+
+    clerk = durable(agent, budget=Budget(tools=5))
+    async with Outlive(url) as app:
+        engine = app._engine()
+        reserve, is_alive = engine.store.reserve, True
+        reserved = asyncio.Event()
+
+        async def stand_still(*args: Any) -> Any:
+            nonlocal is_alive
+            granted = await reserve(*args)
+            if "/tool:" in args[1].key:
+                is_alive = False
+                reserved.set()
+            return granted
+
+        engine.store.reserve = stand_still  # type: ignore[method-assign]
+        monkeypatch.setattr(engine.lease, "alive", lambda: is_alive)
+        run = await app.start(clerk, "go", id="one")
+        await asyncio.wait_for(reserved.wait(), LIMIT_S)
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            assert told == []
+        engine.store.reserve = reserve  # type: ignore[method-assign]
+        is_alive = True
+        assert await run.result(timeout=LIMIT_S) == "['seen']"
+    assert told == ["look"]
 
 
 async def test_a_process_that_lost_its_lease_reserves_nothing(url: str) -> None:

@@ -90,6 +90,7 @@ class Bodies:
             try:
                 if spec.prepare is not None:
                     await spec.prepare(*call.args)
+                    await self.ready(execution)
                 if spec.transactional:
                     try:
                         await self._transactions.execute(call, self.run)
