@@ -172,11 +172,8 @@ async def _ask(
         if not decision.approve:
             return ToolDenied(f"{decision.by} denied this call{f': {decision.why}' if decision.why else '.'}")
         if decision.edit is not None and decision.edit != arguments:
-            arguments, votes, asked_at = (
-                decision.edit,
-                [],
-                run.loop.time(),
-            )  # what others have approved was something else
+            # What others have approved was something else.
+            arguments, votes, asked_at = decision.edit, [], run.loop.time()
             verdict = ask_again(call, arguments)
             if isinstance(verdict, Deny):
                 return ToolDenied(f"{decision.by} edited this call into one that is refused: {verdict.reason}")
