@@ -21,7 +21,7 @@ from pathlib import Path
 
 from outlive.store.sqlite.drivers import Connection
 
-BUSY_S, REST_S, BUSY_FOR_S = 0.002, 0.05, 0.1  # between two looks: after a change, at rest; how long a change counts
+BUSY_S, REST_S, BUSY_FOR_S = 0.002, 0.1, 0.1  # between two looks: after a change, at rest; how long a change counts
 _GROWTH = 1.5
 _FOLDER_MAX_BYTES = 70  # longer ones are reached through /proc: with the name, a socket's path has 104 to 108 bytes
 _numbers = itertools.count()  # of the sockets of this process
