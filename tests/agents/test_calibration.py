@@ -121,7 +121,7 @@ async def test_wrong_use_is_refused_before_a_model_is_asked(url: str) -> None:
     assert asked == []
 
 
-@pytest.mark.parametrize("dies", ["before-model 3", "after-model 4", "commit.after 5"][: pick(small=2, full=3)])
+@pytest.mark.parametrize("dies", ["before-model 3", "after-model 4", "commit.after 3"][: pick(small=2, full=3)])
 async def test_what_was_judged_before_a_crash_is_not_judged_again(url: str, tmp_path: Path, dies: str) -> None:
     ledger = tmp_path / "ledger"
     ledger.touch()

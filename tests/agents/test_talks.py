@@ -15,7 +15,7 @@ from outlive.agents import Answered, Said, events
 from tests.agents import shop, talker
 from tests.house.source import ROOT, SRC
 from tests.support.faults import VARIABLE
-from tests.support.size import pick
+from tests.support.size import SOAK
 from tests.support.terminal import Terminal
 
 PROMPT = r"^you> \Z"
@@ -95,7 +95,7 @@ def person(url: str, tmp_path: Path) -> Person:
 
 @pytest.mark.parametrize(
     "dies",
-    ["in-look 1", "mid-stream 4", "in-refund 1", *pick(small=(), full=[f"mid-stream {n}" for n in (1, 2, 6, 8)])],
+    ["in-look 1", "mid-stream 4", "in-refund 1", *(f"mid-stream {n}" for n in (1, 2, 6, 8) if SOAK)],
 )
 async def test_a_kill_in_the_middle_of_a_turn(person: Person, dies: str) -> None:
     """Of the model, a tool or a transaction; what was interrupted is done again, and nothing else."""
@@ -110,7 +110,7 @@ async def test_a_kill_in_the_middle_of_a_turn(person: Person, dies: str) -> None
     await person.check()
 
 
-@pytest.mark.parametrize("number", pick(small=(2, 3, 5), full=range(1, 8)))
+@pytest.mark.parametrize("number", range(1, 8) if SOAK else (2, 3, 5))
 async def test_a_kill_while_a_person_is_waited_for(person: Person, number: int) -> None:
     """Nothing was under way: so nothing is asked or done again, and the same is waited for."""
     with person.sit_down() as terminal:
@@ -125,7 +125,7 @@ async def test_a_kill_while_a_person_is_waited_for(person: Person, number: int) 
 async def test_dying_at_every_commit_of_a_talk(person: Person, edge: str) -> None:
     """However often the program dies; a model request is asked again only where its answer was not on disk."""
     deaths = 0
-    for passage in pick(small=(3, 7, 11), full=(*range(1, 16), *range(1, 16))):
+    for passage in (*range(1, 16), *range(1, 16)) if SOAK else (3, 7, 11):
         with person.sit_down(fault=f"commit.{edge}:kill:{passage}") as terminal:
             if person.talk(terminal):
                 break

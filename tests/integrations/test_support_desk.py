@@ -14,7 +14,7 @@ from tests.agents.provider import Call, Provider
 from tests.house.source import ROOT, SRC
 from tests.integrations.servers import EXAMPLES
 from tests.support.command_line import CommandLine
-from tests.support.size import pick
+from tests.support.size import SOAK
 from tests.support.terminal import Terminal
 
 PROMPT = r"^you> \Z"
@@ -106,12 +106,10 @@ async def test_the_tour(shop: Shop) -> None:
 
 @pytest.mark.parametrize(
     "moment",
-    pick(
-        small=[r"\. refund", r"^support> Your"],
-        full=[r"\. find_order", r"= find_order", r"\. refund", "waits for approval", "= refund", r"\. send_mail",
-              "= send_mail", "^support> Your", "way: "],
-    ),
-)  # fmt: skip
+    [r"\. refund", r"^support> Your"]
+    + [r"\. find_order", r"= find_order", "waits for approval", "= refund", r"\. send_mail", "= send_mail", "way: "]
+    * SOAK,
+)
 async def test_a_kill_at_any_moment_refunds_once(shop: Shop, moment: str) -> None:
     with shop.sit_down() as terminal:
         terminal.until(PROMPT)

@@ -21,7 +21,7 @@ SOAK = SHARE > 0.0
 
 def pick(*, small: int, full: int) -> int:
     """Give the size of this tier."""
-    return max(small, round(full * SHARE)) if SOAK else small
+    return max(small, round(full * SHARE))
 
 
 STORES = ("sqlite", "postgres")
