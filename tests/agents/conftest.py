@@ -6,7 +6,7 @@ import pytest
 from pydantic_ai import models
 
 from tests.engine.conftest import url
-from tests.support.evidence import Evidence
+from tests.support.evidence import Evidence, file_module
 
 __all__ = ["url"]
 
@@ -15,6 +15,5 @@ models.ALLOW_MODEL_REQUESTS = False
 
 @pytest.fixture(autouse=True)
 def filed(request: pytest.FixtureRequest, evidence: Evidence) -> None:
-    """File each test, by its module and store."""
-    store = request.node.callspec.params.get("url", "none") if hasattr(request.node, "callspec") else "none"
-    evidence(f"agents: {request.path.stem.removeprefix('test_').replace('_', ' ')}", store)
+    """File each test."""
+    file_module(request, evidence, "agents")

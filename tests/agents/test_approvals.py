@@ -633,6 +633,35 @@ async def test_an_edit_that_others_have_to_approve_is_put_to_them(url: str) -> N
     assert told == ["model 0", "refund 60", "model 1"]
 
 
+async def test_a_policy_sees_what_the_agent_depends_on(url: str) -> None:
+    """Of an edit, too: so one clerk may do what another one may not."""
+    told, seen = Told(), list[tuple[str, int]]()
+
+    def policy(asked: ToolCall) -> Ask | Deny:
+        seen.append((asked.deps, asked.arguments["cents"]))
+        return Ask() if asked.arguments["cents"] <= {"ada": 20, "eve": 5}[asked.deps] else Deny("not by this clerk")
+
+    def clerk() -> Any:
+        lower = refunder(told, policy)
+
+        @workflow(name="desk")
+        async def desk(name: str) -> str:
+            return str((await lower.run("refund", deps=name)).output)
+
+        return desk
+
+    async with Outlive(url, include=[clerk()]) as app:
+        assert "not by this clerk" in await (await app.start("desk", "eve", id="eve")).result(timeout=LIMIT_S)
+        await app.start("desk", "ada", id="ada")
+        await waiting(app)
+    async with Outlive(url, include=[clerk()]) as app:
+        (one,) = await waiting(app)
+        await approvals(app).decide(one.id, approve=True, by="ana", edit={"cents": 21})
+        assert "not by this clerk" in await (await app.get("ada")).result(timeout=LIMIT_S)
+    assert seen == [("eve", 17), ("ada", 17), ("ada", 21)]
+    assert "refund 17" not in told
+
+
 async def test_a_policy_that_raises_an_error_has_raised_it_on_replay_too(url: str) -> None:
     """And is asked again where an operator retries the run."""
     told, is_down = Told(), True

@@ -296,3 +296,44 @@ async def test_wrong_use_is_refused_where_it_is_written() -> None:
         NoRepeats(times=0)
     with pytest.raises(UsageError, match="guarded is for workflow bodies"):
         await guarded(lambda _: asyncio.sleep(0), check=Verifier(), workspace=".")
+
+
+async def test_an_agent_that_may_write_tests_writes_more_of_them_and_takes_none_away(url: str, loop: Any) -> None:
+    """With `protect` narrower than the tests: what is new counts, what is gone or asserts less is refused."""
+    path = "tests/test_calc.py"
+    more = f"{TESTS}\n\ndef test_more():\n    assert add(7, 8) == 15\n"
+    check = Verifier(protect=["pyproject.toml"], environment=BARE)
+    played = loop(
+        [write("calc.py", RIGHT.replace("a + b", "a + b + (a == 7)")), write(path, more)],
+        [write("calc.py", RIGHT)],
+        check=check,
+    )
+    async with Outlive(url, include=[played.workflow()]) as app:
+        done = await (await app.start("fix")).result(timeout=LIMIT_S)
+    assert verdicts(done.attempts) == ["failed", "passed"]
+    assert any("test_more" in name for name in done.attempts[0].faults)
+    assert sorted(done.changes) == ["calc.py", path]
+
+
+@pytest.mark.parametrize(
+    ("fewer", "why"),
+    [
+        (TESTS.replace("assert add(1, 2) == 3", "assert add(1, 2)"), "test_add: assert add(1, 2) == 3 is gone"),
+        (TESTS.replace("def test_add()", "def _test_add()"), "test_add"),
+        (
+            f"import pytest\n{TESTS.replace('def test_add()', '@pytest.mark.skip' + chr(10) + 'def test_add()')}",
+            "skipped",
+        ),
+    ],
+    ids=["weakened", "gone", "skipped"],
+)
+async def test_an_agent_that_may_write_tests_weakens_none(url: str, loop: Any, fewer: str, why: str) -> None:
+    check = Verifier(protect=["pyproject.toml"], environment=BARE)
+    played = loop([write("calc.py", RIGHT), write("tests/test_calc.py", fewer)], check=check)
+    async with Outlive(url, include=[played.workflow()]) as app:
+        run = await app.start("fix")
+        review = await stopped(app)
+        assert why in review.reason
+        await reviews(app).decide(review.id, "reject", by="ana", why="tests stay")
+        with pytest.raises(GuardRefused):
+            await run.result(timeout=LIMIT_S)

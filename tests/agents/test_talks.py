@@ -144,7 +144,9 @@ async def test_ctrl_c_leaves_and_says_how_to_come_back(person: Person) -> None:
         terminal.until(r"^desk> I see")
         terminal.until(PROMPT)
         terminal.interrupt()
-        terminal.until("come back: outlive agents chat tests.agents.talker:desk --id talk")
+        terminal.until(
+            re.escape(f"come back: outlive agents chat tests.agents.talker:desk --id talk --by ana --url {person.url}")
+        )
         assert terminal.end() == 0
     with person.sit_down() as terminal:
         assert person.talk(terminal), terminal.shown

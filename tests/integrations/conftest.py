@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integrations.servers import Servers
+from tests.support.evidence import Evidence, file_module
 from tests.support.postgres import shared_server
 
 
@@ -36,3 +37,9 @@ def bare_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 def servers(url: str, tmp_path: Path) -> Iterator[Servers]:
     with Servers(url, tmp_path) as servers:
         yield servers
+
+
+@pytest.fixture(autouse=True)
+def filed(request: pytest.FixtureRequest, evidence: Evidence) -> None:
+    """File each test of a soak run."""
+    file_module(request, evidence, "integrations")

@@ -1,4 +1,5 @@
-"""The simulated clerks: agents with programs drawn by chance, tools of every class, approvals, helpers, budgets.
+"""The simulated clerks: agents with programs drawn by chance, tools of every class, approvals, questions, helpers,
+budgets.
 
 A program says what the model wants turn by turn; what happened stands in a
 ledger outside every process. The model answers with what its tools have said,
@@ -32,10 +33,11 @@ from outlive.agents import (
     idempotent,
     inline,
     pure,
+    questions,
     transactional,
     tx,
 )
-from outlive.errors import RunNotFound
+from outlive.errors import PromiseExpired, RunNotFound
 from outlive.testing import Simulation, SimWorld
 from tests.agents.scripts import results
 from tests.sim.insist import insist
@@ -47,7 +49,8 @@ MOST_TURNS = 3
 MOST_CALLS = 3  # of a turn
 UNKNOWN = "OutcomeUnknown"
 LATE = "Nobody decided in time"
-TOOLS = ("read", "charge", "enter", "flunk", "refund", "mail", "pay", "rest", "delegate")
+TOOLS = ("read", "charge", "enter", "flunk", "refund", "mail", "pay", "rest", "ask", "delegate", "hire")
+HELPED = ("delegate", "hire")  # by another clerk: in the same run, or in a child of it
 
 
 class Call(NamedTuple):
@@ -66,18 +69,19 @@ keys_of: dict[str, set[str]] = {}  # the idempotency keys that a call has shown
 paid: dict[str, int] = {}
 verdicts: dict[str, str] = {}  # what the policy said first, by call and cents
 decisions: dict[str, dict[str, Any]] = {}  # what a person's decision was, as he was told
+answers: dict[str, set[int]] = {}  # what people have answered, or tried to
 bills: dict[str, Any] = {}  # what was spent on each account in the end
 
 
 def draw_program(chance: random.Random, name: str, depth: int = 0) -> None:
     """Draw what a clerk of this name does, and what its helpers do."""
-    tools = TOOLS if depth == 0 else TOOLS[:-1]
+    tools = TOOLS if depth == 0 else [tool for tool in TOOLS if tool not in HELPED]
     programs[name] = [
         [Call(chance.choice(tools), f"{name}-{turn}-{place}") for place in range(chance.randint(1, MOST_CALLS))]
         for turn in range(chance.randint(1, MOST_TURNS))
     ]
     for call in list_calls(name):
-        if call.tool == "delegate":
+        if call.tool in HELPED:
             draw_program(chance, call.id, depth + 1)
 
 
@@ -87,7 +91,7 @@ def take_program(name: str, turns: Sequence[Sequence[str]]) -> None:
         [Call(tool, f"{name}-{turn}-{place}") for place, tool in enumerate(tools)] for turn, tools in enumerate(turns)
     ]
     for call in list(list_calls(name)):
-        if call.tool == "delegate":
+        if call.tool in HELPED:
             programs[call.id] = [[Call("read", f"{call.id}-0-0")]]
 
 
@@ -195,8 +199,21 @@ async def rest(call: str) -> str:
 
 
 @agent.tool_plain(metadata=inline())
+async def ask(call: str) -> str:
+    try:
+        return f"ask {call} {await outlive.ask_user(call, as_type=int, expires=40.0)}"
+    except PromiseExpired:
+        return f"ask {call} nobody"
+
+
+@agent.tool_plain(metadata=inline())
 async def delegate(call: str) -> str:
     return str((await clerk.run(call)).output)
+
+
+@agent.tool_plain(metadata=inline())
+async def hire(call: str) -> str:
+    return str(await clerk(call))
 
 
 clerk = durable(agent, policy=judge, budget=Budget(requests=1_000, tools=1_000, account="clerks"))
@@ -217,6 +234,8 @@ async def drive(app: Outlive, world: SimWorld) -> None:
         page = await insist(lambda: approvals(app).list(limit=3))
         for one in page.items:
             await decide(app, world, one)
+        for asked in (await insist(lambda: questions(app).list(limit=3))).items:
+            await answer(app, world, asked)
         await asyncio.sleep(world.chance.uniform(0, 0.5))
     for account in ("clerks", "poor"):
         bills[account] = await insist(lambda account=account: budgets(app).find(account))
@@ -253,6 +272,24 @@ async def decide(app: Outlive, world: SimWorld, one: Any) -> None:
     except RunRefused:
         return
     world.problem(f"the approval of {call} is used twice")
+
+
+async def answer(app: Outlive, world: SimWorld, asked: Any) -> None:
+    """Answer a question, and then otherwise: the second answer has to be refused."""
+    if world.chance.random() < 0.2:
+        return
+    number = world.chance.randrange(1_000)
+    tried = answers.setdefault(asked.question, set())
+    tried.add(number)
+    try:
+        await insist(lambda: questions(app).answer(asked.id, number, by="ada"))
+    except RunRefused:
+        return
+    try:
+        await insist(lambda: questions(app).answer(asked.id, -1, by="mallory"))
+    except RunRefused:
+        return
+    world.problem(f"{asked.question} is answered twice")
 
 
 # -- what has to be so ---------------------------------------------------------------
@@ -314,6 +351,9 @@ def _check_program(name: str, output: str, entered: Counter[str], stalls: int) -
             _check_paid(call, result, times)
         elif call.tool == "rest":
             assert result == said, f"{call}: {result}"
+        elif call.tool == "ask":
+            heard = {f"{said} {number}" for number in answers.get(call.id, ())}
+            assert result in heard | {f"{said} nobody"}, f"{call}: {result}, answered {heard}"
         else:
             _check_program(call.id, result, entered, stalls)
         if call.tool == "charge":
@@ -347,7 +387,7 @@ def prepare(world: SimWorld, drawn: Sequence[Sequence[Sequence[str]]] | None = N
     """Draw the programs, unless somebody else has: the tools of each turn of each clerk. Make the clerks' table."""
     global world_of_test
     world_of_test = world
-    known: tuple[Any, ...] = (programs, ledger, keys_of, paid, verdicts, decisions, bills)
+    known: tuple[Any, ...] = (programs, ledger, keys_of, paid, verdicts, decisions, answers, bills)
     for each in known:
         each.clear()
     chance = random.Random(world.seed)

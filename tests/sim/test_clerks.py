@@ -60,10 +60,18 @@ TURN = st.lists(st.sampled_from(clerks.TOOLS), min_size=1, max_size=clerks.MOST_
 PROGRAM = st.lists(TURN, min_size=1, max_size=clerks.MOST_TURNS)
 
 
-@settings(max_examples=pick(small=8, full=400), deadline=None, database=None, suppress_health_check=list(HealthCheck))
-@given(drawn=st.lists(PROGRAM, min_size=1, max_size=clerks.RUNS), seed=st.integers(0, 1_000_000))
-def test_programs_that_hypothesis_draws(drawn: list[list[list[str]]], seed: int) -> None:
-    play(seed, prepare=partial(clerks.prepare, drawn=drawn))
+def test_programs_that_hypothesis_draws(evidence: Evidence) -> None:
+    runs: list[int] = []
+
+    @settings(
+        max_examples=pick(small=8, full=400), deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(drawn=st.lists(PROGRAM, min_size=1, max_size=clerks.RUNS), seed=st.integers(0, 1_000_000))
+    def draw(drawn: list[list[list[str]]], seed: int) -> None:
+        runs.append(len(play(seed, prepare=partial(clerks.prepare, drawn=drawn)).runs))
+
+    draw()
+    evidence("programs of agents that hypothesis draws", "sqlite", programs=len(runs), runs=sum(runs))
 
 
 # -- planted bugs ------------------------------------------------------------------

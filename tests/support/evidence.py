@@ -40,6 +40,12 @@ def evidence(request: pytest.FixtureRequest) -> Evidence:
     return tell
 
 
+def file_module(request: pytest.FixtureRequest, evidence: Evidence, package: str) -> None:
+    """File a test by its package, its module and its store."""
+    store = request.node.callspec.params.get("url", "none") if hasattr(request.node, "callspec") else "none"
+    evidence(f"{package}: {request.path.stem.removeprefix('test_').replace('_', ' ')}", store)
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Collect what a test has told, in the process that controls the run."""
     if report.when != "call":

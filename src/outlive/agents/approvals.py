@@ -38,11 +38,12 @@ POLICY_KEY = "outlive"  # of what the policy says, in the metadata of a deferred
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call that the model asks for, as a policy sees it: arguments are validated already."""
+    """A call that the model asks for, as a policy sees it: arguments are validated; `deps` are those of the agent."""
 
     agent: str
     tool: str
     arguments: Mapping[str, Any]
+    deps: Any = None
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class AgentOptions:
         if self.policy is not None and (not callable(self.policy) or inspect.iscoroutinefunction(self.policy)):
             raise UsageError(
                 "durable(…, policy=…) takes a plain function of a ToolCall that gives Ask(…), Deny(…) or None, not "
-                f"{self.policy!r}; what it has to look up belongs into a tool, or into deps"
+                f"{self.policy!r}; what it has to look up belongs into a tool, or into deps, which it sees"
             )
         if not isinstance(self.retry, Retry):
             raise UsageError(f"durable(…, model_retry=…) takes a Retry, not {self.retry!r}")
@@ -264,7 +264,7 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
         if run is None or scope is None:
             return await handler(args)
         if self.options.policy is not None and not ctx.tool_call_approved:
-            asked = ToolCall(self.name, call.tool_name, args)
+            asked = ToolCall(self.name, call.tool_name, args, ctx.deps)
             with run.loop.within(scope):
                 verdict = ask_policy(run, self.options.policy, asked, call.tool_call_id)
             if verdict is not None:
@@ -319,7 +319,8 @@ class OutliveDurability(BaseDurabilityCapability[AgentDepsT]):
             validated = validator.validate_python(dict(arguments), context=ctx.validation_context)
         except ValidationError:  # the model is told so, and the tool not called
             return None
-        return ask_policy(run, self.options.policy, ToolCall(self.name, call.tool_name, validated), call.tool_call_id)
+        asked = ToolCall(self.name, call.tool_name, validated, ctx.deps)
+        return ask_policy(run, self.options.policy, asked, call.tool_call_id)
 
 
 @contextmanager

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shlex
 import signal
 import uuid
 from types import ModuleType
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from outlive import Outlive, sync
 from outlive.cli.agents import agents
@@ -39,10 +41,11 @@ def chat(settings: Settings, target: str, run_id: str | None, roles: tuple[str, 
     app = _make_app(settings, talk, module)
     chosen = run_id or f"chat-{uuid.uuid4().hex[:8]}"
     logging.getLogger("outlive").setLevel(logging.ERROR)  # what a person has to know is on the screen
-    return asyncio.run(_chat(app, talk, chosen, roles, by, target))
+    again = _come_back(settings, target, chosen, roles, by)
+    return asyncio.run(_chat(app, talk, chosen, roles, by, again))
 
 
-async def _chat(app: Outlive, talk: Any, run_id: str, roles: tuple[str, ...], by: str | None, target: str) -> int:
+async def _chat(app: Outlive, talk: Any, run_id: str, roles: tuple[str, ...], by: str | None, again: str) -> int:
     from outlive.cli.chatting import Chat
 
     async with app:
@@ -53,8 +56,19 @@ async def _chat(app: Outlive, talk: Any, run_id: str, roles: tuple[str, ...], by
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, os._exit, _KILLED)
         click.echo(left.says, err=True)
         if not (await run.status()).final:
-            click.echo(f"come back: outlive agents chat {target} --id {run.id}", err=True)
+            click.echo(f"come back: {again}", err=True)
     return left.code
+
+
+def _come_back(settings: Settings, target: str, run_id: str, roles: tuple[str, ...], by: str | None) -> str:
+    """Give the command that comes back, as it was given; what the environment says it will say again."""
+    words = ["outlive", "agents", "chat", target, "--id", run_id]
+    words += (word for role in roles for word in ("--role", role))
+    if by is not None and click.get_current_context().get_parameter_source("by") is ParameterSource.COMMANDLINE:
+        words += ["--by", by]
+    if settings.url and settings.url != os.environ.get("OUTLIVE_URL"):
+        words += ["--url", settings.url]
+    return shlex.join(words)
 
 
 def _find_conversation(target: str) -> tuple[Any, ModuleType]:

@@ -202,8 +202,9 @@ class Takeover:
             for run_id in taken.quarantined:
                 log.error("run %r is quarantined: it killed its worker while it ran alone", run_id)
         expiries = [peer.expires_at - now for peer in self._peers]
-        soonest_s = max(0.0, min(expiries, default=POLL_IDLE_S))
-        return min(soonest_s, POLL_IDLE_S / 4) + 0.05 * engine.chance.random()
+        # Where no peer is known nobody's lock can be looked at, and the table is read no sooner.
+        look_s = min([POLL_IDLE_S / 4, *expiries]) if expiries else POLL_IDLE_S
+        return max(0.0, look_s) + 0.05 * engine.chance.random()
 
 
 class Sweep:
