@@ -14,6 +14,7 @@ from outlive import Outlive, Retry, hooks, step, transaction, workflow
 
 DOOMED = "OUTLIVE_TEST_DOOMED"  # set in the process that is to die within the step
 begun: list[str] = []
+asked: list[str] = []  # of the bank
 effects: list[int] = []  # attempts of the process that comes after
 
 
@@ -71,6 +72,9 @@ async def parks_twice() -> list[str]:
 
 
 async def ask_the_bank() -> str:
+    asked.append(os.environ["OUTLIVE_TEST_BANK"])
+    if asked[-1] == "down":
+        raise ConnectionError("the bank is down")
     if os.environ["OUTLIVE_TEST_BANK"] == "not found":
         raise LookupError("no such payment")
     return os.environ["OUTLIVE_TEST_BANK"]
@@ -84,6 +88,16 @@ async def verified_step() -> str:
 @workflow
 async def verifies() -> list[str]:
     return [await before(), await verified_step()]
+
+
+@step(on_unknown=ask_the_bank, retry=Retry(attempts=1_000, first_delay=0.02, max_delay=0.02))
+async def patient_step() -> str:
+    return effect()
+
+
+@workflow
+async def verifies_patiently() -> str:
+    return await patient_step()
 
 
 @step

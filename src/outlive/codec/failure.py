@@ -134,6 +134,11 @@ def _plain(value: Any) -> Any:
         return _ABSENT
 
 
+def doubted(record: str) -> str:
+    """Give the record of an error that leaves open whether the step took effect, which a retry then has to find out."""
+    return ENCODER.encode({**msgspec.json.decode(record), "in_doubt": True}).decode()
+
+
 def error_facts(text: str) -> dict[str, Any]:
     """Give the facts of a record for display. Raises DecodeFailed if it is none."""
     facts: dict[str, Any] = msgspec.to_builtins(_decode(text))

@@ -19,9 +19,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from outlive.clock import seconds
-from outlive.codec.failure import error_facts, record_error
+from outlive.codec.failure import doubted, error_facts, record_error
 from outlive.codec.payload import digest, round_trip
-from outlive.engine.calls import CANCELLED, StepCall
+from outlive.engine.calls import CANCELLED, CANCELLED_IN_DOUBT, StepCall
 from outlive.engine.transactions import Transactions, Undone
 from outlive.errors import PayloadError, RetryAfter, StepFailed, StoreUnavailable
 from outlive.limits import STEP_THREADS, STORE_AGAIN_S
@@ -39,6 +39,10 @@ thread_scope: contextvars.ContextVar[Callable[[], AbstractContextManager[object]
 )
 
 _NOT_NOW_S = 0.05  # until the lease is renewed, or this work is cancelled because it is lost
+
+
+class StillInDoubt(Exception):
+    """A body could not find out whether it has taken effect; its cause says why."""
 
 
 class Bodies:
@@ -77,7 +81,8 @@ class Bodies:
     def _ended(self, call: StepCall, work: asyncio.Task[tuple[str, str | None, Any, str | None] | None]) -> None:
         self.in_flight -= 1
         call.work = None  # whose context holds the call: such circles cost the collector 5 µs for each step
-        outcome = work.result() if not work.cancelled() else ("error", None, None, CANCELLED)
+        cancelled = CANCELLED_IN_DOUBT if call.in_doubt else CANCELLED
+        outcome = work.result() if not work.cancelled() else ("error", None, None, cancelled)
         if outcome is not None:
             call.execution.hand_in_now(call, *outcome)
 
@@ -85,6 +90,7 @@ class Bodies:
         """Try until an attempt succeeds or none is left; None if a transaction delivered by itself."""
         spec, execution = call.spec, call.execution
         while True:
+            call.in_doubt = verify
             await self.ready(execution)
             current_step.set(call)
             try:
@@ -110,12 +116,16 @@ class Bodies:
                 raise
             except BaseException as error:
                 failure = error
-                if verify and isinstance(error, LookupError):
+                if isinstance(error, StillInDoubt):
+                    failure, verify = error.__cause__ or error, True
+                elif verify and isinstance(error, LookupError):
                     verify = False  # it did not take effect: execute it
                     continue
+            # What it gave cannot be kept, but it was executed.
+            call.in_doubt = verify or (isinstance(failure, PayloadError) and call.in_doubt)
             record = record_error(failure, execution.codec)
             if isinstance(failure, PayloadError) or not spec.retry.again(call.attempts, failure):
-                return "error", None, None, record
+                return "error", None, None, doubted(record) if call.in_doubt else record
             delay_s = spec.retry.delay_s(call.attempts, self._chance)
             if isinstance(failure, RetryAfter):
                 delay_s = max(delay_s, seconds(failure.delay))
@@ -124,7 +134,8 @@ class Bodies:
                 call.key, execution.id, call.attempts, delay_s, error_facts(record)["traceback"],
             )  # fmt: skip
             del failure
-            execution.recorder.attempt(call, record)
+            if not verify:  # what is on disk says that it began, and whoever comes after this process has to ask, too
+                execution.recorder.attempt(call, record)
             await self.rest(delay_s)
             call.attempts += 1
 
@@ -134,6 +145,7 @@ class Bodies:
         if spec.on_unknown != "retry" and not verify:
             await call.execution.recorder.start(call)
             await self.ready(call.execution)
+            call.in_doubt = True
         if spec.is_async and spec.timeout_s is None and not verify:
             return await spec.function(*call.args, **call.kwargs)
         async with asyncio.timeout(spec.timeout_s):

@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from outlive.codec.failure import rebuild_error, record_error
+from outlive.codec.failure import doubted, rebuild_error, record_error
 from outlive.codec.payload import codec_for
 from outlive.engine.roles import LiveRun
 from outlive.engine.runloop import RunFuture
@@ -28,6 +28,8 @@ from outlive.model.writes import Committed, ExistingRun, NewRun, Outcome
 CANCELLED = json.dumps(
     {"type": "asyncio.exceptions.CancelledError", "text": "cancelled", "args": None, "retryable": False}
 )
+# The same of a step that may not be repeated blindly, and may have taken effect.
+CANCELLED_IN_DOUBT = doubted(CANCELLED)
 
 
 class Call(RunFuture):
@@ -77,7 +79,7 @@ class Call(RunFuture):
             return
         if outcome == "ok":
             self.set_result(value)
-        elif error == CANCELLED:
+        elif is_cancellation(error):
             super().cancel(self._cancel_words)
             return
         else:
@@ -128,6 +130,8 @@ class Call(RunFuture):
 
 class StepCall(Call):
     """A step or transaction: its body executes on the main loop or in a thread."""
+
+    in_doubt = False  # it may not be repeated blindly, and nobody knows whether an attempt took effect
 
     def __init__(
         self,
@@ -296,6 +300,11 @@ class StartCall(RunCall):
     def decode(self, text: str) -> Any:
         reference = json.loads(text)
         return self.make_handle(reference["run"], reference["row"])
+
+
+def is_cancellation(error: str | None) -> bool:
+    """Say whether this is the recorded error of a call that was cancelled."""
+    return error in (CANCELLED, CANCELLED_IN_DOUBT)
 
 
 def child_reference(run: NewRun) -> str:

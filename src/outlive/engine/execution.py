@@ -23,7 +23,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from outlive.engine.branch import Branch
-from outlive.engine.calls import CANCELLED, Call, StepCall
+from outlive.engine.calls import CANCELLED, Call, StepCall, is_cancellation
 from outlive.engine.cancellation import Cancellation, Stop
 from outlive.engine.continuing import end_generation, find_continued
 from outlive.engine.ending import Ending
@@ -218,7 +218,7 @@ class Execution:
             waiting.fire()
         else:
             self.compare(entry, waiting.kind, waiting.name, waiting.digest)
-            if entry.error == CANCELLED and not waiting.cancel_requested:
+            if is_cancellation(entry.error) and not waiting.cancel_requested:
                 self.diverge(Divergence(f"the cancellation of {describe(entry)}", "the call uncancelled", entry.key))
             value = waiting.decode(entry.value or "null") if entry.outcome == "ok" else None
             waiting.deliver(entry.outcome, value, entry.error)

@@ -2,7 +2,8 @@
 
 Pure: takes entries as recorded, gives keys. Invariant: what is kept is a journal
 that a crash could have left, a prefix in the order of delivery with the calls
-that had begun by then, so replay goes on from it by its usual rules.
+that had begun by then, so replay goes on from it by its usual rules. A retry
+keeps what those calls have come to: it repeats no step that has succeeded.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ _CANCELLED = "asyncio.exceptions.CancelledError"
 
 @dataclass(slots=True)
 class Cut:
-    """What a journal loses: `dropped` entries are executed again; children at `awaited` are awaited again.
+    """What a journal loses: `dropped` entries are executed again; those at `awaited` have begun, and no outcome.
+
+    These are children, each with the reference to its run, and steps of which nobody knows whether they took effect.
 
     `retried`: of those, the runs that have to be retried too. `cancelled`: runs that entries dropped had started.
     """
 
     dropped: list[str] = field(default_factory=list)
-    awaited: dict[str, str] = field(default_factory=dict)
+    awaited: dict[str, str | None] = field(default_factory=dict)
     retried: list[RunRow] = field(default_factory=list)
     cancelled: list[int] = field(default_factory=list)
 
@@ -137,6 +140,11 @@ def _cut(
             continue
         child = latest.get(entry.key)
         awaited = _began_before(entry, point) or (retrying and entry is point)
+        if retrying and awaited and entry.kind in ("step", "transaction") and entry.outcome == "ok":
+            continue
+        if retrying and awaited and entry.outcome == "error" and json.loads(entry.error or "{}").get("in_doubt"):
+            cut.awaited[entry.key] = None
+            continue
         if entry.kind == "child" and entry.seq is not None and child is not None and awaited:
             status = Status(child.status)
             going_on = not status.final and not Status(run.status).final  # with its parent it has been asked to cancel

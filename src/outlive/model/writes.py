@@ -225,8 +225,9 @@ def note_of_settling(note: Note, run_id: str, key: str) -> Note:
 class Reopening:
     """Another generation of a run, if nobody owns it or has owned it since it had this generation and claim.
 
-    `dropped`: keys of entries that move to the past. `awaited`: keys of children that are awaited again, each with the
-    reference to its run. `cancelled`: rows of children to be asked to cancel. `resume`: a held run may go on.
+    `dropped`: keys of entries that move to the past. `awaited`: keys of what has begun and has no outcome: children,
+    each with the reference to its run, and steps that may have taken effect. `cancelled`: rows of children to be asked
+    to cancel. `resume`: a held run may go on.
     """
 
     row: int
@@ -234,7 +235,7 @@ class Reopening:
     claim: int | None
     action: Literal["retry", "rewind"]
     dropped: list[str] = field(default_factory=list)
-    awaited: dict[str, str] = field(default_factory=dict)
+    awaited: dict[str, str | None] = field(default_factory=dict)
     cancelled: list[int] = field(default_factory=list)
     resume: bool = False
 

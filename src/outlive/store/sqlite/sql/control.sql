@@ -62,7 +62,7 @@ UPDATE ol_messages SET received_by = NULL WHERE row = :row AND received_by IN (S
 DELETE FROM ol_promises WHERE row = :row AND key IN (SELECT value FROM json_each(:keys))
 
 -- name: await_again
--- Makes the entry of an awaited child what it was while the child went on.
+-- Makes the entry of an awaited child, or of a step that may have taken effect, what it was while that went on.
 UPDATE ol_entries
 SET outcome = 'started', seq = NULL, value = :value, error = NULL, finished_at = NULL,
     generation = (SELECT r.generation + 1 FROM ol_runs r WHERE r.row = ol_entries.row)
