@@ -181,14 +181,19 @@ async def await_or_withdraw(made: Promise) -> Any:
     try:
         return await made
     except asyncio.CancelledError:
-        run = in_workflow("promise")
-        error = record_error(StepFailed("Withdrawn", "nobody waits for it any more"), run.codec)
-
-        def make(key: str) -> tuple[str, tuple[Settlement, ...]]:
-            return "null", (Settlement(run.row, key, made.token, "error", None, error, run.engine.codec.id),)
-
-        record(run, "withdraw", "withdraw", None, make)
+        withdraw(made)
         raise
+
+
+def withdraw(made: Promise) -> None:
+    """Ask nobody any more."""
+    run = in_workflow("promise")
+    error = record_error(StepFailed("Withdrawn", "nobody waits for it any more"), run.codec)
+
+    def make(key: str) -> tuple[str, tuple[Settlement, ...]]:
+        return "null", (Settlement(run.row, key, made.token, "error", None, error, run.engine.codec.id),)
+
+    record(run, "withdraw", "withdraw", None, make)
 
 
 @for_async_bodies

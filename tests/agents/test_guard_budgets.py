@@ -13,9 +13,22 @@ from pydantic_ai.models.function import FunctionModel
 
 import outlive
 from outlive import BudgetExceeded, Outlive, UsageError, workflow
-from outlive.agents import Budget, Grade, Guarded, Judge, Verifier, budgets, durable, guarded, reviews, validated
+from outlive.agents import (
+    Budget,
+    Grade,
+    Guarded,
+    Judge,
+    Verifier,
+    budgets,
+    durable,
+    guarded,
+    inline,
+    reviews,
+    validated,
+)
 from tests.agents.fixer import BARE, RIGHT, WRONG, fixer, lay_out, write
-from tests.agents.test_durable import leave_memory, waits_for
+from tests.agents.scripts import call, paid
+from tests.agents.test_durable import Told, leave_memory, waits_for
 from tests.agents.test_guards import LIMIT_S, stopped, verdicts
 from tests.agents.test_judge import TEXT, model
 from tests.agents.thrift import find
@@ -48,6 +61,47 @@ async def test_all_attempts_are_charged_to_the_budget_of_their_loop(url: str, tm
         assert verdicts(done.attempts) == ["failed", "failed", "passed"]
         assert (await find(app, "one/guarded#1")).spent.requests == 4
     assert [line for line in heard if line.startswith("model")] == ["model 0.0", "model 0.1", "model 2.0", "model 2.1"]
+
+
+@pytest.mark.parametrize("way", ["attempt", "tool"])
+async def test_child_runs_are_charged_to_the_budget_of_the_loop(url: str, tmp_path: Path, way: str) -> None:
+    """Those that an attempt starts, and those that a tool of an agent without a budget does."""
+    workspace = lay_out(tmp_path / "project")
+    told = Told()
+    child = durable(Agent(paid([call("look", "c1")], "{results}", heard=told.model), name="child", tools=[look]))
+    agent = Agent(paid([call("delegate", "d1")], "{results}"), name="boss")
+
+    @agent.tool_plain(metadata=inline())
+    async def delegate() -> str:
+        return str(await child("go"))
+
+    boss = durable(agent)
+
+    @workflow(name="fix")
+    async def fix() -> Guarded:
+        async def attempt(feedback: str) -> None:
+            await (child("go") if way == "attempt" else boss.run("go"))
+
+        check = Verifier(environment=BARE)
+        return await guarded(attempt, check=check, workspace=workspace, budget=Budget(requests=1 + (way == "tool")))
+
+    async with Outlive(url, include=[fix, child]) as app:
+        run = await app.start(fix, id="one")
+        review = await stopped(app)
+        assert "one/guarded#1" in review.reason
+        assert told == ["model 0"]
+        found = await find(app, "one/guarded#1")
+        assert found.spent.requests == 1 + (way == "tool")
+        assert found.reserved.requests == 0
+        await leave_memory(app)
+        await reviews(app).decide(review.id, "reject", by="ana")
+        with pytest.raises(outlive.GuardRefused):
+            await run.result(timeout=LIMIT_S)
+        assert await find(app, "one/guarded#1") == found
+
+
+async def look() -> str:
+    return "seen"
 
 
 def answers(*given: Any) -> Any:

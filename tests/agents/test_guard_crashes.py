@@ -99,7 +99,7 @@ async def test_within_a_check(repaired: Repair) -> None:
     assert len(repaired.happened("check")) == 4
     async with Outlive(repaired.url, worker=False) as app:
         keys = [entry.key for entry in await (await app.get("repair")).entries()]
-    assert keys.count("guard.check#1") == 1
+    assert keys.count("guarded#1/guard.check#1") == 1
 
 
 async def test_dying_around_commits(repaired: Repair) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -10,12 +11,15 @@ from pydantic_ai import Agent
 from pydantic_ai.messages import BinaryContent, ModelRequest, ModelResponse, TextPart, UserPromptPart
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.models.function import FunctionModel
+from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.usage import RequestUsage
 
 import outlive
 from outlive.agents import Budget, Price, durable
 from outlive.agents.pricing import FILE_TOKENS, estimate_input, estimate_price, find_price, price_answer
 from tests.agents.scripts import paid
+from tests.agents.test_durable import LIMIT_S
+from tests.agents.thrift import find
 
 
 @pytest.mark.parametrize(
@@ -76,7 +80,7 @@ def test_what_is_sent_is_counted_by_bytes_and_by_what_the_model_has_told() -> No
     nothing = ModelRequestParameters()
     first = estimate_input([ask], nothing)
     assert 500 <= first <= 1_000
-    later = estimate_input([ask, answer, ask], nothing)
+    later = estimate_input([ask, replace(answer, run_id="one"), replace(ask, run_id="one")], nothing)
     assert 340 + 500 <= later <= 340 + first
     unmeasured = ModelResponse(parts=[TextPart("y" * 9_000)])
     assert estimate_input([ask, unmeasured, ask], nothing) >= 5_500
@@ -103,3 +107,32 @@ def test_what_a_provider_says_that_an_answer_has_cost_comes_before_what_is_publi
     assert price_answer(strange, None, is_given=False) == 250_000_000
     assert price_answer(plain, price_of, is_given=False) == 250_000_000
     assert price_answer(plain, price_of, is_given=True) == 2_500_000_000
+
+
+def test_the_tools_of_another_agent_are_counted_though_its_history_is_measured() -> None:
+    tools = ModelRequestParameters(function_tools=[ToolDefinition(name="look", description="x" * 10_000)])
+    usage = RequestUsage(input_tokens=300, output_tokens=40)
+    ask = ModelRequest(parts=[UserPromptPart("go on")], run_id="of this agent")
+    own = ModelResponse(parts=[TextPart("so")], usage=usage, run_id="of this agent")
+    others = ModelResponse(parts=[TextPart("so")], usage=usage, run_id="of another one")
+    assert estimate_input([own, ask], tools) < 1_000
+    assert estimate_input([others, ask], tools) > 5_000
+    assert estimate_input([ModelResponse(parts=[TextPart("so")], usage=usage), ask], tools) > 5_000
+
+
+async def test_an_answer_with_a_strange_bill_is_paid_for_once_and_kept(url: str) -> None:
+    """Cached tokens beside the others instead of among them: as some gateways count, and nobody can price."""
+    told: list[str] = []
+
+    async def answer(messages: Any, info: Any) -> ModelResponse:
+        told.append("asked")
+        usage = RequestUsage(input_tokens=10, cache_read_tokens=90, output_tokens=5)
+        return ModelResponse(parts=[TextPart("hello")], usage=usage, model_name="gpt-4o", provider_name="openai")
+
+    clerk = durable(Agent(Published(answer, model_name="gpt-4o"), name="clerk"), budget=Budget(requests=5, usd=1))
+    async with outlive.Outlive(url) as app:
+        assert await (await app.start(clerk, "go", id="one")).result(timeout=LIMIT_S) == "hello"
+        found = await find(app, "one/clerk#1")
+    assert told == ["asked"]
+    assert (found.spent.requests, found.lost.requests, found.reserved.requests) == (1, 0, 0)
+    assert found.spent.usd > 0

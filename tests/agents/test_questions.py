@@ -324,6 +324,30 @@ async def test_input_that_is_there_at_once_is_recorded(url: str) -> None:
     assert len(asked_for) == 1
 
 
+async def test_input_that_is_there_at_once_leaves_no_question(url: str) -> None:
+    async def answer(ctx: Any, requests: DeferredToolRequests, token: str) -> DeferredToolResults:
+        return DeferredToolResults(calls={call.tool_call_id: "at once" for call in requests.calls})
+
+    agent = durable(outsider(Told(), RequestInput(answer)))
+
+    @workflow(name="ships")
+    async def ships() -> str:
+        said = str((await agent.run("ship")).output)
+        await outlive.publish("said", said)
+        await outlive.receive("go")
+        return said
+
+    async with Outlive(url, include=[ships]) as app:
+        run = await app.start(ships, id="run")
+        assert (await run.value("said", wait=LIMIT_S)).count("at once") == 2
+        assert (await questions(app).list()).items == []
+        await leave_memory(app)
+    async with Outlive(url, include=[ships]) as app:
+        run = await app.get("run")
+        await run.send("go", None)
+        assert (await run.result(timeout=LIMIT_S)).count("at once") == 2
+
+
 async def test_input_that_nobody_gives_in_time_is_read_by_the_model(url: str) -> None:
     agent = outsider(Told(), RequestInput(lambda ctx, requests, token: None, timeout=timedelta(seconds=0.1)))
     async with Outlive(url) as app:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from outlive.agents.servers import Session, UnitServer
+from outlive.agents.servers import HeldServer, Session, UnitServer
 from outlive.engine.bodies import current_step
 
 LIMIT_S = 5.0
@@ -109,3 +109,36 @@ async def test_the_end_of_an_app_waits_for_no_unit() -> None:
         await session.close()
     unit.cancel()
     await asyncio.gather(unit, return_exceptions=True)
+
+
+async def test_a_call_that_waited_for_its_session_looks_at_the_lease_again() -> None:
+    """A peer may have gone on with the run while this process stood still."""
+    told: list[str] = []
+    may_go_on = asyncio.Event()
+
+    class Slow(Server):
+        process_tool_call = staticmethod(lambda *_: None)
+
+        async def __aenter__(self) -> None:
+            told.append("connected")
+            await super().__aenter__()
+
+        async def call_tool(self, *_: Any) -> str:
+            told.append("called")
+            return "seen"
+
+    async def ready(_: Any) -> None:
+        told.append("looked")
+        await may_go_on.wait()
+
+    engine = SimpleNamespace(bodies=SimpleNamespace(ready=ready))
+    current_step.set(SimpleNamespace(execution=SimpleNamespace(engine=engine)))  # type: ignore[arg-type]
+    server = Slow()
+    held: Any = HeldServer(server, Session(server))  # type: ignore[arg-type]
+    async with asyncio.timeout(LIMIT_S):
+        calling = asyncio.create_task(held.call_tool("look", {}, None, None))
+        await asyncio.sleep(0.05)
+        assert told == ["connected", "looked"]
+        may_go_on.set()
+        assert await calling == "seen"
+    assert told == ["connected", "looked", "called"]

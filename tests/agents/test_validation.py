@@ -77,7 +77,7 @@ async def test_what_is_wrong_goes_back_to_the_model(url: str) -> None:
         "Your answer was checked and does not pass:\n- the total is 3, not 4",
         "Your answer was checked and does not pass:\n- there is no customer 'eve'",
     ]
-    assert keys == [
+    assert [key.removeprefix("validated#1/") for key in keys] == [
         *("clerk#1/model#1", "guard.ask#1", "guard.ask#2"),
         *("clerk#2/model#1", "guard.ask#3", "guard.ask#4"),
         *("clerk#3/model#1", "guard.ask#5", "guard.ask#6"),

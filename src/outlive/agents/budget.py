@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, get_args
 
-from outlive.agents.places import new_scope
 from outlive.clock import Duration
 from outlive.engine.roles import LiveRun
 from outlive.errors import UsageError
@@ -184,16 +183,3 @@ def charged_to(charges: Charges | None) -> Iterator[None]:
         yield
     finally:
         current_charges.reset(token)
-
-
-@contextmanager
-def budgeted(run: LiveRun, name: str, budgets: tuple[Budget, ...]) -> Iterator[None]:
-    """Let the agents that run here be charged to these budgets, besides their own and those around.
-
-    A budget without `account=` is that of this place in the run, `<run id>/<name>#<number>`, on replay too.
-    """
-    if not budgets:
-        yield
-        return
-    with charged_to(open_charges(run, new_scope(run, name).scope, budgets)):
-        yield

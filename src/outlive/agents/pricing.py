@@ -37,7 +37,10 @@ def estimate_input(messages: Sequence[ModelMessage], parameters: ModelRequestPar
         return _count(messages) + _tokens(len(repr(parameters).encode()))  # longer than the JSON that is sent
     answer = messages[told]
     assert isinstance(answer, ModelResponse)
-    return answer.usage.input_tokens + answer.usage.output_tokens + _count(messages[told + 1 :])
+    more = _count(messages[told + 1 :])
+    if answer.run_id is None or answer.run_id != messages[-1].run_id:  # of an agent that may have other tools
+        more += _tokens(len(repr(parameters).encode()))
+    return answer.usage.input_tokens + answer.usage.output_tokens + more
 
 
 def _is_measured(message: ModelMessage) -> bool:

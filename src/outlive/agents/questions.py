@@ -25,7 +25,7 @@ from outlive.clock import Duration
 from outlive.engine.roles import LiveRun
 from outlive.errors import PromiseExpired, StepFailed
 from outlive.limits import ASK_FOR_S
-from outlive.messages import await_or_withdraw, promise
+from outlive.messages import await_or_withdraw, promise, withdraw
 from outlive.model.agentkeys import QUESTION
 from outlive.questions import TOPIC, ask
 
@@ -80,8 +80,13 @@ class PromiseWaiter(ExternalEventWaiter):
         with within(self._run, f"event:{name_call(name, '')}") as scope:
             made = await promise(timeout, topic=TOPIC, about=about)
             unit = Unit(lambda: ask(made.token), tool=name)
-            answered: JsonValue = await execute(self._run, scope.key("ask"), "ask", unit)
+            try:
+                answered: JsonValue = await execute(self._run, scope.key("ask"), "ask", unit)
+            except (Exception, asyncio.CancelledError):
+                withdraw(made)
+                raise
             if answered is not None:
+                withdraw(made)
                 return answered
             try:
                 return await await_or_withdraw(made)  # type: ignore[no-any-return]

@@ -92,7 +92,9 @@ class HeldServer(WrapperToolset[Any]):
         if toolset.process_tool_call is None:
             toolset = copy.copy(toolset)  # of the same session
             toolset.process_tool_call = functools.partial(_call_with_key, describe(executing_step()).idempotency_key)
+        execution = executing_step().execution
         async with self._use():
+            await execution.engine.bodies.ready(execution)  # it may have waited long for the session
             return await toolset.call_tool(name, tool_args, ctx, tool)
 
     @asynccontextmanager

@@ -9,6 +9,7 @@ what it came to, all that was reserved for it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -33,6 +34,8 @@ from outlive.engine.calls import StepCall
 from outlive.errors import BudgetExceeded, UnknownPrice
 from outlive.limits import ROOM_LOOK_FIRST_S, ROOM_LOOK_GROWTH, ROOM_LOOK_MAX_S, ROOM_WAIT_S
 from outlive.model.ledger import Amounts, Granted, Refusal, Reservation, Spent, State, to_units
+
+log = logging.getLogger("outlive.agents")
 
 Work = Callable[[], Awaitable[Any]]
 
@@ -77,9 +80,9 @@ class Spending:
         # Whoever is cancelled before he knows has sent nothing: what may be reserved by then is given back.
         call.sides = (*([] if earlier is None else [earlier]), self._spent(call, "spent", Amounts()))
         self._granted = await _ask_for(call, asked, earlier)
-        call.sides = ()
         if self._granted.refusal is not None:
             raise _exceeded(call, self._granted.refusal)
+        call.sides = ()
         self.settle(call, "lost", amounts)  # unless something better is known in the end
 
     async def spend(self, call: StepCall, work: Work) -> Any:
@@ -168,7 +171,13 @@ class RequestSpending(Spending):
         # The provider has not told, or what cannot be: less than nothing would be room for others.
         if not usage.has_values() or min(usage.input_tokens, usage.output_tokens, usage.cost or 0) < 0:
             return reserved
-        usd = price_answer(answer, self._price_of, is_given=self._is_given)
+        try:
+            usd = price_answer(answer, self._price_of, is_given=self._is_given)
+        except Exception as error:  # noqa: BLE001 - the answer is paid for, whatever its bill looks like
+            log.warning(
+                "nobody can say what an answer of %s has cost, so what was reserved counts: %s", self.model, error
+            )
+            usd = reserved.usd
         return Amounts(usd, usage.total_tokens, 1).bounded
 
 

@@ -10,7 +10,6 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -37,7 +36,7 @@ from outlive.agents.spending import Spending, spending_of
 from outlive.codec.payload import CallShape
 from outlive.codec.plain import storable
 from outlive.definitions import in_workflow
-from outlive.engine.bodies import current_step, executing_step
+from outlive.engine.bodies import StillInDoubt, current_step, executing_step
 from outlive.engine.calls import StepCall
 from outlive.engine.invoke import wait_for
 from outlive.engine.roles import LiveRun
@@ -158,6 +157,7 @@ async def _execute_body(unit: Unit, context: contextvars.Context) -> Any:
     """Execute it; where a server was lost on the way, do what a crash of this process would mean for its class."""
     once = unit.effect.name == "at_most_once"  # not executed again, unless `verify` says that it had no effect
     left = INTERRUPTIONS_MAX
+    execution = executing_step().execution
     while True:
         try:
             return await asyncio.get_running_loop().create_task(_give_storable(unit.body), context=context)
@@ -165,9 +165,14 @@ async def _execute_body(unit: Unit, context: contextvars.Context) -> Any:
             log.warning("%s was interrupted: %s", unit.tool, interrupted)
             left -= 1
             if once:
-                with suppress(LookupError):  # it did not take effect
+                try:
                     return await _verify(unit)
+                except LookupError:
+                    pass  # it did not take effect
+                except Exception as error:
+                    raise StillInDoubt from error
             if left and (once or interrupted.again):
+                await execution.engine.bodies.ready(execution)  # for it has waited
                 continue
             if not unit.is_call:
                 raise

@@ -334,7 +334,7 @@ def book(
 ) -> Booking:
     """Decide on a reservation; `earlier` is what an attempt before it, in the same process, came to.
 
-    `is_known`: it is in the ledger already, so nothing can refuse it any more.
+    `is_known`: it is in the ledger already, so nothing can refuse it any more but the time, which goes on.
     """
     periods = {one.account: name_period(one.per, now) for one in accounts}
     sums = {(one.account, one.period): one for one in balances}
@@ -363,6 +363,8 @@ def book(
             left_s = account.began_at + wall_s - now
             overtime = Refusal(account.account, "wall", int(wall_s), int(now - account.began_at))
             if left_s <= 0:
+                if is_known:
+                    return Booking(Granted(overtime), folded, changed)
                 refusal = refusal or overtime
             elif granted.left_s is None or left_s < granted.left_s:
                 granted = Granted(None, left_s, replace(overtime, spent=int(wall_s)))

@@ -16,9 +16,10 @@ from pydantic_ai import Agent
 from pydantic_ai.exceptions import UnexpectedModelBehavior
 from pydantic_ai.models import Model
 
-from outlive.agents.budget import Budget, budgeted, check_budgets
+from outlive.agents.budget import Budget, check_budgets
 from outlive.agents.durable import DurableAgent, durable
 from outlive.agents.guards.checks import Check, find_complaints
+from outlive.agents.guards.together import together
 from outlive.ambient import gather
 from outlive.codec.payload import digest
 from outlive.definitions import in_workflow
@@ -116,7 +117,7 @@ class Judge:
         vetoed = await find_complaints(self._veto, artefact)
         if vetoed:
             return Grade("fail", vetoed=vetoed)
-        with budgeted(run, self._name, self._budgets):
+        async with together(run, self._name, self._budgets):
             votes = await gather(*(self._grade(artefact) for _ in range(self._votes)))
         return Grade(_majority(vote.verdict for vote in votes), votes)
 
@@ -130,7 +131,7 @@ class Judge:
         if any(vetoed):
             verdict: Any = "abstain" if all(vetoed) else "second" if vetoed[0] else "first"
             return Comparison(verdict, vetoed=vetoed)
-        with budgeted(run, f"{self._name}.compare", self._budgets):
+        async with together(run, f"{self._name}.compare", self._budgets):
             pairs = await gather(*(self._compare(first, second) for _ in range(self._votes)))
         votes = [_agree(one, other) for one, other in pairs]
         orders = [(one.verdict, other.verdict) for one, other in pairs]

@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 from pydantic_ai.exceptions import AgentRunError
 
-from outlive.agents.budget import Budget, budgeted, check_budgets
+from outlive.agents.budget import Budget, check_budgets
 from outlive.agents.guards.evidence import Evidence
 from outlive.agents.guards.ratchet import find_cheats, find_faults, find_tampering
+from outlive.agents.guards.together import together
 from outlive.agents.guards.tree import (
     Changes,
     Tree,
@@ -116,7 +117,7 @@ async def guarded(
         check_count(f"guarded({name}=…)", number)
     seconds(expires)
     budgets = check_budgets(budget)
-    with budgeted(run, "guarded", budgets):
+    async with together(run, "guarded", budgets):
         return await _loop(run, attempt, check, Path(workspace), attempts, patience, expires)
 
 

@@ -14,9 +14,10 @@ from pydantic_ai.exceptions import UnexpectedModelBehavior
 from pydantic_ai.run import AgentRunResult
 from pydantic_core import to_jsonable_python
 
-from outlive.agents.budget import Budget, budgeted, check_budgets
+from outlive.agents.budget import Budget, check_budgets
 from outlive.agents.durable import DurableAgent
 from outlive.agents.guards.checks import Check, find_complaints
+from outlive.agents.guards.together import together
 from outlive.clock import Duration, seconds
 from outlive.definitions import in_workflow
 from outlive.engine.roles import LiveRun
@@ -51,7 +52,7 @@ async def validated(
     run = in_workflow("agents.validated")
     check_count("validated(attempts=…)", attempts)
     seconds(expires)
-    with budgeted(run, "validated", check_budgets(budget)):
+    async with together(run, "validated", check_budgets(budget)):
         return await _loop(run, agent, prompt, checks, attempts, expires, options)
 
 
