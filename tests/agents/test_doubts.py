@@ -10,7 +10,7 @@ import pytest
 from pydantic_ai import Agent
 
 from outlive import BudgetExceeded, Outlive, Retry
-from outlive.agents import Budget, at_most_once, durable, pure
+from outlive.agents import Budget, at_most_once, budgets, durable, pure
 from outlive.agents.servers import Interrupted
 from tests.agents.scripts import call, paid, scripted
 from tests.agents.test_durable import LIMIT_S, Told
@@ -127,6 +127,27 @@ async def test_the_wall_time_holds_for_later_attempts_of_a_tool(url: str) -> Non
         assert caught.value.measure == "wall"
         assert (await find(app, "one/clerk#1")).spent.tools == 1
     assert told == ["looked"]
+
+
+async def test_a_payment_that_the_wall_time_has_cut_off_is_not_made_again(url: str) -> None:
+    told = Told()
+    agent = Agent(paid([call("pay", "c1")], "{results}"), name="clerk")
+
+    @agent.tool_plain
+    async def pay() -> str:
+        told.append("paid")
+        await asyncio.sleep(30)
+        return "paid"
+
+    async with Outlive(url) as app:
+        run = await app.start(durable(agent, budget=Budget(wall=timedelta(seconds=0.5))), "go", id="one")
+        with pytest.raises(BudgetExceeded) as caught:
+            await run.result(timeout=LIMIT_S)
+        assert caught.value.measure == "wall"
+        await budgets(app).put("one/clerk#1", wall=3600)
+        await run.retry()
+        assert "OutcomeUnknown" in await run.result(timeout=LIMIT_S)
+    assert told == ["paid"]
 
 
 async def test_a_process_that_stood_still_repeats_nothing_for_a_lost_server(

@@ -200,3 +200,63 @@ async def test_an_attempt_that_has_failed_is_no_doubt(url: str) -> None:
     async with Outlive(url, include=[pays_at_last]) as app:
         assert await app.run(pays_at_last) == "paid"
     assert len(paid) == 3
+
+
+@step(timeout=0.1, retry=Retry(attempts=3, first_delay=0.4, jitter=0), on_unknown=ask_the_bank)
+def pay_too_slowly() -> str:
+    return str(pay.spec.function())
+
+
+@workflow
+async def pays_too_slowly() -> str:
+    return await asyncio.to_thread(pay_too_slowly)
+
+
+async def test_an_attempt_that_was_too_slow_is_looked_up_before_the_next(url: str) -> None:
+    """Its thread goes on, and pays."""
+    async with Outlive(url, include=[pays_too_slowly]) as app:
+        assert await app.run(pays_too_slowly) == "paid"
+    assert paid == ["paid"]
+
+
+@step(timeout=0.1, retry=Retry(attempts=3, first_delay=0.01), on_unknown="park")
+async def pay_parked() -> str:
+    paid.append("paid")
+    await asyncio.sleep(30)
+    return "paid"
+
+
+@workflow
+async def pays_parked() -> str:
+    return await pay_parked()
+
+
+async def test_a_parked_step_that_was_too_slow_waits_for_a_person_after_a_retry(url: str) -> None:
+    async with Outlive(url, include=[pays_parked]) as app:
+        run = await app.start(pays_parked)
+        with pytest.raises(TimeoutError):
+            await run.result(timeout=LIMIT_S)
+        await run.retry()
+        with pytest.raises(outlive.RunOnHold, match="nobody knows whether it took effect"):
+            await run.result(timeout=LIMIT_S, stop_on_hold=True)
+        assert await run.resolve("pay_parked#1", value="it was paid")
+        assert await run.result(timeout=LIMIT_S) == "it was paid"
+    assert paid == ["paid"]
+
+
+@step(timeout=0.1, retry=Retry(attempts=2, first_delay=0.01))
+async def read_slowly() -> str:
+    paid.append("read")
+    await asyncio.sleep(30 if len(paid) == 1 else 0)
+    return "read"
+
+
+@workflow
+async def reads_slowly() -> str:
+    return await read_slowly()
+
+
+async def test_a_plain_step_that_was_too_slow_is_executed_again(url: str) -> None:
+    async with Outlive(url, include=[reads_slowly]) as app:
+        assert await app.run(reads_slowly) == "read"
+    assert paid == ["read", "read"]

@@ -29,7 +29,7 @@ from pydantic_ai.settings import ModelSettings
 from outlive.agents.answers import GIVEN_BEFORE
 from outlive.agents.budget import BudgetTerms, Charges, current_charges, read_terms
 from outlive.agents.pricing import PriceOf, estimate_input, estimate_price, find_price, price_answer
-from outlive.engine.bodies import patiently
+from outlive.engine.bodies import StillInDoubt, patiently
 from outlive.engine.calls import StepCall
 from outlive.errors import BudgetExceeded, UnknownPrice
 from outlive.limits import ROOM_LOOK_FIRST_S, ROOM_LOOK_GROWTH, ROOM_LOOK_MAX_S, ROOM_WAIT_S
@@ -94,7 +94,7 @@ class Spending:
         except TimeoutError:
             if not limit.expired() or self._granted.overtime is None:
                 raise
-            raise _exceeded(call, self._granted.overtime) from None
+            raise StillInDoubt from _exceeded(call, self._granted.overtime)
         except (ModelHTTPError, FallbackExceptionGroup) as error:
             if _has_sold_nothing(error):
                 self.settle(call, "spent", Amounts(requests=1))

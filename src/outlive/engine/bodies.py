@@ -42,7 +42,7 @@ _NOT_NOW_S = 0.05  # until the lease is renewed, or this work is cancelled becau
 
 
 class StillInDoubt(Exception):
-    """A body could not find out whether it has taken effect; its cause says why."""
+    """A body was cut off, or could not find out whether it has taken effect; its cause says why."""
 
 
 class Bodies:
@@ -112,20 +112,19 @@ class Bodies:
                 if call.cancel_requested or execution.closed:
                     raise
                 failure: BaseException = StepFailed("asyncio.exceptions.CancelledError", str(error))
+                in_doubt = verify
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                failure = error
-                if isinstance(error, StillInDoubt):
-                    failure, verify = error.__cause__ or error, True
-                elif verify and isinstance(error, LookupError):
+                if verify and isinstance(error, LookupError):
                     verify = False  # it did not take effect: execute it
                     continue
-            # What it gave cannot be kept, but it was executed.
-            call.in_doubt = verify or (isinstance(failure, PayloadError) and call.in_doubt)
+                failure, in_doubt = _weigh(call, error, verify)
+            call.in_doubt = in_doubt
             record = record_error(failure, execution.codec)
-            if isinstance(failure, PayloadError) or not spec.retry.again(call.attempts, failure):
-                return "error", None, None, doubted(record) if call.in_doubt else record
+            is_last = isinstance(failure, PayloadError) or not spec.retry.again(call.attempts, failure)
+            if is_last or (in_doubt and spec.on_unknown == "park"):
+                return "error", None, None, doubted(record) if in_doubt else record
             delay_s = spec.retry.delay_s(call.attempts, self._chance)
             if isinstance(failure, RetryAfter):
                 delay_s = max(delay_s, seconds(failure.delay))
@@ -134,6 +133,7 @@ class Bodies:
                 call.key, execution.id, call.attempts, delay_s, error_facts(record)["traceback"],
             )  # fmt: skip
             del failure
+            verify = in_doubt
             if not verify:  # what is on disk says that it began, and whoever comes after this process has to ask, too
                 execution.recorder.attempt(call, record)
             await self.rest(delay_s)
@@ -148,8 +148,14 @@ class Bodies:
             call.in_doubt = True
         if spec.is_async and spec.timeout_s is None and not verify:
             return await spec.function(*call.args, **call.kwargs)
-        async with asyncio.timeout(spec.timeout_s):
-            return await self.run(spec.on_unknown if verify else spec.function, call.args, call.kwargs)
+        limit = asyncio.timeout(spec.timeout_s)
+        try:
+            async with limit:
+                return await self.run(spec.on_unknown if verify else spec.function, call.args, call.kwargs)
+        except TimeoutError as error:
+            if limit.expired():  # a thread goes on, and so does whatever was asked for outside
+                raise StillInDoubt from error
+            raise
 
     async def ready(self, execution: Any) -> None:
         """Wait until a body of this run may execute: the process may have stood still since it was to begin."""
@@ -171,6 +177,14 @@ class Bodies:
         context = contextvars.copy_context()
         work = functools.partial(context.run, _call, function, args, kwargs)
         return await self._main.run_in_executor(self.threads, work)
+
+
+def _weigh(call: StepCall, error: BaseException, verify: bool) -> tuple[BaseException, bool]:
+    """Give how an attempt has failed, and whether it may have taken effect though nothing may be repeated blindly."""
+    if isinstance(error, StillInDoubt):
+        return error.__cause__ or error, call.spec.on_unknown != "retry"
+    # What it gave cannot be kept, but it was executed; and who could not be asked has said nothing.
+    return error, call.in_doubt if isinstance(error, PayloadError) else verify
 
 
 def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
