@@ -25,6 +25,7 @@ LANGUAGES = {"python", "console", "text", "sql", "json", "toml", "yaml", "make",
 # Pages that promise the same on PostgreSQL, with another URL and nothing else.
 ON_POSTGRES = ["README.md", "docs/start/ten-minutes.md", "docs/explain/coming-from.md"]
 ON_POSTGRES += [f"docs/how-to/{name}.md" for name in ("messages", "queues", "schedules", "control", "sagas", "search")]
+ON_POSTGRES += [f"docs/how-to/{name}.md" for name in ("agents", "approvals", "budgets")]
 FILE_URL = re.compile(r"sqlite:///\w+\.db")
 NOT_SHOWN = {"django_shop/shop/asgi.py"}  # as `startproject` writes it
 NOT_SHOWN |= {"support_desk/models.py", "support_desk/servers.py"}  # the world around the desk: a script, addresses
@@ -107,7 +108,7 @@ def test_examples_on_pages_are_the_files():
             assert shown.get(name) == path.read_text(encoding="utf-8"), name
 
 
-@pytest.mark.parametrize("page", pages(), **page_ids)
+@pytest.mark.parametrize("page", [*pages(), *sorted((ROOT / "examples").rglob("README.md"))], **page_ids)
 def test_links_lead_somewhere(page):
     lost = [
         link
