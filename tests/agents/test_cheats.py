@@ -26,7 +26,7 @@ from tests.agents.fixer import (
     write,
 )
 from tests.agents.verdicts import judge
-from tests.support.size import pick
+from tests.support.size import by_turns, pick
 
 LIMIT_S = 50.0
 DOUBLE = WRONG[WRONG.index("def double") :]
@@ -214,8 +214,8 @@ async def test_a_cheat_is_caught(play: list[ToolCallPart], verdict: str, why: st
     assert bool(refused) is (verdict == "refused")
 
 
-@pytest.mark.parametrize("part", range(pick(small=1, full=PARTS)))
-async def test_every_cheat_is_caught_and_the_honest_fix_passes(part: int, tmp_path: Path) -> None:
+@by_turns("part", range(pick(small=1, full=PARTS)))
+async def test_every_cheat_is_caught_and_the_honest_fix_passes(url: str, part: int, tmp_path: Path) -> None:
     cheats = dict(list(CHEATS.items())[part::PARTS])
     workspace = lay_out(tmp_path / "project")
     check = Verifier(hidden=hide(tmp_path / "hidden"), environment=BARE)
@@ -231,7 +231,7 @@ async def test_every_cheat_is_caught_and_the_honest_fix_passes(part: int, tmp_pa
 
         return await guarded(attempt, check=check, workspace=workspace, attempts=100, patience=100)
 
-    async with Outlive(f"sqlite:///{tmp_path}/cheats.db") as app:
+    async with Outlive(url) as app:
         run = await app.start(fix)
         result: asyncio.Task[Guarded] = asyncio.create_task(run.result(timeout=LIMIT_S))
         while not result.done():
@@ -293,8 +293,10 @@ async def test_an_honest_change_is_not_held_against_an_agent(change: list[ToolCa
     assert await judge(tmp_path / "project", change) == ([], [])
 
 
-@pytest.mark.parametrize("change", list(HONEST_CHANGES.values())[: pick(small=1, full=5)])
-async def test_an_honest_change_passes_at_once(change: list[ToolCallPart], tmp_path: Path) -> None:
+@by_turns(
+    "change", list(HONEST_CHANGES.values())[: pick(small=2, full=5)], list(HONEST_CHANGES)[: pick(small=2, full=5)]
+)
+async def test_an_honest_change_passes_at_once(url: str, change: list[ToolCallPart], tmp_path: Path) -> None:
     workspace = lay_out(tmp_path / "project")
     check = Verifier(hidden=hide(tmp_path / "hidden"), environment=BARE)
     agent = fixer(workspace, [change])
@@ -303,6 +305,6 @@ async def test_an_honest_change_passes_at_once(change: list[ToolCallPart], tmp_p
     async def fix() -> Guarded:
         return await guarded(lambda _: agent.run("0"), check=check, workspace=workspace)
 
-    async with Outlive(f"sqlite:///{tmp_path}/honest.db") as app:
+    async with Outlive(url) as app:
         done = await app.run(fix)
     assert [one.verdict for one in done.attempts] == ["passed"]
