@@ -162,11 +162,13 @@ class Controlled:
     async def retry(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Let a failed or cancelled run go on from where it failed, under the same id.
 
-        *Durable*: entries before the error or the cancellation that it ended by are
-        kept, those after it move to the past; a child whose failure it was is retried too.
-        A run of a queue stands in line again; its `dedupe` is its own again unless another run has it by now.
-        *Raises* RunRefused if it has not failed, its compensations have been executed, or it is a singleton and another
-        one of its key has not ended.
+        *Durable*: the error or the cancellation that it ended by moves to the past, with what came of it. What had
+        begun before and has succeeded is kept, and so is what other branches did meanwhile. A child whose failure it
+        was is retried too, and so are those that were cancelled with the run, for whose end this waits. A run of a
+        queue stands in line again; its `dedupe` is its own again unless another run has it by now.
+        *Raises* RunRefused if it has not failed, its compensations have been executed, something that came of its
+        failure may have taken effect, a child that was to be cancelled is held, or it is a singleton and another one of
+        its key has not ended.
         """
         await self._engine().control.retry(self.id, self._note("retry", reason, by))
 
@@ -174,8 +176,8 @@ class Controlled:
         """Execute the run again from the entry at the key `to` on, under the same id.
 
         *Durable*: entries before it are reused; it and later ones move to the past, with what has cancelled it, and
-        children that those had started are cancelled. *Again*: a death on the way leaves
-        the run paused. *Raises* RunRefused for an unknown key, and as `retry` for a singleton that has ended.
+        children that those had started are cancelled; nobody is asked what took effect. *Again*: a death on the way
+        leaves the run paused. *Raises* RunRefused for an unknown key, and as `retry` for a singleton that has ended.
         """
         await self._engine().control.rewind(self.id, to, self._note("rewind", reason, by, {"to": to}))
 

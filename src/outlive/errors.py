@@ -398,13 +398,22 @@ class RetryAfter(OutliveError):
 
 
 class BudgetExceeded(LimitError, Permanent):
-    """A budget has no room for what an agent was about to do; nothing of that was done.
+    """A budget has no room for what an agent was about to do, which was not done; or its wall time was over within it.
 
     `measure` is "usd", "tokens", "requests", "tools", "wall" (seconds), or None: the budget was stopped. The `numbers`
     are its limit, what is spent, reserved, and was asked for.
     """
 
-    def __init__(self, run_id: str, key: str, account: str, measure: str | None, numbers: Sequence[float]) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        key: str,
+        account: str,
+        measure: str | None,
+        numbers: Sequence[float],
+        *,
+        within: bool = False,
+    ) -> None:
         limit, spent, reserved, asked = (_amount(measure, number) for number in numbers)
         held = f"of {limit} it has spent {spent}, {reserved} are reserved, and this may take {asked}"
         why = f"has no room: {held}; raise it"
@@ -416,7 +425,8 @@ class BudgetExceeded(LimitError, Permanent):
             why = "is stopped; resume it"
         elif measure == "wall":
             why = f"allows {limit}, and the agent began {spent} ago; raise it"
-        super().__init__(f"run {run_id!r} stopped before {key}: budget {account!r} {why}, then retry the run")
+        place = "within" if within else "before"
+        super().__init__(f"run {run_id!r} stopped {place} {key}: budget {account!r} {why}, then retry the run")
         self.run_id, self.key, self.account, self.measure = run_id, key, account, measure
         self.limit, self.spent, self.reserved, self.asked = numbers
 

@@ -167,7 +167,7 @@ async def test_a_call_that_a_crash_interrupted_after_its_approval_is_not_made_ag
     assert place.run("both", dies="in-refund 1").returncode == -signal.SIGKILL
     assert place.happened("refund") == ["refund 17"]
     assert not await place.waiting()
-    assert "OutcomeUnknown: the process was interrupted while refund was executing" in place.finish()
+    assert "OutcomeUnknown: the call of refund was cut off before its outcome was known" in place.finish()
     assert place.happened("refund") == ["refund 17"]
     assert len(await place.decisions()) == 1
 

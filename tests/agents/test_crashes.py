@@ -138,7 +138,7 @@ async def test_in_the_middle_of_a_tool(sale: Sale, where: str, tool: str, times:
     assert all(happened[f"model {turn}"] == 1 for turn in range(6))
     for calm, changed in told.items():
         if changed == tool:
-            assert f"OutcomeUnknown: the process was interrupted while {tool} was executing" in said
+            assert f"OutcomeUnknown: the call of {tool} was cut off before its outcome was known" in said
         else:
             assert said == answer(**{calm: changed})
     if not told:
@@ -173,7 +173,7 @@ def check_said(said: str) -> None:
     assert len(results) == len(CALM)
     for calm, result in zip(CALM, results, strict=True):
         tool = {"mailed": "mail", "done": "bare"}.get(calm)
-        unknown = f"OutcomeUnknown: the process was interrupted while {tool} was executing"
+        unknown = f"OutcomeUnknown: the call of {tool} was cut off before its outcome was known"
         verified = "refunded o-1, says the bank" if calm == "refunded o-1" else calm
         assert result in (calm, verified) or (tool is not None and result.startswith(unknown)), said
 

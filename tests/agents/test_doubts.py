@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from pydantic_ai import Agent
 
-from outlive import BudgetExceeded, Outlive, Retry
+from outlive import BudgetExceeded, Outlive, Retry, workflow
 from outlive.agents import Budget, at_most_once, budgets, durable, pure
 from outlive.agents.servers import Interrupted
 from tests.agents.scripts import call, paid, scripted
@@ -175,3 +175,67 @@ async def test_a_process_that_stood_still_repeats_nothing_for_a_lost_server(
         is_alive = True
         assert await run.result(timeout=LIMIT_S) == "['seen']"
     assert told == ["look", "look"]
+
+
+async def test_a_look_up_needs_no_room_in_the_budget(url: str) -> None:
+    """The call has been paid for when it began; whether it took effect is found out at no cost."""
+    told = Told()
+    agent = Agent(paid([call("pay", "c1")], "{results}"), name="clerk")
+
+    def was_paid() -> str:
+        return "paid before"
+
+    @agent.tool_plain(metadata=at_most_once(verify=was_paid, timeout=0.1))
+    async def pay() -> str:
+        told.append("paid")
+        await asyncio.sleep(LIMIT_S)
+        return "never"
+
+    clerk = durable(agent, budget=Budget(tools=1))
+    async with Outlive(url) as app:
+        run = await app.start(clerk, "go", id="one")
+        with pytest.raises(TimeoutError):
+            await run.result(timeout=LIMIT_S)
+        await run.retry()
+        assert await run.result(timeout=LIMIT_S) == "['paid before']"
+        assert (await find(app, "one/clerk#1")).spent.tools == 1
+    assert told == ["paid"]
+
+
+async def test_an_agent_that_went_on_beside_one_that_failed_is_not_paid_again(url: str) -> None:
+    """Neither its requests to the model nor its tools."""
+    told = Told()
+    good = Agent(scripted([call("pay", "c1")], [call("pay", "c2")], "{results}", heard=told.model), name="good")
+    bad = Agent(scripted([call("look", "c1")], "{results}", heard=Told().model), name="bad")
+
+    @good.tool_plain
+    async def pay() -> str:
+        await asyncio.sleep(0.05)
+        told.append("paid")
+        return "paid"
+
+    @bad.tool_plain(metadata=pure())
+    async def look() -> str:
+        if "looked" not in told:
+            told.append("looked")
+            raise ValueError("dark")
+        return "seen"
+
+    clerks = [durable(bad), durable(good)]
+
+    @workflow
+    async def both() -> list[str]:
+        said = await asyncio.gather(*(clerk.run("go") for clerk in clerks), return_exceptions=True)
+        for one in said:
+            if isinstance(one, BaseException):
+                raise one
+        return [one.output for one in said]
+
+    async with Outlive(url) as app:
+        run = await app.start(both)
+        with pytest.raises(ValueError, match="dark"):
+            await run.result(timeout=LIMIT_S)
+        assert sorted(told) == ["looked", "model 0", "model 1", "model 2", "paid", "paid"]
+        await run.retry()
+        assert await run.result(timeout=LIMIT_S) == ["['seen']", "['paid', 'paid']"]
+    assert sorted(told) == ["looked", "model 0", "model 1", "model 2", "paid", "paid"]

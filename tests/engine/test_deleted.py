@@ -49,9 +49,9 @@ async def outlives_its_child() -> list[Any]:
         await outlive.receive("go")
         await check()
 
-    said, broke = await outlive.gather(awaited(), breaks(), return_exceptions=True)
-    if isinstance(broke, Exception):
-        raise broke
+    breaking = asyncio.create_task(breaks())
+    said = await awaited()
+    await breaking
     await outlive.publish("said", said)
     return [said, await outlive.receive("end")]
 

@@ -22,6 +22,7 @@ from tests.support.solo import pause
 Program = list[Any]
 
 
+mended: set[int] = set()  # numbers that are refused no more
 _has_place: contextvars.ContextVar[bool] = contextvars.ContextVar("has_place", default=False)
 
 
@@ -38,7 +39,9 @@ async def work(number: int) -> int:
 @step
 async def refuse(number: int) -> int:
     await pause()
-    raise Refused(number)
+    if number not in mended:
+        raise Refused(number)
+    return number
 
 
 @step(retry=Retry(attempts=3, first_delay=0.2, jitter=0.5))
@@ -223,6 +226,15 @@ class Machine:
     async def do_gather_all(self, *programs: Program) -> Any:
         return [repr(end) for end in await asyncio.gather(*self.all(list(programs)), return_exceptions=True)]
 
+    async def do_gather_all_or_raise(self, *programs: Program) -> Any:
+        """Wait for all, and fail as the first of them."""
+        ends = await asyncio.gather(*self.all(list(programs)), return_exceptions=True)
+        await work(len(ends))
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+        return ends
+
     async def do_outlive_gather(self, *programs: Program) -> Any:
         return await outlive.gather(*self.all(list(programs)))
 
@@ -336,11 +348,21 @@ async def shape(program: Any) -> Any:
     return machine.log
 
 
+@workflow(version="1")
+async def strict_shape(program: Any) -> Any:
+    """The same, but what fails in it fails the run."""
+    machine = Machine()
+    try:
+        return await machine.run(program)
+    finally:
+        await asyncio.gather(*machine.tasks, return_exceptions=True)
+
+
 numbers = st.integers(0, 9)
 which = st.integers(0, 1)
 limits = st.sampled_from([0.05, 0.2, 0.5, 1.0])
 
-leaves: st.SearchStrategy[Program] = st.one_of(
+_lone_leaves: st.SearchStrategy[Program] = st.one_of(
     st.tuples(st.just("work"), numbers),
     st.tuples(st.just("work"), numbers),
     st.tuples(st.just("refuse"), numbers),
@@ -348,22 +370,23 @@ leaves: st.SearchStrategy[Program] = st.one_of(
     st.tuples(st.just("stubborn"), numbers),
     st.tuples(st.just("limited"), numbers),
     st.tuples(st.just("book"), numbers),
-    st.tuples(st.just("child"), numbers),
     st.tuples(st.just("sleep"), limits),
-    st.tuples(st.sampled_from(["yield", "now", "random", "uuid", "durable", "await_notice", "cancel"])),
+    st.tuples(st.sampled_from(["yield", "now", "random", "uuid", "durable", "await_notice"])),
     st.tuples(st.sampled_from(["put", "get", "set", "await_event"]), which),
     st.tuples(st.just("map"), st.integers(1, 3), numbers, numbers, numbers),
     st.tuples(st.just("raise"), numbers),
 ).map(list)
+leaves = st.one_of(_lone_leaves, st.tuples(st.just("child"), numbers).map(list), st.just(["cancel"]))
 
 
-def _around(inner: st.SearchStrategy[Program]) -> st.SearchStrategy[Program]:
+def _around_alone(inner: st.SearchStrategy[Program]) -> st.SearchStrategy[Program]:
+    """Combine parts whose branches share nothing but what they await."""
     some = st.lists(inner, min_size=1, max_size=4)
-    many = ["seq", "gather", "gather_all", "outlive_gather", "race", "group", "as_completed", "generate"]
+    many = st.sampled_from(["seq", "gather", "gather_all", "outlive_gather", "race", "group", "as_completed"])
     whens = st.sampled_from([asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION, asyncio.ALL_COMPLETED])
     return st.one_of(
-        st.builds(lambda name, inside: [name, *inside], st.sampled_from(many), some),
-        st.builds(lambda name, inside: [name, *inside], st.sampled_from(many), some),
+        st.builds(lambda name, inside: [name, *inside], many, some),
+        st.builds(lambda name, inside: [name, *inside], many, some),
         st.builds(lambda when, inside: ["wait", when, *inside], whens, some),
         st.builds(
             lambda name, limit, one: [name, limit, one],
@@ -372,15 +395,33 @@ def _around(inner: st.SearchStrategy[Program]) -> st.SearchStrategy[Program]:
             inner,
         ),
         st.builds(lambda name, one: [name, one], st.sampled_from(["catch", "placed", "notify", "create"]), inner),
-        st.builds(
-            lambda name, one, two: [name, one, two], st.sampled_from(["either", "finally", "undo"]), inner, inner
-        ),
+        st.builds(lambda name, one, two: [name, one, two], st.sampled_from(["finally", "undo"]), inner, inner),
         st.builds(lambda times, one: ["repeat", times, one], st.integers(1, 3), inner),
+    )
+
+
+def _around(inner: st.SearchStrategy[Program]) -> st.SearchStrategy[Program]:
+    return st.one_of(
+        _around_alone(inner),
+        st.lists(inner, min_size=1, max_size=4).map(lambda inside: ["generate", *inside]),
+        st.builds(lambda one, two: ["either", one, two], inner, inner),
         st.builds(lambda lock, one: ["locked", lock, one], which, inner),
     )
 
 
 parts = st.recursive(leaves, _around, max_leaves=10)
+_lone_parts = st.recursive(_lone_leaves, _around_alone, max_leaves=8)
+
+
+@st.composite
+def failing_programs(draw: st.DrawFn) -> Program:
+    """A program in which branches fail while others go on; they share nothing but what they await."""
+    name = draw(st.sampled_from(["gather", "gather_all_or_raise", "outlive_gather", "group"]))
+    before, after = draw(st.lists(_lone_parts, max_size=2)), draw(st.lists(_lone_parts, max_size=1))
+    others = draw(st.lists(st.lists(_lone_parts, min_size=1, max_size=4), min_size=1, max_size=3))
+    return [name, ["seq", *before, ["refuse", 1], *after], *(["seq", *inside] for inside in others)]
+
+
 programs: st.SearchStrategy[Program] = st.builds(
     lambda name, inside: [name, *inside],
     st.sampled_from(["seq", "gather_all", "group", "as_completed"]),

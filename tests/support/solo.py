@@ -70,6 +70,7 @@ class Played:
     status: str  # succeeded, failed, cancelled, paused, died, waiting
     value: Any = None
     error: BaseException | None = None
+    error_record: str | None = None
     entries: list[EntryRow] = field(default_factory=list)
     begun: list[Begun] = field(default_factory=list)
     handled: list[int] = field(default_factory=list)
@@ -653,7 +654,7 @@ class Solo:
             return
         played.status = str(end.status)
         if end.error is not None:
-            played.error = rebuild_error(end.error, allow_cancelled=True)
+            played.error, played.error_record = rebuild_error(end.error, allow_cancelled=True), end.error
         else:
             played.value = self.codec.decode(end.output or "null", kept.spec.shape.result, where="result")
         self._end_play()

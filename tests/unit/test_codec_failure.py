@@ -15,6 +15,7 @@ import pytest
 
 from outlive import errors
 from outlive.codec import JsonCodec, error_facts, rebuild_error, record_error
+from outlive.codec.failure import mark_entry
 from outlive.codec.plain import name_class
 from outlive.errors import DecodeFailed, StepFailed
 from outlive.limits import ERROR_CAUSES_MAX, ERROR_TEXT_MAX_CHARS
@@ -192,9 +193,24 @@ def test_shape_of_a_record():
         "attrs": {"code": 402, "message": "declined"},
         "retryable": True,
         "cause": None,
+        "entry": None,
     }
     assert trace.startswith("Traceback (most recent call last):\n")
     assert trace.endswith("Declined: declined (402)\n")
+
+
+def test_a_record_tells_the_entry_that_an_error_comes_from():
+    """That of the error, else of what it was raised for, suppressed or not; a loop of causes has an end."""
+    failed = caught(Declined(402, "declined"))
+    mark_entry(failed, "pay#1")
+    wrapped, silent, plain = ValueError("wrapped"), ValueError("silent"), ValueError("plain")
+    wrapped.__cause__, silent.__context__, silent.__suppress_context__ = failed, failed, True
+    plain.__cause__, plain.__context__ = KeyError("own"), plain
+    unnamed = rebuild_error(record_error(StepFailed("gone.Error", "gone", ()), CODEC))
+    mark_entry(unnamed, "pay#2")
+    found = [error_facts(record_error(error, CODEC))["entry"] for error in (failed, wrapped, silent, plain, unnamed)]
+    assert found == ["pay#1", "pay#1", "pay#1", None, "pay#2"]
+    assert "entry" not in error_facts('{"type": "ValueError", "text": "older than that"}')
 
 
 def test_attributes_and_notes_come_back_where_they_are_json():

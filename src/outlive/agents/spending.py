@@ -91,11 +91,9 @@ class Spending:
         try:
             async with limit:
                 payload = await work()
-        except TimeoutError:
-            if not limit.expired() or self._granted.overtime is None:
-                raise
-            raise StillInDoubt from _exceeded(call, self._granted.overtime)
-        except (ModelHTTPError, FallbackExceptionGroup) as error:
+        except Exception as error:
+            if limit.expired() and self._granted.overtime is not None:
+                raise StillInDoubt from _exceeded(call, self._granted.overtime, within=True)
             if _has_sold_nothing(error):
                 self.settle(call, "spent", Amounts(requests=1))
             raise
@@ -229,7 +227,7 @@ def _may_pass(refusal: Refusal | None) -> bool:
     )
 
 
-def _exceeded(call: StepCall, refusal: Refusal) -> BudgetExceeded:
+def _exceeded(call: StepCall, refusal: Refusal, *, within: bool = False) -> BudgetExceeded:
     numbers = (refusal.limit, refusal.spent, refusal.reserved, refusal.asked)
     units = [to_units(refusal.measure, number) for number in numbers]
-    return BudgetExceeded(call.execution.id, call.key, refusal.account, refusal.measure, units)
+    return BudgetExceeded(call.execution.id, call.key, refusal.account, refusal.measure, units, within=within)

@@ -36,7 +36,7 @@ from outlive.agents.spending import Spending, spending_of
 from outlive.codec.payload import CallShape
 from outlive.codec.plain import storable
 from outlive.definitions import in_workflow
-from outlive.engine.bodies import StillInDoubt, current_step, executing_step
+from outlive.engine.bodies import StillInDoubt, current_step, executing_step, had_no_effect
 from outlive.engine.calls import StepCall
 from outlive.engine.invoke import wait_for
 from outlive.engine.roles import LiveRun
@@ -167,10 +167,9 @@ async def _execute_body(unit: Unit, context: contextvars.Context) -> Any:
             if once:
                 try:
                     return await _verify(unit)
-                except LookupError:
-                    pass  # it did not take effect
                 except Exception as error:
-                    raise StillInDoubt from error
+                    if not had_no_effect(error):
+                        raise StillInDoubt from error
             if left and (once or interrupted.again):
                 await execution.engine.bodies.ready(execution)  # for it has waited
                 continue
@@ -213,7 +212,7 @@ async def _verify(unit: Unit) -> Any:
 def describe_unknown(tool: str) -> str:
     """Give what the model reads of a call whose outcome nobody knows."""
     return (
-        f"OutcomeUnknown: the process was interrupted while {tool} was executing, so it may or may not have taken "
+        f"OutcomeUnknown: the call of {tool} was cut off before its outcome was known, so it may or may not have taken "
         "effect, and it was not executed again. Find out what happened before you call it again, or ask a person."
     )
 

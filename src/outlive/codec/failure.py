@@ -39,6 +39,7 @@ class _Record(msgspec.Struct):
     cause: _Record | None = None
     message: str | msgspec.UnsetType = msgspec.UNSET
     members: list[_Record] | msgspec.UnsetType = msgspec.UNSET
+    entry: str | msgspec.UnsetType | None = msgspec.UNSET  # of its run, from which it comes; older records do not tell
 
 
 _DECODER = msgspec.json.Decoder(_Record)
@@ -54,7 +55,7 @@ def _record(error: BaseException, with_values: bool, depth: int, seen: set[int])
     notes = {"__notes__": _plain(vars(error)["__notes__"])} if vars(error).get("__notes__") else {}
     if kept is not None:
         attrs = {} if kept.attrs is msgspec.UNSET else kept.attrs
-        return msgspec.structs.replace(kept, attrs=attrs | notes) if notes else kept
+        return msgspec.structs.replace(kept, attrs=attrs | notes if notes else kept.attrs, entry=_entry_of(error))
     seen.add(id(error))
     text = _text_of(error)
     record = _Record(
@@ -64,6 +65,7 @@ def _record(error: BaseException, with_values: bool, depth: int, seen: set[int])
         attrs=_attributes_of(error) if with_values else notes,
         retryable=isinstance(error, Exception) and not isinstance(error, (Permanent, UsageError, PayloadError)),
         traceback=_traceback_of(error),
+        entry=_entry_of(error),
     )
     if isinstance(error, StepFailed):  # made by the user's code
         arguments = _plain(list(error.arguments)) if with_values else None
@@ -79,6 +81,19 @@ def _record(error: BaseException, with_values: bool, depth: int, seen: set[int])
     if cause is not None and id(cause) not in seen and depth < ERROR_CAUSES_MAX:
         record.cause = _record(cause, with_values, depth + 1, seen)
     return record
+
+
+def mark_entry(error: BaseException, key: str) -> None:
+    """Note from which entry of its run an error comes, for whoever asks what the run has failed by."""
+    vars(error)["__outlive_entry__"] = key
+
+
+def _entry_of(error: BaseException | None, seen: frozenset[int] = frozenset()) -> str | None:
+    if error is None or id(error) in seen:
+        return None
+    seen |= {id(error)}
+    own: str | None = vars(error).get("__outlive_entry__")  # else what it was raised for, suppressed or not
+    return own or _entry_of(error.__cause__, seen) or _entry_of(error.__context__, seen)
 
 
 def _clean(text: str) -> str:

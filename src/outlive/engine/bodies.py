@@ -14,14 +14,14 @@ import inspect
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from outlive.clock import seconds
 from outlive.codec.failure import doubted, error_facts, record_error
 from outlive.codec.payload import digest, round_trip
-from outlive.engine.calls import CANCELLED, CANCELLED_IN_DOUBT, StepCall
+from outlive.engine.calls import StepCall
 from outlive.engine.transactions import Transactions, Undone
 from outlive.errors import PayloadError, RetryAfter, StepFailed, StoreUnavailable
 from outlive.limits import STEP_THREADS, STORE_AGAIN_S
@@ -45,6 +45,36 @@ class StillInDoubt(Exception):
     """A body was cut off, or could not find out whether it has taken effect; its cause says why."""
 
 
+class StepThreads(ThreadPoolExecutor):
+    """The threads of plain bodies. None can be stopped: where a step was given up, its thread goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(STEP_THREADS, thread_name_prefix="outlive-step")
+        # Of steps that may not be repeated blindly, by row and key.
+        self._going: dict[tuple[int, str], Future[Any]] = {}
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future = super().submit(fn, *args, **kwargs)
+        call = current_step.get()
+        if call is not None and call.spec.on_unknown != "retry":
+            place = call.execution.row, call.key
+            self._going[place] = future
+            future.add_done_callback(functools.partial(self._ended, place))
+        return future
+
+    def _ended(self, place: tuple[int, str], future: Future[Any]) -> None:
+        if self._going.get(place) is future:
+            del self._going[place]
+
+    async def end_of(self, call: StepCall) -> None:
+        """Wait for what an attempt before has left going in this process: only then can be said what it came to."""
+        going = self._going.get((call.execution.row, call.key))
+        if going is not None:
+            ended = asyncio.wrap_future(going)
+            await asyncio.wait([ended])
+            _ = ended.cancelled() or ended.exception()  # nobody else asks
+
+
 class Bodies:
     """Executes step bodies for one process."""
 
@@ -61,7 +91,7 @@ class Bodies:
         self._chance = chance
         self._context = context
         self._sleep = sleep
-        self.threads = ThreadPoolExecutor(STEP_THREADS, thread_name_prefix="outlive-step")
+        self.threads = StepThreads()
         self.in_flight = 0
 
     def begin(self, call: StepCall, *, verify: bool = False) -> None:
@@ -70,6 +100,7 @@ class Bodies:
         `verify`: first ask the step's `on_unknown` function whether an attempt that a crash interrupted took effect.
         """
         self.in_flight += 1
+        call.in_doubt = verify  # from now on: it may be cancelled before its task begins
         work = self._main.create_task(self._outcome(call, verify), context=self._context.copy())
         call.work = work
         work.add_done_callback(functools.partial(self._ended, call))
@@ -81,8 +112,7 @@ class Bodies:
     def _ended(self, call: StepCall, work: asyncio.Task[tuple[str, str | None, Any, str | None] | None]) -> None:
         self.in_flight -= 1
         call.work = None  # whose context holds the call: such circles cost the collector 5 µs for each step
-        cancelled = CANCELLED_IN_DOUBT if call.in_doubt else CANCELLED
-        outcome = work.result() if not work.cancelled() else ("error", None, None, cancelled)
+        outcome = work.result() if not work.cancelled() else ("error", None, None, call.cancellation())
         if outcome is not None:
             call.execution.hand_in_now(call, *outcome)
 
@@ -94,7 +124,7 @@ class Bodies:
             await self.ready(execution)
             current_step.set(call)
             try:
-                if spec.prepare is not None:
+                if spec.prepare is not None and not verify:
                     await spec.prepare(*call.args)
                     await self.ready(execution)
                 if spec.transactional:
@@ -116,14 +146,14 @@ class Bodies:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                if verify and isinstance(error, LookupError):
-                    verify = False  # it did not take effect: execute it
+                if verify and had_no_effect(error):
+                    verify = False
                     continue
                 failure, in_doubt = _weigh(call, error, verify)
             call.in_doubt = in_doubt
             record = record_error(failure, execution.codec)
             is_last = isinstance(failure, PayloadError) or not spec.retry.again(call.attempts, failure)
-            if is_last or (in_doubt and spec.on_unknown == "park"):
+            if is_last or call.cancel_requested or (in_doubt and spec.on_unknown == "park"):
                 return "error", None, None, doubted(record) if in_doubt else record
             delay_s = spec.retry.delay_s(call.attempts, self._chance)
             if isinstance(failure, RetryAfter):
@@ -146,21 +176,28 @@ class Bodies:
             await call.execution.recorder.start(call)
             await self.ready(call.execution)
             call.in_doubt = True
+        if verify:
+            await self.threads.end_of(call)
         if spec.is_async and spec.timeout_s is None and not verify:
             return await spec.function(*call.args, **call.kwargs)
         limit = asyncio.timeout(spec.timeout_s)
         try:
             async with limit:
                 return await self.run(spec.on_unknown if verify else spec.function, call.args, call.kwargs)
-        except TimeoutError as error:
+        except Exception as error:
             if limit.expired():  # a thread goes on, and so does whatever was asked for outside
                 raise StillInDoubt from error
             raise
 
     async def ready(self, execution: Any) -> None:
-        """Wait until a body of this run may execute: the process may have stood still since it was to begin."""
+        """Wait until a body of this run may execute: the process may have stood still since it was to begin.
+
+        Raises CancelledError once the run has left: a body may have ended its cancellation by an error of its own.
+        """
         while not execution.engine.roster.may_begin(execution):
             await self.rest(_NOT_NOW_S)
+        if execution.closed:
+            raise asyncio.CancelledError
 
     async def rest(self, delay_s: float) -> None:
         """Wait between attempts: nothing executes meanwhile, so a process that ends does not wait for it."""
@@ -183,8 +220,14 @@ def _weigh(call: StepCall, error: BaseException, verify: bool) -> tuple[BaseExce
     """Give how an attempt has failed, and whether it may have taken effect though nothing may be repeated blindly."""
     if isinstance(error, StillInDoubt):
         return error.__cause__ or error, call.spec.on_unknown != "retry"
-    # What it gave cannot be kept, but it was executed; and who could not be asked has said nothing.
-    return error, call.in_doubt if isinstance(error, PayloadError) else verify
+    # What it gave cannot be kept, but it was executed; one that was cut off says nothing of what it had asked for; and
+    # who could not be asked has said nothing.
+    return error, call.in_doubt if isinstance(error, PayloadError) or call.cancel_requested else verify
+
+
+def had_no_effect(error: BaseException) -> bool:
+    """Whether who was asked what became of an attempt says that it had no effect; what a slip raises is no answer."""
+    return isinstance(error, LookupError) and not isinstance(error, KeyError | IndexError)
 
 
 def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from outlive.codec.failure import doubted, rebuild_error, record_error
+from outlive.codec.failure import doubted, mark_entry, rebuild_error, record_error
 from outlive.codec.payload import codec_for
 from outlive.engine.roles import LiveRun
 from outlive.engine.runloop import RunFuture
@@ -29,7 +29,7 @@ CANCELLED = json.dumps(
     {"type": "asyncio.exceptions.CancelledError", "text": "cancelled", "args": None, "retryable": False}
 )
 # The same of a step that may not be repeated blindly, and may have taken effect.
-CANCELLED_IN_DOUBT = doubted(CANCELLED)
+_CANCELLED_IN_DOUBT = doubted(CANCELLED)
 
 
 class Call(RunFuture):
@@ -84,7 +84,9 @@ class Call(RunFuture):
             return
         else:
             rebuilt = rebuild_error(error or "{}")
-            self.set_exception(RuntimeError(str(rebuilt)) if isinstance(rebuilt, StopIteration) else rebuilt)
+            failure = RuntimeError(str(rebuilt)) if isinstance(rebuilt, StopIteration) else rebuilt
+            mark_entry(failure, self.key)
+            self.set_exception(failure)
         if self._cancels_before is not None:
             self.execution.loop.call_soon(self._cancel_next)
 
@@ -127,6 +129,10 @@ class Call(RunFuture):
         if self.work is not None and not self.committing:
             self.work.cancel()
 
+    def cancellation(self) -> str:
+        """Give the record of its cancellation, as it stands now."""
+        return CANCELLED
+
 
 class StepCall(Call):
     """A step or transaction: its body executes on the main loop or in a thread."""
@@ -150,8 +156,7 @@ class StepCall(Call):
 
     def begin(self) -> None:
         bodies = self.execution.engine.bodies
-        started = self.execution.journal.started.get(self.key) if self.spec.on_unknown != "retry" else None
-        if started is None or started.error is not None:
+        if not self._was_interrupted():
             bodies.begin(self)
             return
         decision, self.answers = self.execution.decisions.pop(self.key, (None, None))
@@ -166,6 +171,15 @@ class StepCall(Call):
         else:
             self._forget_decision()  # whoever dies from now on asks again: it may have executed
             bodies.begin(self)
+
+    def cancellation(self) -> str:
+        in_doubt = self.in_doubt if self.begun else self._was_interrupted()
+        return _CANCELLED_IN_DOUBT if in_doubt else CANCELLED
+
+    def _was_interrupted(self) -> bool:
+        """Whether an attempt began of which nothing else is known, where nothing may be repeated blindly."""
+        started = self.execution.journal.started.get(self.key) if self.spec.on_unknown != "retry" else None
+        return started is not None and started.error is None
 
     def _succeed_as_decided(self, text: str) -> None:
         try:
@@ -304,7 +318,7 @@ class StartCall(RunCall):
 
 def is_cancellation(error: str | None) -> bool:
     """Say whether this is the recorded error of a call that was cancelled."""
-    return error in (CANCELLED, CANCELLED_IN_DOUBT)
+    return error in (CANCELLED, _CANCELLED_IN_DOUBT)
 
 
 def child_reference(run: NewRun) -> str:

@@ -39,14 +39,20 @@ class Control:
 
     async def retry(self, run_id: str, note: Note) -> None:
         """Let a failed or cancelled run go on from where it failed, with the children that made it fail."""
+        wait_s = POLL_BUSY_S
         while True:
             run = await self.find(run_id)
             if run.status not in (Status.FAILED, Status.CANCELLED):
                 raise RunRefused(run_id, f"it is {run.status}, and only a failed or cancelled run can be retried")
-            if await self._reopen(run_id, await self._plan_retries(run), note):
+            planned = await self._plan_retries(run)
+            if planned is None:
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, POLL_IDLE_S)
+            elif await self._reopen(run_id, planned, note):
                 return
 
-    async def _plan_retries(self, run: RunRow) -> list[Reopening]:
+    async def _plan_retries(self, run: RunRow) -> list[Reopening] | None:
+        """Plan for a run and the children that made it fail; None while a child that was cancelled with it goes on."""
         entries = await self._store.list_entries(run.id)
         if control.has_rolled_back(entries):
             raise RunRefused(
@@ -55,9 +61,19 @@ class Control:
             )
         children = await self._store.list_children(run.row, unfinished=False)
         cut = control.plan_retry(run, error_facts(run.error or "{}"), entries, children)
+        if cut.doubtful:
+            raise RunRefused(run.id, _doubtful(cut.doubtful))
+        for child in cut.unended:
+            if Status(child.status).held:
+                raise RunRefused(run.id, _unended(child))
+        if cut.unended:
+            return None
         planned = [self._reopening(run, "retry", cut)]
         for child in cut.retried:
-            planned += await self._plan_retries(child)
+            below = await self._plan_retries(child)
+            if below is None:
+                return None
+            planned += below
         return planned
 
     async def rewind(self, run_id: str, key: str, note: Note) -> None:
@@ -170,6 +186,20 @@ class Control:
 
 def _unknown(key: str) -> str:
     return f"its journal has no entry {key!r}; run.entries() lists the keys"
+
+
+def _doubtful(keys: Sequence[str]) -> str:
+    return (
+        f"after its failure it went on to {', '.join(keys)}, and nobody knows whether that took effect; find out, then "
+        "rewind() it to where it is to go on from, which executes all after that again"
+    )
+
+
+def _unended(child: RunRow) -> str:
+    return (
+        f"its child {child.id!r} was asked to cancel and is {child.status}, so what that has done is not known yet; "
+        "let the child go on, by resume() or resolve(), until it has ended"
+    )
 
 
 def _beside(taken: SingletonTaken) -> str:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from outlive.engine.branch import Branch
-from outlive.engine.calls import CANCELLED, Call, StepCall, is_cancellation
+from outlive.engine.calls import Call, StepCall, is_cancellation
 from outlive.engine.cancellation import Cancellation, Stop
 from outlive.engine.continuing import end_generation, find_continued
 from outlive.engine.ending import Ending
@@ -35,6 +35,7 @@ from outlive.engine.roles import Host
 from outlive.engine.runloop import RunLoop, RunTimer, Unwound
 from outlive.engine.timers import Timers
 from outlive.errors import JournalMismatch
+from outlive.model.children import closing_reason
 from outlive.model.control import ROLLBACK_SCOPE
 from outlive.model.definition import WorkflowSpec
 from outlive.model.reads import Claimed, EntryRow, RequestRow
@@ -368,7 +369,7 @@ class Execution:
                 continue
             if call.cancel_requested:
                 self._unbegun.popleft()
-                self.hand_in(call, "error", None, None, CANCELLED)
+                self.hand_in(call, "error", None, None, call.cancellation())
                 handed_in = True
                 continue
             if barrier > self.recorder.durable or not self.engine.roster.may_begin(self):
@@ -487,7 +488,7 @@ class Execution:
 
     def finish(self, status: Status, output: str | None, error: str | None) -> Finish:
         """Make the record of the run's end, with the reason for which its children are to end with it."""
-        reason = json.dumps(f"its parent {self.id!r} has ended") if self.has_children else None
+        reason = json.dumps(closing_reason(self.id)) if self.has_children else None
         return Finish(self.row, self.claim, status, output, error, self.claimed.started_at, close_reason=reason)
 
     def _close(self) -> None:

@@ -12,7 +12,7 @@ import copy
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from outlive.codec.failure import rebuild_error, record_error
+from outlive.codec.failure import mark_entry, rebuild_error, record_error
 from outlive.codec.payload import digest_arguments, encode_arguments, is_atomic
 from outlive.engine.calls import BarrierCall, Call, ChildCall, StartCall, StepCall
 from outlive.engine.roles import LiveRun
@@ -48,7 +48,9 @@ def record(
     if entry is not None:
         run.compare(entry, kind, name, digest)
         if entry.error is not None:
-            raise rebuild_error(entry.error)
+            recorded = rebuild_error(entry.error)
+            mark_entry(recorded, key)
+            raise recorded
         return entry.value or "null"
     at = run.loop.time()
     try:
@@ -57,6 +59,7 @@ def record(
         if keeps_errors:
             error_text = record_error(error, run.codec)
             run.recorder.append_at_once(key, kind, name, None, at, at, digest=digest, error=error_text)
+            mark_entry(error, key)
         raise
     run.recorder.append_at_once(key, kind, name, text, at, at, digest=digest, sides=sides)
     return text

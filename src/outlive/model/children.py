@@ -14,6 +14,11 @@ def child_id(parent_id: str, key: str, generation: int) -> str:
     return plain if len(plain) <= ID_MAX_CHARS else f"{plain[: ID_MAX_CHARS - _DIGEST_CHARS]}~{digest(plain)}"
 
 
+def closing_reason(parent_id: str) -> str:
+    """Give the reason for which children that may not outlive their parent are asked to cancel."""
+    return f"its parent {parent_id!r} has ended"
+
+
 def is_child_id(run_id: str, parent_id: str, key: str) -> bool:
     """Whether a child has its id from its parent, not from whoever wrote the workflow."""
     return run_id.startswith(f"{parent_id}/{key}"[: ID_MAX_CHARS - _DIGEST_CHARS])

@@ -147,11 +147,13 @@ class Run(Face):
     def retry(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Let a failed or cancelled run go on from where it failed, under the same id.
 
-        *Durable*: entries before the error or the cancellation that it ended by are
-        kept, those after it move to the past; a child whose failure it was is retried too.
-        A run of a queue stands in line again; its `dedupe` is its own again unless another run has it by now.
-        *Raises* RunRefused if it has not failed, its compensations have been executed, or it is a singleton and another
-        one of its key has not ended.
+        *Durable*: the error or the cancellation that it ended by moves to the past, with what came of it. What had
+        begun before and has succeeded is kept, and so is what other branches did meanwhile. A child whose failure it
+        was is retried too, and so are those that were cancelled with the run, for whose end this waits. A run of a
+        queue stands in line again; its `dedupe` is its own again unless another run has it by now.
+        *Raises* RunRefused if it has not failed, its compensations have been executed, something that came of its
+        failure may have taken effect, a child that was to be cancelled is held, or it is a singleton and another one of
+        its key has not ended.
         """
         self._wait(self._real.retry(reason=reason, by=by))
 
@@ -159,8 +161,8 @@ class Run(Face):
         """Execute the run again from the entry at the key `to` on, under the same id.
 
         *Durable*: entries before it are reused; it and later ones move to the past, with what has cancelled it, and
-        children that those had started are cancelled. *Again*: a death on the way leaves
-        the run paused. *Raises* RunRefused for an unknown key, and as `retry` for a singleton that has ended.
+        children that those had started are cancelled; nobody is asked what took effect. *Again*: a death on the way
+        leaves the run paused. *Raises* RunRefused for an unknown key, and as `retry` for a singleton that has ended.
         """
         self._wait(self._real.rewind(to, reason=reason, by=by))
 

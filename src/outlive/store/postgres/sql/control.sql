@@ -66,7 +66,7 @@ delete from outlive.promises p where p.row = :row and p.key = any (cast(:keys as
 
 -- name: await_again
 -- Makes the entry of an awaited child, or of a step that may have taken effect, what it was while that went on.
-update outlive.entries e set outcome = 'started', seq = null, value = :value, error = null, finished_at = null,
+update outlive.entries e set outcome = 'started', seq = null, value = :value, error = null, finished_at = null, attempts = 0,
   generation = (select r.generation + 1 from outlive.runs r where r.row = :row)
 where e.row = :row and e.key = :key
 

@@ -64,7 +64,7 @@ DELETE FROM ol_promises WHERE row = :row AND key IN (SELECT value FROM json_each
 -- name: await_again
 -- Makes the entry of an awaited child, or of a step that may have taken effect, what it was while that went on.
 UPDATE ol_entries
-SET outcome = 'started', seq = NULL, value = :value, error = NULL, finished_at = NULL,
+SET outcome = 'started', seq = NULL, value = :value, error = NULL, finished_at = NULL, attempts = 0,
     generation = (SELECT r.generation + 1 FROM ol_runs r WHERE r.row = ol_entries.row)
 WHERE row = :row AND key = :key
 
