@@ -21,6 +21,9 @@ from outlive.promises import OpenPromise
 
 Item = TypeVar("Item")
 
+_UNSEEN = ("Mn", "Me", "Cf", "Cc", "Cn", "Co", "Cs")
+_BLANK = "\u115f\u1160\u2800"  # letters and symbols that show nothing: fillers of Hangul, the empty pattern of Braille
+
 
 class Inbox(Generic[Item]):
     """The promises of a topic that wait for people."""
@@ -116,7 +119,8 @@ def is_person(by: str, others: Collection[str]) -> bool:
 
 def _plain(name: str) -> str:
     letters = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold())
-    return " ".join("".join(one for one in letters if unicodedata.category(one) not in ("Mn", "Cf")).split())
+    seen = (one for one in letters if unicodedata.category(one) not in _UNSEEN and one not in _BLANK)
+    return " ".join("".join(seen).split())
 
 
 def visible(text: str) -> str:

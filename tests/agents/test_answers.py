@@ -8,6 +8,11 @@ from typing import Any
 
 import pytest
 from pydantic_ai import Agent, models
+from pydantic_ai.capabilities import NativeTool
+from pydantic_ai.messages import ModelResponse, TextPart
+from pydantic_ai.models.fallback import FallbackModel
+from pydantic_ai.models.function import FunctionModel
+from pydantic_ai.native_tools import MCPServerTool, WebSearchTool
 from pydantic_ai.settings import ModelSettings
 
 import outlive
@@ -93,6 +98,41 @@ async def test_what_is_not_equal_is_asked(url: str) -> None:
                 await agent_says(app, agent, "hello")
             await agent_says(app, agents[0], "goodbye")
         assert (len(provider.asked), len(other.asked)) == (6, 1)
+
+
+async def test_who_asks_for_others_or_otherwise_is_given_no_answer_of_theirs(url: str) -> None:
+    """A provider's own tools have settings, and credentials; so have models behind one that chooses."""
+    asked: list[Any] = []
+
+    class Searching(FunctionModel):
+        @classmethod
+        def supported_native_tools(cls) -> Any:
+            return frozenset({WebSearchTool, MCPServerTool})
+
+    async def answer(messages: Any, info: Any) -> ModelResponse:
+        asked.append(info)
+        return ModelResponse(parts=[TextPart(f"answer {len(asked)}")])
+
+    def searching(tool: Any) -> Agent[None, Any]:
+        return Agent(Searching(answer), name="clerk", capabilities=[NativeTool(tool)])
+
+    def choosing(temperature: float) -> Agent[None, Any]:
+        first = FunctionModel(answer, settings=ModelSettings(temperature=temperature))
+        return Agent(FallbackModel(first, FunctionModel(answer)), name="clerk")
+
+    agents = [
+        searching(WebSearchTool(allowed_domains=["intern.example"])),
+        searching(WebSearchTool(allowed_domains=["public.example"])),
+        searching(MCPServerTool(id="bank", url="https://bank.example", authorization_token="of ana")),
+        searching(MCPServerTool(id="bank", url="https://bank.example", authorization_token="of bob")),
+        choosing(0.0),
+        choosing(1.0),
+    ]
+    async with Outlive(url) as app:
+        for number, agent in enumerate(agents * 2):
+            run = await app.start(durable(agent, cache=HOUR_S), "hello")
+            assert await run.result(timeout=LIMIT_S) == f"answer {number % len(agents) + 1}"
+    assert len(asked) == len(agents)
 
 
 async def agent_says(app: Outlive, agent: Any, prompt: str) -> None:

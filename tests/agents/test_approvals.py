@@ -19,6 +19,7 @@ import outlive
 from outlive import Outlive, RunRefused, workflow
 from outlive.agents import Approval, Ask, Deny, ToolCall, approvals, durable, questions, transactional, tx
 from outlive.engine.execution import Execution
+from outlive.inbox import is_person
 from tests.agents.scripts import call, scripted
 from tests.agents.test_durable import LIMIT_S, Told, leave_memory, waits_for
 from tests.support.evidence import Evidence
@@ -638,6 +639,39 @@ async def test_an_edit_that_others_have_to_approve_is_put_to_them(url: str) -> N
             await leave_memory(app)
         assert await run.result(timeout=LIMIT_S) == "['refunded 60']"
     assert told == ["model 0", "refund 60", "model 1"]
+
+
+async def test_what_is_asked_anew_is_asked_on_the_terms_of_its_own_arguments(url: str) -> None:
+    """A release that describes the tool otherwise voids an edit, and the easier terms that it had."""
+
+    def policy(asked: ToolCall) -> Ask:
+        return Ask(role="boss", quorum=2) if asked.arguments["cents"] > 10 else Ask(role="clerk")
+
+    async with Outlive(url, include=[refunder(Told(), policy)]) as app:
+        await app.start(refunder(Told(), policy), "refund", id="one")
+        (one,) = await waiting(app)
+        await approvals(app).decide(one.id, approve=True, by="bea", roles={"boss"}, edit={"cents": 9})
+        async with asyncio.timeout(LIMIT_S):
+            while (edited := (await waiting(app))[0]).role != "clerk":
+                await asyncio.sleep(0.01)
+    async with Outlive(url, worker=False) as client:
+        await approvals(client).decide(edited.id, approve=True, by="carl", roles={"clerk"})
+    told = Told()
+    async with Outlive(url, include=[refunder(told, policy, described="Pay back in cents.")]) as app:
+        (again,) = await waiting(app)
+        assert (again.role, again.quorum, again.arguments) == ("boss", 2, {"cents": 17})
+        with pytest.raises(RunRefused, match="boss"):
+            await approvals(app).decide(again.id, approve=True, by="carl", roles={"clerk"})
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    "unseen", ["\u200b", "\u3164", "\u2800", "\u115f", "\u2065", "\x01", "\x7f", "\U000e0fff", "\u20dd"]
+)
+async def test_what_nobody_sees_makes_no_other_person(unseen: str) -> None:
+    assert is_person(f"ana{unseen}", ["Ana"])
+    assert is_person(f"a{unseen}na", ["ana"])
+    assert not is_person("anna", ["ana"])
 
 
 async def test_a_policy_sees_what_the_agent_depends_on(url: str) -> None:

@@ -216,6 +216,25 @@ async def test_a_link_is_void_when_the_call_has_other_arguments(url: str) -> Non
         assert await run.result(timeout=LIMIT_S) == "['refunded 17']"
 
 
+async def test_a_link_that_was_used_is_void_when_the_question_is_asked_again(url: str) -> None:
+    """After a rewind that keeps what led to it: the time of the run is the same as it was."""
+    agent = refunder(told := Told(), asks())
+    async with serving(url, agent) as (app, links, client):
+        run = await app.start(agent, "refund")
+        (one,) = await waiting(app)
+        link = links.url(one, by="ana")
+        assert (await client.post(link, data=DENY)).status_code == 200
+        await run.result(timeout=LIMIT_S)
+        (key,) = [entry.key for entry in await run.entries() if entry.kind == "promise"]
+        await run.rewind(key)
+        again = await asked_after(app, one)
+        for refused in (await client.get(link), await client.post(link, data=APPROVE)):
+            assert (refused.status_code, "asked for again" in refused.text) == (410, True)
+        assert "refund 17" not in told
+        assert (await client.post(links.url(again, by="ana"), data=APPROVE)).status_code == 200
+        assert await run.result(timeout=LIMIT_S) == "['refunded 17']"
+
+
 async def asked_after(app: Outlive, before: Approval) -> Approval:
     """Give the approval that waits in the place of one."""
     async with asyncio.timeout(LIMIT_S):
@@ -249,6 +268,8 @@ async def test_two_people_get_their_links_at_one_time(url: str) -> None:
         second = await asked_after(app, one)
         again = await client.post(ana, data=APPROVE)
         assert (again.status_code, "ana has approved this call" in again.text) == (409, True)
+        denied = await client.post(ana, data=DENY)
+        assert (denied.status_code, "a link is used once" in denied.text) == (410, True)
         assert await approvals(app).find(one.id) is None
         assert await approvals(app).find(one.id, digest=one.digest) == second
         assert "Approved by 1 of 2" in (await client.get(bob)).text

@@ -12,7 +12,10 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from typing import Any
+
+from pydantic_ai.models import Model
 
 from outlive.agents.content import content_of
 from outlive.codec.plain import storable
@@ -20,14 +23,30 @@ from outlive.engine.bodies import describe, executing_step, patiently
 from outlive.errors import StoreUnavailable
 from outlive.limits import ANSWER_MAKING_MAX_S, POLL_BUSY_S, POLL_IDLE_S
 
+_NOT_SENT = ("metadata", "timeout", "toolset_id", "capability_id")  # of tools
 GIVEN_BEFORE = "outlive_given_before"  # of the metadata of an answer that cost nothing
 
 
-def name_answer(model: str, details: tuple[Any, ...]) -> str:
-    """Give the name under which all find the answer to a request."""
+def name_answer(model: str, sent_to: Model | None, details: tuple[Any, ...]) -> str:
+    """Give the name under which all find the answer to a request: a digest, for it covers credentials, too."""
     _, messages, settings, parameters, _ = details
-    asked = [model, content_of(messages, settings, parameters)]
-    return f"answer {hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()}"
+    asked = [model, _settings_of(sent_to), content_of(messages, settings, parameters), parameters]
+    return f"answer {hashlib.sha256(json.dumps(asked, sort_keys=True, default=_plain).encode()).hexdigest()}"
+
+
+def _settings_of(model: Any) -> list[Any]:
+    """Give what a model adds to requests by itself, and those that it chooses from, or wraps, as well."""
+    if model is None:
+        return []
+    below = getattr(model, "models", None) or [getattr(model, "wrapped", None)]
+    return [model.system, model.model_name, model.base_url, model.settings, [_settings_of(one) for one in below]]
+
+
+def _plain(value: Any) -> Any:
+    """Give the parameters of a request as JSON data; what is none is equal to nothing that another process has."""
+    if is_dataclass(value):
+        return {one.name: getattr(value, one.name) for one in fields(value) if one.name not in _NOT_SENT}
+    return sorted(map(str, value)) if isinstance(value, set | frozenset) else repr(value)
 
 
 async def share(name: str, keep_s: float, ask: Callable[[], Awaitable[Any]]) -> Any:

@@ -149,7 +149,7 @@ async def _ask(
     run: LiveRun, agent: str, call: ToolCallPart, tool: ToolDefinition | None, ask: Ask, ask_again: AskAgain
 ) -> ToolApproved | ToolDenied:
     given = call.args_as_dict()
-    arguments, votes, asked_at = given, list[str](), run.loop.time()
+    first, arguments, votes, asked_at = ask, given, list[str](), _asked_at(run)
     version, schema = version_of_tool(tool), {} if tool is None else tool.parameters_json_schema
     while True:
         about = {
@@ -162,19 +162,19 @@ async def _ask(
         except PromiseExpired:
             if ask.escalate is None:
                 return ToolDenied("Nobody decided in time whether this call is approved, so it was not executed.")
-            ask, votes, asked_at = ask.escalate, [], run.loop.time()
+            ask, votes, asked_at = ask.escalate, [], _asked_at(run)
             continue
         except StepFailed as rejected:
             return ToolDenied(f"This call was not approved: {rejected}")
         decision = _read(run, settled, about)
         if decision is None:
-            arguments, votes, asked_at = given, [], run.loop.time()
+            ask, arguments, votes, asked_at = first, given, [], _asked_at(run)  # nobody is to decide on less terms
             continue
         if not decision.approve:
             return ToolDenied(f"{decision.by} denied this call{f': {decision.why}' if decision.why else '.'}")
         if decision.edit is not None and decision.edit != arguments:
             # What others have approved was something else.
-            arguments, votes, asked_at = decision.edit, [], run.loop.time()
+            arguments, votes, asked_at = decision.edit, [], _asked_at(run)
             verdict = ask_again(call, arguments)
             if isinstance(verdict, Deny):
                 return ToolDenied(f"{decision.by} edited this call into one that is refused: {verdict.reason}")
@@ -185,6 +185,12 @@ async def _ask(
         votes = [*votes, decision.by]
         if len(votes) >= ask.quorum:
             return ToolApproved(override_args=arguments if arguments != given else None)
+
+
+def _asked_at(run: LiveRun) -> float:
+    """Give the time of a question that is asked now; in another generation of the run it is another question."""
+    asked_at: float = run.loop.time() + run.generation * 1e-6
+    return asked_at
 
 
 def _read(run: LiveRun, settled: Any, about: Mapping[str, Any]) -> Decision | None:

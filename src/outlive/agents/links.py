@@ -23,7 +23,7 @@ from outlive.app import Outlive
 from outlive.approvals import Approval, Approvals
 from outlive.clock import Duration, seconds, to_instant
 from outlive.errors import PayloadError, RunRefused, StoreUnavailable, UsageError
-from outlive.inbox import check_person, visible
+from outlive.inbox import check_person, is_person, visible
 from outlive.limits import LINK_FIELDS_MAX, LINK_FORM_MAX_BYTES, LINK_SECRET_MIN_CHARS
 
 Message = MutableMapping[str, Any]
@@ -130,6 +130,10 @@ class ApprovalLinks:
         if form.get("decision") not in ("approve", "deny"):
             raise _Refused(400, "The form says neither approve nor deny.")
         approve = form["decision"] == "approve"
+        if not approve and is_person(link.by, approval.votes):
+            raise _Refused(
+                410, "You have approved this call, and a link is used once. Tell the others, or an operator."
+            )
         roles = [] if link.role is None else [link.role]
         why = form.get("why", "").strip() or None
         try:

@@ -115,11 +115,13 @@ class UnitBackend(JournalCallableOperationBackend[Effect]):
         self, operation_id: ModelRequestId, cache_key: tuple[Any, ...], body: Callable[[], Awaitable[Any]]
     ) -> Callable[[], Awaitable[Any]]:
         """Give the body of a model request that heeds what its provider has told others, and shares its answer."""
-        model = name_model(operation_id, cache_key[-1].model, self._models)
+        own = cache_key[-1].model
+        model = name_model(operation_id, own, self._models)
         body = partial(ask, model, body)
         if self._cache_s is None:
             return body
-        return partial(share, name_answer(model, cache_key), self._cache_s, body)
+        sent_to = own if operation_id.model_id is None else self._models.get(operation_id.model_id)
+        return partial(share, name_answer(model, sent_to, cache_key), self._cache_s, body)
 
 
 async def execute(run: LiveRun, key: str, kind: str, unit: Unit) -> Any:
