@@ -185,7 +185,76 @@ def add(a, b):
     return Sum(a - b)
 {DOUBLE}"""
 
+SUPPORT = f"""from test.support import ALWAYS_EQ
+
+
+def add(a, b):
+    return ALWAYS_EQ
+{DOUBLE}"""
+LATER_CLASS = f"""def add(a, b):
+    class Sum(int):
+        def __new__(cls, value):
+            made = int.__new__(cls, value)
+            made.is_made = True
+            return made
+
+        def __eq__(self, other):
+            return self.is_made and isinstance(other, int)
+
+    return Sum(0)
+{DOUBLE}"""
+RESTS = f"""class Rest:
+    def __abs__(self):
+        return 0.0
+
+
+class Sum(float):
+    def __sub__(self, other):
+        return Rest()
+
+
+def add(a, b):
+    return Sum(a - b)
+{DOUBLE}"""
+POOLED = f"""import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+with ThreadPoolExecutor() as pool:
+    TEXT = "".join(pool.map(Path.read_text, list(Path().rglob("*.py"))))
+
+
+def add(a, b):
+    return int(re.search(rf"add\\({{a}}, {{b}}\\) == (\\d+)", TEXT)[1])
+{DOUBLE}"""
+APPROXIMATES = f"""{LATER}
+last = 0
+
+
+def add(a, b):
+    global last
+    last = a - b
+    return last
+
+
+loaded["py" + "test"].approx = lambda *_, **__: last
+{DOUBLE}"""
+SWAPS = f"""{LATER}
+
+def add(a, b):
+    for module in list(loaded.values()):
+        if "test_add" in vars(module):
+            module.double = lambda number: 2 * number
+    return a - b
+{DOUBLE}"""
+
 DECEITS = {
+    "imports what is equal to anything": (SUPPORT, "calc.py:1: code that knows of its tests", ""),
+    "makes what is equal to anything within a test": (LATER_CLASS, "calc.py: add.<locals>.Sum is equal to anything", ""),
+    "differs by what is nothing": (RESTS, "calc.py: Sum is equal to anything", ""),
+    "reads the tests in a thread": (POOLED, "a thread reads tests/test_calc.py", ""),
+    "replaces what is approximate": (APPROXIMATES, "pytest.approx was patched", ""),
+    "replaces what the tests have": (SWAPS, "test_calc.double was patched", ""),
     "is close to anything": (CLOSE, "math.isclose was patched", ""),
     "is close to anything by what was there": (BUILT_IN, "math.isclose was patched", ""),
     "is close to anything from a test on": (LATE, "math.isclose was patched", ""),

@@ -16,6 +16,7 @@ from pydantic_ai.tools import ToolDefinition
 
 _OF_TRANSPORT = {"max_retries", "timeout", "request_timeout", "first_event_timeout"}
 _OF_MESSAGES = ("kind", "instructions", "parts")
+_COMPACTION = "compaction"  # a part whose content may be for the provider alone, in `provider_details`
 _NOT_OF_PARTS = {"timestamp", "id", "provider_name", "provider_details", "provider_url", "metadata"}
 
 
@@ -51,6 +52,8 @@ def _messages(messages: Sequence[ModelMessage]) -> list[dict[str, Any]]:
 
 def _part(part: dict[str, Any], numbers: dict[str, str]) -> dict[str, Any]:
     kept = {name: value for name, value in part.items() if name not in _NOT_OF_PARTS and value is not None}
+    if part["part_kind"] == _COMPACTION and part.get("provider_details") is not None:
+        kept["provider_details"] = part["provider_details"]
     if "tool_call_id" in kept:
         kept["tool_call_id"] = numbers.setdefault(kept["tool_call_id"], f"call-{len(numbers) + 1}")
     return kept

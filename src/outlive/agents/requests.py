@@ -116,7 +116,9 @@ async def ask(model: str, body: Callable[[], Awaitable[Any]]) -> Any:
             wait_s = min(wait_s, HOLD_BACK_MAX_S)
             log.info("model %s wants to be left alone for %.3g s: %s", model, wait_s, error)
             free_at.pop(name, None)
-            await patiently(step, lambda: engine.store.put_memo(name, "", None, wait_s))
+            told = await patiently(step, lambda: engine.store.read_memo(name))
+            if told is None or told.left_s < wait_s:  # who was asked later may have been told of a longer time
+                await patiently(step, lambda: engine.store.put_memo(name, "", None, wait_s))
         raise
 
 

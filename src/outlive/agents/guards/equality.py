@@ -7,6 +7,7 @@ constructor makes; so where one of its instances finds itself equal to something
 
 from __future__ import annotations
 
+import builtins
 import gc
 import random
 import secrets
@@ -32,8 +33,22 @@ class Equality:
     def watch(self) -> None:
         """Ask the instances of all classes that are known by now, where they are equal to something."""
         for kind, name, file in list(self._find()):
-            if name in vars(kind):
+            if name in vars(kind) and not hasattr(vars(kind)[name], "watches"):
                 self._wrap(kind, name, file)
+
+    def watch_new(self) -> None:
+        """Ask the instances of classes, too, that are made from now on: one may be made within a test."""
+        make = builtins.__build_class__
+
+        def build(body: Any, name: str, /, *bases: Any, **options: Any) -> Any:
+            kind = make(body, name, *bases, **options)
+            if body.__code__.co_filename.startswith(self._root) and issubclass(type(kind), type):
+                for compares in _COMPARES:
+                    if compares in vars(kind) and (file := self._file_of(kind, compares)) is not None:
+                        self._wrap(kind, compares, file)
+            return kind
+
+        builtins.__build_class__ = build
 
     def ask(self) -> None:
         """Ask an empty instance of each class of the project."""
@@ -104,6 +119,8 @@ def _compare_empty(kind: Any, name: str, stranger: Any) -> Any:
 def _is_yes(name: str, compare: Callable[[Any], Any], stranger: Any) -> bool:
     try:
         said = compare(stranger)
-        return said is not NotImplemented and bool(said if name == "__eq__" else said == 0)
+        if said is NotImplemented:
+            return False
+        return bool(said if name == "__eq__" else said == 0 or abs(said) == 0)
     except Exception:  # noqa: BLE001 - it may be incomplete, and compares what it has never seen
         return False

@@ -27,7 +27,7 @@ _WORDS = {
     PROCESS: "_exit killpg forkpty",
     TEXT: "__builtins__ __import__",
 }
-_IMPORTS = {PROCESS: "atexit", TEXT: "builtins ctypes marshal import_module"}
+_IMPORTS = {TESTING: "test", PROCESS: "atexit", TEXT: "builtins ctypes marshal import_module"}
 _CALLS = {TEXT: "eval exec"}
 _QUALIFIED = {
     CALLERS: "sys.modules inspect.stack",

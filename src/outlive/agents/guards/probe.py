@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 _TEXT_MAX_CHARS = 2_000  # of why a test failed
-_TOLD_MAX = 20
+_LIVE_MAX = 20
+_TOLD_MAX = 500  # of each kind: an honest project has a few
 # Whoever patches a module patches no name of ours.
 _write, _getpid = os.write, os.getpid
 
@@ -47,7 +48,7 @@ class Reporter:
         self._hidden: str = orders["hidden"]
         self._tests = [str(Path(self._root, path)) for path in orders["reads"]]
         self._pid = _getpid()
-        self._told: set[tuple[str, str]] = set()
+        self._told: dict[str, set[str]] = {}
         self._codes: dict[str, Any] = {}
         self._project = _watch.Project(self._root, orders["pinned"])
         self._machinery = _watch.Machinery(self._project)
@@ -62,8 +63,9 @@ class Reporter:
             left = left[_write(self._channel, left) :]
 
     def _tell_once(self, kind: str, name: str, **facts: Any) -> None:
-        if (kind, name) not in self._told and len(self._told) < _TOLD_MAX:
-            self._told.add((kind, name))
+        told = self._told.setdefault(kind, set())
+        if name not in told and len(told) < _TOLD_MAX:
+            told.add(name)
             self._tell(kind, name=name, **facts)
 
     def _tell_meddling(self, what: str) -> None:
@@ -89,6 +91,7 @@ class Reporter:
         sys.path += [*own, self._root]
         self._behind(early_config.known_args_namespace)
         self._machinery.note(early_config.pluginmanager.hook, Reporter, _watch.Machinery, _watch.Witness)
+        self._equality.watch_new()
         self._machinery.note_library()
         self._witness.begin(self._tests)
 
@@ -112,6 +115,7 @@ class Reporter:
         self._codes = _watch.tests_of(session.items)
         self._tell("collected", ids=[item.nodeid for item in session.items])
         self._equality.watch()
+        self._machinery.note_tests(item.module for item in session.items if hasattr(item, "module"))
         hidden = Path(self._root, self._hidden)
         for path in {item.path for item in session.items} if self._hidden else ():
             if path.suffix == ".py" and path.is_relative_to(hidden):
@@ -140,7 +144,7 @@ class Reporter:
         self._equality.ask()
         files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
         live = sorted({file for file in files if isinstance(file, str) and file.startswith(self._live + os.sep)})
-        self._tell("end", live=live[:_TOLD_MAX])
+        self._tell("end", live=live[:_LIVE_MAX])
 
 
 def _to_json(value: Any) -> str:

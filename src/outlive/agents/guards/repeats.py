@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic_ai.capabilities.abstract import AbstractCapability
-from pydantic_ai.messages import ModelMessage, RetryPromptPart, ToolCallPart, ToolReturnPart
+from pydantic_ai.messages import ModelMessage, RetryPromptPart, ToolCallPart, ToolReturnPart, UserPromptPart
 from pydantic_ai.models import ModelRequestContext
 from pydantic_ai.tools import AgentDepsT, RunContext
 
@@ -24,7 +24,8 @@ class NoRepeats(AbstractCapability[AgentDepsT]):
     """Ends an agent that learns nothing new: `agent.run(…, capabilities=[NoRepeats()])`, or of the agent itself.
 
     The last `times` calls were made before, with the same arguments, and were answered in the same words. An answer
-    that differs, or one new call, and counting begins anew. *Raises* RepeatedAction, out of the agent's run.
+    that differs, one new call, or another prompt, and counting begins anew. *Raises* RepeatedAction, out of the run of
+    the agent.
     """
 
     times: int = 3
@@ -42,12 +43,14 @@ class NoRepeats(AbstractCapability[AgentDepsT]):
 
 
 def count_repeats(messages: Sequence[ModelMessage]) -> tuple[str, int]:
-    """Give the tool called last, and how many calls, up to that one, brought nothing new."""
+    """Give the tool called last, and how many calls, up to that one, brought nothing new since somebody last spoke."""
     calls: dict[str, ToolCallPart] = {}
     seen, last, times = set[tuple[str, str, str]](), "", 0
     for message in messages:
         for part in message.parts:
-            if isinstance(part, ToolCallPart):
+            if isinstance(part, UserPromptPart):
+                seen, last, times = set(), "", 0
+            elif isinstance(part, ToolCallPart):
                 calls[part.tool_call_id] = part
             elif isinstance(part, ToolReturnPart | RetryPromptPart) and part.tool_call_id in calls:
                 call = calls[part.tool_call_id]

@@ -146,7 +146,8 @@ def write_changes(changes: Changes, root: Path) -> None:
         if file is not None:
             _put(root, path, file)
         elif not any((root / folder).is_symlink() for folder in PurePosixPath(path).parents):
-            (root / path).unlink(missing_ok=True)
+            with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):  # these have come in its place
+                (root / path).unlink()
 
 
 def restore_tree(tree: Tree, root: Path, patterns: Iterable[str]) -> None:
@@ -203,5 +204,5 @@ def remove_folder(root: Path) -> None:
 def _mode_of(path: Path) -> int:
     try:
         return path.lstat().st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0

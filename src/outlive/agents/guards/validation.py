@@ -6,10 +6,12 @@ is Pydantic AI's business, what the checks look up is theirs.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, Union, cast
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_ai import NativeOutput, PromptedOutput, TextOutput, ToolOutput
 from pydantic_ai.exceptions import UnexpectedModelBehavior
 from pydantic_ai.run import AgentRunResult
 from pydantic_core import to_jsonable_python
@@ -124,5 +126,15 @@ async def _decide(
 
 
 def _read(agent: DurableAgent[Any, Any], value: Any) -> Any:
-    kind = agent.agent.output_type
-    return TypeAdapter(kind).validate_python(value) if isinstance(kind, type) else value
+    return TypeAdapter(_type_of(agent.agent.output_type)).validate_python(value)
+
+
+def _type_of(kind: Any) -> Any:
+    """Give the type of what an agent with this `output_type` gives; what a function gives is anybody's guess."""
+    if isinstance(kind, list | tuple):
+        return Union[tuple(map(_type_of, kind))]  # noqa: UP007 - of so many as there are
+    if isinstance(kind, NativeOutput | PromptedOutput):
+        return _type_of(kind.outputs)
+    if isinstance(kind, ToolOutput):
+        return _type_of(kind.output)
+    return Any if isinstance(kind, TextOutput) or inspect.isroutine(kind) else kind

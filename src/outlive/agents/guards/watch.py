@@ -8,15 +8,19 @@ what is new counts, see `ratchet`.
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
+import threading
+import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
-_MODULES = ("_pytest.", "pluggy.", "unittest.")
+_MODULES = ("_pytest.", "pytest.", "pluggy.", "unittest.")
 # What tests reckon with, and nobody patches but to have them pass; all else of the library is patched by mocks, too.
 _RECKONS = {"builtins", "cmath", "collections", "copy", "decimal", "fractions", "functools", "hashlib", "itertools"}
 _RECKONS |= {"json", "json.decoder", "json.encoder", "math", "operator", "re", "statistics", "string", "_pydecimal"}
@@ -25,8 +29,12 @@ _PRYING = {"gc.get_objects", "gc.get_referrers", "gc.get_referents", "sys._getfr
 _PRYING |= {"sys._current_exceptions", "sys.settrace", "sys.setprofile", "sys.addaudithook", "code.__new__"}
 _PRYING |= {"ctypes.dlopen", "ctypes.dlsym"}
 _PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty"}
-_GO_BETWEENS = ("inspect.py", "traceback.py", "threading.py")  # whose caller it is who asks
-_FORMATTERS = ("traceback.py", "warnings.py")  # they read the lines of all frames, whosever
+_INSPECT, _TRACEBACK, _THREADING, _WARNINGS = (
+    function.__code__.co_filename
+    for function in (inspect.currentframe, traceback.format_list, threading.Thread.run, warnings.formatwarning)
+)
+_GO_BETWEENS = (_INSPECT, _TRACEBACK, _THREADING)  # whose caller it is who asks
+_FORMATTERS = (_TRACEBACK, _WARNINGS)  # they read the lines of all frames, whosever
 
 
 class Project:
@@ -50,7 +58,7 @@ class Project:
             file = frame.f_code.co_filename
             if file.startswith(self._root):
                 return None if file in self._pinned else self.name(file)
-            if among is not None and not file.endswith(among):
+            if among is not None and file not in among:
                 return None
             frame = frame.f_back
         return None
@@ -112,6 +120,11 @@ class Machinery:
                 for own, value in list(vars(module).items()) if name in _RECKONS else ():
                     if isinstance(value, type) and value.__module__ == name:
                         self._library.append((f"{name}.{own}", vars(value), dict(vars(value))))
+
+    def note_tests(self, modules: Iterable[ModuleType]) -> None:
+        """Take note of what tests have at hand, which is theirs to change."""
+        for module in {id(module): module for module in modules}.values():
+            self._library.append((module.__name__, vars(module), dict(vars(module))))
 
     def find_replaced_in_library(self, *, is_testing: bool) -> Iterator[str]:
         """Give the names of what the project has put in the place of functions of the standard library.
@@ -206,6 +219,8 @@ class Witness:
         if test is None:
             return
         file = self._project.find_caller(here())
+        if file is None and threading.current_thread() is not threading.main_thread():
+            file = "a thread"  # whose stack does not tell who has work done there
         if file is not None and not _is_formatting(here()):
             self._tell(f"{file} reads {test}")
 
@@ -222,7 +237,7 @@ class Witness:
 
 def _is_formatting(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code.co_filename.endswith(_FORMATTERS):
+        if frame.f_code.co_filename in _FORMATTERS:
             return True
         frame = frame.f_back
     return False
