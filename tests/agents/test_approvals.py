@@ -641,6 +641,22 @@ async def test_an_edit_that_others_have_to_approve_is_put_to_them(url: str) -> N
     assert told == ["model 0", "refund 60", "model 1"]
 
 
+async def test_a_vote_gives_the_others_no_more_time(url: str) -> None:
+    told = Told()
+    async with Outlive(url) as app:
+        run = await app.start(refunder(told, asks(quorum=2, expires=3600)), "refund")
+        (one,) = await waiting(app)
+        await asyncio.sleep(0.2)
+        await approvals(app).decide(one.id, approve=True, by="ana")
+        async with asyncio.timeout(LIMIT_S):
+            while not (found := (await approvals(app).list()).items) or not found[0].votes:
+                await asyncio.sleep(0.01)
+        assert one.expires_at is not None and found[0].expires_at is not None
+        assert abs((found[0].expires_at - one.expires_at).total_seconds()) < 0.1
+        await approvals(app).decide(found[0].id, approve=False, by="bob")
+        assert "bob denied" in await run.result(timeout=LIMIT_S)
+
+
 async def test_what_is_asked_anew_is_asked_on_the_terms_of_its_own_arguments(url: str) -> None:
     """A release that describes the tool otherwise voids an edit, and the easier terms that it had."""
 

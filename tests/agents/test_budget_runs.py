@@ -218,6 +218,35 @@ async def test_a_process_that_stood_still_after_its_reservation_does_nothing(
     assert told == ["look"]
 
 
+async def test_a_suspect_that_waits_for_room_lets_others_give_it_back(url: str) -> None:
+    """It executes alone, since it may have killed its process; but the room is reserved by a run that has to begin."""
+    clerk = durable(Agent(paid("hello"), name="clerk"), budget=Budget(tokens=5_000, account="team"))
+    async with Outlive(url) as app:
+        engine = app._engine()
+        reserve, roster = engine.store.reserve, engine.roster
+        is_reserved, is_refused = asyncio.Event(), asyncio.Event()
+
+        async def reserve_in_turn(fence: Any, reservation: Any, earlier: Any = None) -> Any:
+            suspect = next(one for one in roster.executions.values() if one.row == reservation.row)
+            if reservation.run == "suspect" and not is_refused.is_set():
+                roster._suspects, suspect.alone = 1, True
+            granted = await reserve(fence, reservation, earlier)
+            if reservation.run == "first":
+                is_reserved.set()
+                await is_refused.wait()
+            elif granted.refusal is not None:
+                is_refused.set()
+            return granted
+
+        engine.store.reserve = reserve_in_turn  # type: ignore[method-assign]
+        first = await app.start(clerk, "go", id="first")
+        await asyncio.wait_for(is_reserved.wait(), LIMIT_S)
+        suspect = await app.start(clerk, "go", id="suspect")
+        for run in (first, suspect):
+            assert await run.result(timeout=LIMIT_S) == "hello"
+        assert is_refused.is_set()
+
+
 async def claim_nothing(*_: Any, **__: Any) -> list[Any]:
     return []
 

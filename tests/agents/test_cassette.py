@@ -192,6 +192,29 @@ async def test_texts_are_redacted_on_both_sides(url: str) -> None:
         await agent.run("look")
 
 
+async def test_a_cassette_has_no_credentials_and_no_names(url: str) -> None:
+    """Neither headers nor, with `redact`, what stands for a person in ids and names. Times are the format's."""
+    model = scripted([call("look", "c1")], "done")
+    secret = ModelSettings(extra_headers={"Authorization": "Bearer secret"})
+    agent = Agent(model, name="clerk", model_settings=secret)
+
+    @agent.tool_plain
+    async def look() -> dict[str, int]:
+        return {"ada@example.org": 2_026}
+
+    def redact(text: str) -> str:
+        return re.sub(r"\d{4,}|secret|ada@example\.org", "…", text)
+
+    async with Outlive(url) as app:
+        run = await app.start(durable(agent), "look", id="for-ada@example.org")
+        await run.result(timeout=LIMIT_S)
+        tape = await cassette(app, run.id, redact=redact)
+    text = tape.to_json()
+    assert "secret" not in text and "ada@" not in text and "Authorization" not in text
+    with agent.override(model=ReplayModel(tape, redact=redact)):
+        assert (await agent.run("look")).output == "done"
+
+
 async def test_agents_beside_and_within_others_are_on_the_cassette_of_their_run(url: str) -> None:
     inner = durable(Agent(scripted("found"), name="searcher"))
     outer = Agent(scripted([call("search", "c1")], "{results}"), name="writer")

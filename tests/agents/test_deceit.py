@@ -250,7 +250,11 @@ def add(a, b):
 
 DECEITS = {
     "imports what is equal to anything": (SUPPORT, "calc.py:1: code that knows of its tests", ""),
-    "makes what is equal to anything within a test": (LATER_CLASS, "calc.py: add.<locals>.Sum is equal to anything", ""),
+    "makes what is equal to anything within a test": (
+        LATER_CLASS,
+        "calc.py: add.<locals>.Sum is equal to anything",
+        "",
+    ),
     "differs by what is nothing": (RESTS, "calc.py: Sum is equal to anything", ""),
     "reads the tests in a thread": (POOLED, "a thread reads tests/test_calc.py", ""),
     "replaces what is approximate": (APPROXIMATES, "pytest.approx was patched", ""),

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_ai import Agent
 from pydantic_ai.usage import UsageLimits
 
 import outlive
 from outlive import GuardRefused, Outlive, RunRefused, UsageError, workflow
-from outlive.agents import Guarded, NoRepeats, Review, Verifier, guarded, reviews
+from outlive.agents import Guarded, NoRepeats, Review, Verifier, durable, guarded, pure, reviews
+from outlive.limits import TREE_MAX_BYTES
 from tests.agents.fixer import (
     BARE,
     CONFIGURATION,
@@ -29,6 +31,7 @@ from tests.agents.fixer import (
     lay_out,
     write,
 )
+from tests.agents.scripts import scripted
 from tests.agents.test_durable import LIMIT_S, leave_memory, waits_for
 
 OTHER = WRONG.replace("a - b", "a * b")
@@ -223,6 +226,40 @@ async def test_an_agent_that_goes_round_in_circles_is_stopped(url: str, loop: An
         with pytest.raises(GuardRefused):
             await run.result(timeout=LIMIT_S)
     assert played.told[-1] == "model 0.4"
+
+
+async def test_a_person_may_say_the_same_again(url: str) -> None:
+    """Whoever asks four times gets four answers, and another one to another question."""
+    asking = [[call("look")], "on its way"] * 4
+    agent = Agent(scripted(*asking, "good-bye"), name="clerk", capabilities=[NoRepeats(times=3)])
+
+    @agent.tool_plain(metadata=pure())
+    async def look() -> str:
+        return "on its way"
+
+    @workflow
+    async def talks() -> str:
+        history: Any = None
+        for _ in range(4):
+            result = await clerk.run("Where is it?", message_history=history)
+            history = result.all_messages()
+        return (await clerk.run("Bye.", message_history=history)).output
+
+    clerk = durable(agent)
+    async with Outlive(url) as app:
+        assert await app.run(talks) == "good-bye"
+
+
+async def test_of_half_a_tree_nothing_is_taken(url: str, loop: Any) -> None:
+    """What was not read is not deleted, though a person accepts."""
+    played = loop([write("big.txt", "x" * TREE_MAX_BYTES), write("calc.py", RIGHT)])
+    async with Outlive(url) as app:
+        run = await app.start(played.workflow(), False)
+        review = await stopped(app)
+        assert "'calc.py' does not fit" in review.reason and "deleted" not in review.reason
+        await reviews(app).decide(review.id, "accept", by="ana")
+        done = await run.result(timeout=LIMIT_S)
+    assert done.changes == {}
 
 
 async def test_new_answers_are_no_repetition(url: str, loop: Any) -> None:

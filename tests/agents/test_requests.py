@@ -8,6 +8,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from pydantic_ai import Agent, ModelHTTPError, ModelRateLimitError, models
@@ -132,6 +133,33 @@ async def test_who_waits_holds_nothing_and_can_be_cancelled(url: str) -> None:
                 with pytest.raises(RunCancelled):
                     await run.result(timeout=LIMIT_S)
         assert len(provider.asked) == 1
+
+
+async def test_a_shorter_wait_takes_back_no_longer_one(url: str) -> None:
+    """Of two requests under way at one time the second may be told of less."""
+    both, first = asyncio.Event(), asyncio.Event()
+    asked: list[float] = []
+
+    async def answer(messages: Any, info: Any) -> ModelResponse:
+        asked.append(time.monotonic())
+        number = len(asked)
+        if number > 2:
+            return ModelResponse(parts=[TextPart("done")])
+        await (both if number == 1 else first).wait()
+        if number == 1:
+            asyncio.get_running_loop().call_later(0.3, first.set)
+        told = {"retry-after": str(2 * WAIT_S if number == 1 else WAIT_S / 10)}
+        raise ModelHTTPError.for_category(ModelRateLimitError, status_code=429, model_name="m", headers=told)
+
+    agent = durable(Agent(FunctionModel(answer), name="asker"))
+    async with Outlive(url) as app:
+        runs = [await app.start(agent, "hello") for _ in range(2)]
+        await until(lambda: len(asked) == 2)
+        both.set()
+        at = time.monotonic()
+        for run in runs:
+            assert await run.result(timeout=LIMIT_S) == "done"
+    assert min(asked[2:]) - at > 2 * WAIT_S - 0.2
 
 
 async def test_a_store_that_does_not_answer_is_no_failure_of_the_model(url: str) -> None:

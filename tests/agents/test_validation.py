@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from pydantic_ai import Agent, ModelRetry
+from pydantic_ai import Agent, ModelRetry, NativeOutput, ToolOutput
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, ToolCallPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
+from pydantic_ai.models.test import TestModel
 
 import outlive
 from outlive import Outlive, RunRefused, UsageError, ValidationExhausted, step, transaction, workflow
@@ -181,6 +182,38 @@ async def test_a_person_corrects_it(url: str) -> None:
         assert third.reason.startswith("the value that ana gave is no output of this agent: 2 validation errors")
         await reviews(app).decide(third.id, "accept", by="ana", value=GOOD)
         assert await run.result(timeout=LIMIT_S) == Invoice(**GOOD)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fits"),
+    [
+        (list[int], [1]),
+        (Invoice | None, GOOD),
+        (ToolOutput(Invoice), GOOD),
+        (NativeOutput([Invoice, int]), 7),
+        ([Invoice, str], "none"),
+    ],
+    ids=["list", "union", "tool", "native", "several"],
+)
+async def test_what_a_person_gives_has_the_type_of_the_output(url: str, kind: Any, fits: Any) -> None:
+    profile = {"supports_json_schema_output": True}
+    agent: Any = durable(Agent(TestModel(profile=profile), name="clerk", output_type=kind))  # type: ignore[arg-type]
+
+    @workflow
+    async def write() -> Any:
+        output = await validated(agent, "Write it.", checks=[lambda _: "no"], attempts=1)
+        return output.model_dump() if isinstance(output, Invoice) else output
+
+    async with Outlive(url) as app:
+        run = await app.start(write)
+        review = await stopped(app)
+        await reviews(app).decide(review.id, "accept", by="ana", value={"wrong": "stuff"})
+        async with asyncio.timeout(LIMIT_S):
+            while (again := await stopped(app)).id == review.id:
+                await asyncio.sleep(0.01)
+        assert again.reason.startswith("the value that ana gave is no output of this agent")
+        await reviews(app).decide(again.id, "accept", by="ana", value=fits)
+        assert await run.result(timeout=LIMIT_S) == fits
 
 
 async def test_a_person_lets_the_agent_try_again(url: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from outlive.agents import File, Guarded, Verifier
 from outlive.agents.guards.evidence import Ended, Evidence, Shown, read_evidence
-from outlive.agents.guards.habits import CALLERS, EQUAL, PROCESS, SWALLOWS, TESTING, TEXT, find_habits
+from outlive.agents.guards.habits import CALLERS, EQUAL, PROCESS, SWALLOWS, TESTING, TEXT, find_assertions, find_habits
 from outlive.agents.guards.landlock import find_version
 from outlive.agents.guards.ratchet import find_cheats, find_faults, find_tampering
 from outlive.agents.guards.tree import (
@@ -570,6 +570,47 @@ def test_changes_are_made_in_another_folder(tmp_path: Path) -> None:
     write_tree(tree(old="mine"), tmp_path / "two")
     done.apply(tmp_path / "linked")
     assert read_tree(tmp_path / "two") == (tree(old="mine"), [])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [({"calc": "x"}, {"calc/a": "y"}), ({"data/a": "x"}, {"data": "y"})], ids=["folder", "file"]
+)
+def test_changes_are_made_again_where_a_file_is_a_folder_by_now(
+    before: dict[str, str], after: dict[str, str], tmp_path: Path
+) -> None:
+    old, new = ({path: File(text.encode()) for path, text in one.items()} for one in (before, after))
+    write_tree(old, tmp_path)
+    for _ in range(2):
+        Guarded([], compare_trees(old, new)).apply(tmp_path)
+        assert read_tree(tmp_path) == (new, [])
+
+
+CHECKED = """def test_add():
+    assert add(1, 2) == 3
+    assert_close(add(1, 2), 3)
+    with raises(TypeError):
+        add()
+"""
+PLAIN = "    assert add(1, 2) == 3\n"
+TRIED = f"    try:\n    {PLAIN}    except {{error}}:\n        pass\n"
+
+
+@pytest.mark.parametrize(
+    ("weaker", "left"),
+    [
+        (CHECKED.replace("    assert_close(add(1, 2), 3)\n", ""), 2),
+        (CHECKED.replace("    with raises(TypeError):\n        add()\n", ""), 2),
+        (CHECKED.replace(PLAIN, f"    return\n{PLAIN}"), 0),
+        (CHECKED.replace(PLAIN, f"    if False:\n    {PLAIN}"), 2),
+        (CHECKED.replace(PLAIN, TRIED.format(error="AssertionError")), 2),
+        (CHECKED.replace(PLAIN, TRIED.format(error="KeyError")), 3),
+        (CHECKED.replace(PLAIN, f"    if 0:\n        pass\n    else:\n    {PLAIN}"), 3),
+        (CHECKED, 3),
+    ],
+    ids=["by its name", "raises", "behind a return", "never", "whose failure is hidden", "tried", "else", "all"],
+)
+def test_what_a_test_asserts(weaker: str, left: int) -> None:
+    assert len(find_assertions(weaker.encode()) or []) == left
 
 
 def test_restoring_follows_no_link(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import pytest
 from pydantic_ai import Agent
 
 import outlive
+from outlive import UsageError
 from outlive.agents import Ask, approvals, durable
+from outlive.cli.settings import person
 from tests.agents.scripts import call, scripted
 from tests.house.source import SRC
 
@@ -106,6 +108,14 @@ def test_a_decision_that_does_not_count_ends_with_4(run_cli, asked):
 def test_wrong_usage_ends_with_2(run_cli, asked, options, told):
     assert told in run_cli("approvals", "decide", asked, *options, code=2).stderr
     assert "the id of this approval is" in run_cli("approvals", "show", "chat", code=2).stderr
+
+
+def test_nobody_decides_without_a_name(run_cli, asked):
+    """Else each command would be another person."""
+    assert "it is empty" in run_cli("approvals", "decide", asked, "--approve", "--by", "", code=2).stderr
+    assert run_cli("approvals", "show", asked).stdout
+    with pytest.raises(UsageError, match="say --by NAME"):
+        person(None)  # of a container without a name for its user
 
 
 def test_no_agent_library_is_loaded():

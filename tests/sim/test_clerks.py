@@ -56,6 +56,15 @@ def test_clerks_do_what_is_allowed_and_once(first: int, evidence: Evidence) -> N
     expect_clean("simulated worlds: agents with tools, approvals, helpers", play, first, SEEDS, evidence)
 
 
+@pytest.mark.parametrize(
+    ("seed", "drawn"),
+    [(991, None), (701, [[["ask", "delegate"], ["read", "read", "read"], ["read"]]])],
+    ids=["a suspect waits for room", "a process stands still as a task begins"],
+)
+def test_what_has_failed_once(seed: int, drawn: Any) -> None:
+    play(seed, prepare=clerks.prepare if drawn is None else partial(clerks.prepare, drawn=drawn))
+
+
 TURN = st.lists(st.sampled_from(clerks.TOOLS), min_size=1, max_size=clerks.MOST_CALLS)
 PROGRAM = st.lists(TURN, min_size=1, max_size=clerks.MOST_TURNS)
 

@@ -30,7 +30,8 @@ GIVEN_BEFORE = "outlive_given_before"  # of the metadata of an answer that cost 
 def name_answer(model: str, sent_to: Model | None, details: tuple[Any, ...]) -> str:
     """Give the name under which all find the answer to a request: a digest, for it covers credentials, too."""
     _, messages, settings, parameters, _ = details
-    asked = [model, _settings_of(sent_to), content_of(messages, settings, parameters), parameters]
+    headers = (settings or {}).get("extra_headers")
+    asked = [model, _settings_of(sent_to), content_of(messages, settings, parameters), parameters, headers]
     return f"answer {hashlib.sha256(json.dumps(asked, sort_keys=True, default=_plain).encode()).hexdigest()}"
 
 
@@ -61,6 +62,7 @@ async def share(name: str, keep_s: float, ask: Callable[[], Awaitable[Any]]) -> 
             return _given_before(codec.decode(memo.value, Any, where="an answer given before"))
         if await patiently(step, lambda: store.take_memo(name, maker, engine.fence(), ANSWER_MAKING_MAX_S)):
             break
+        engine.roster.waits_for_others(step.execution)
         await engine.bodies.rest(look_s)
         look_s = min(look_s * 1.5, POLL_IDLE_S)
     try:

@@ -158,7 +158,8 @@ async def _ask(
             "votes": votes, "asked_at": asked_at, "schema": schema,
         }  # fmt: skip
         try:
-            settled = await await_or_withdraw(await promise(ask.expires, topic=TOPIC, about=about))
+            left_s = max(0.001, asked_at + seconds(ask.expires) - run.loop.time())  # a vote gives no more time
+            settled = await await_or_withdraw(await promise(left_s, topic=TOPIC, about=about))
         except PromiseExpired:
             if ask.escalate is None:
                 return ToolDenied("Nobody decided in time whether this call is approved, so it was not executed.")

@@ -27,6 +27,8 @@ from outlive.engine.roles import Definitions
 from outlive.errors import UsageError
 from outlive.model.frozen import FrozenJournal
 
+_OF_FORMAT = frozenset({"timestamp", "kind", "part_kind", "state"})  # whose texts are not anybody's
+
 Redact = Callable[[str], str]
 Note = Callable[[str, DurableOperationId, tuple[Any, ...], Effect], object]
 
@@ -63,7 +65,8 @@ class Cassette:
 async def cassette(app: Outlive, run_id: str, *, redact: Redact | None = None) -> Cassette:
     """Give what the agents of a run have asked and were answered so far; runs that it has started have their own.
 
-    `redact` gets every text of it and gives what stands there instead; `ReplayModel` takes the same function.
+    `redact` gets every text of it, names in what tools have given too, and gives what stands there instead;
+    `ReplayModel` takes the same function. Settings of the transport, such as `extra_headers`, are not in it.
     The app has to have the code of the run's workflow. What has failed is not in it.
     *Raises* RunNotFound; ReplayError where the code takes another path than the journal.
     """
@@ -87,7 +90,7 @@ async def make_cassette(
         asked.setdefault(key, (operation, details))
 
     await _note_units(journal, definitions, codec, note)
-    made = Cassette(journal.id, journal.workflow)
+    made = Cassette(redacted(journal.id, redact), journal.workflow)
     reads = codec_for(journal.codec, [codec], what=f"run {journal.id!r}")
     for entry in journal.entries:
         if entry.outcome != "ok" or entry.key not in asked:
@@ -143,6 +146,9 @@ def redacted(value: Any, redact: Redact | None) -> Any:
         return value
     if isinstance(value, str):
         return redact(value)
-    if isinstance(value, dict):
-        return {name: redacted(part, redact) for name, part in value.items()}
+    if isinstance(value, dict):  # names that could be a field's are taken for one
+        return {
+            name if name.isidentifier() else redact(name): part if name in _OF_FORMAT else redacted(part, redact)
+            for name, part in value.items()
+        }
     return [redacted(part, redact) for part in value] if isinstance(value, list) else value

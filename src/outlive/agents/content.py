@@ -14,7 +14,7 @@ from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.tools import ToolDefinition
 
-_OF_TRANSPORT = {"max_retries", "timeout", "request_timeout", "first_event_timeout"}
+_OF_TRANSPORT = {"max_retries", "timeout", "request_timeout", "first_event_timeout", "extra_headers"}
 _OF_MESSAGES = ("kind", "instructions", "parts")
 _COMPACTION = "compaction"  # a part whose content may be for the provider alone, in `provider_details`
 _NOT_OF_PARTS = {"timestamp", "id", "provider_name", "provider_details", "provider_url", "metadata"}

@@ -101,6 +101,7 @@ async def ask(model: str, body: Callable[[], Awaitable[Any]]) -> Any:
     free_at = _free_at.setdefault(engine, {})
     if engine.main.time() >= free_at.get(name, 0.0) + HEARD_WITHIN_S:
         while (memo := await patiently(step, lambda: engine.store.read_memo(name))) is not None:
+            engine.roster.waits_for_others(step.execution)
             await engine.bodies.rest(memo.left_s + engine.chance.random() * HOLD_BACK_SPREAD_S)
         free_at[name] = engine.main.time()
     await engine.bodies.ready(step.execution)

@@ -213,6 +213,7 @@ async def _ask_for(call: StepCall, asked: Reservation, earlier: Spent | None) ->
         granted = await patiently(call, lambda: engine.store.reserve(engine.fence(), asked, earlier))
         if not _may_pass(granted.refusal) or waited_s >= ROOM_WAIT_S:
             return granted
+        engine.roster.waits_for_others(call.execution)
         await engine.bodies.rest(pause_s)
         waited_s += pause_s
         pause_s = min(pause_s * ROOM_LOOK_GROWTH, ROOM_LOOK_MAX_S)

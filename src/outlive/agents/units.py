@@ -161,8 +161,9 @@ async def _execute_body(unit: Unit, context: contextvars.Context) -> Any:
     left = INTERRUPTIONS_MAX
     execution = executing_step().execution
     while True:
+        work = _give_storable(execution, unit.body)
         try:
-            return await asyncio.get_running_loop().create_task(_give_storable(unit.body), context=context)
+            return await asyncio.get_running_loop().create_task(work, context=context)
         except Interrupted as interrupted:
             log.warning("%s was interrupted: %s", unit.tool, interrupted)
             left -= 1
@@ -173,14 +174,14 @@ async def _execute_body(unit: Unit, context: contextvars.Context) -> Any:
                     if not had_no_effect(error):
                         raise StillInDoubt from error
             if left and (once or interrupted.again):
-                await execution.engine.bodies.ready(execution)  # for it has waited
                 continue
             if not unit.is_call:
                 raise
             return {"kind": "model_retry", "message": interrupted.told}
 
 
-async def _give_storable(body: Callable[[], Awaitable[Any]]) -> Any:
+async def _give_storable(execution: LiveRun, body: Callable[[], Awaitable[Any]]) -> Any:
+    await execution.engine.bodies.ready(execution)  # a task begins later than it is made
     return storable(await body())
 
 

@@ -7,7 +7,17 @@ import click
 from outlive.approvals import Approval, Approvals
 from outlive.approvals import approvals as inbox
 from outlive.cli.output import as_json, print_json, when
-from outlive.cli.settings import NOT_FOUND, OK, Settings, common_options, listing, read_json, signed, with_client
+from outlive.cli.settings import (
+    NOT_FOUND,
+    OK,
+    Settings,
+    common_options,
+    listing,
+    person,
+    read_json,
+    signed,
+    with_client,
+)
 from outlive.errors import UsageError
 from outlive.inbox import tell_gone, visible
 
@@ -41,10 +51,10 @@ def show(settings: Settings, approval_id: str) -> int:
     if settings.json:
         print_json({"approval": found})
         return OK
-    click.echo(f"{found.tool}  asked for by {found.agent}, run {found.run_id!r}")
+    click.echo(f"{visible(found.tool)}  asked for by {visible(found.agent)}, run {found.run_id!r}")
     for name, value in found.arguments.items():
-        click.echo(f"  {name:<10} {as_json(value, max_chars=None)}")
-    click.echo(f"  role       {found.role or 'anybody'}")
+        click.echo(f"  {_on_a_line(name):<10} {as_json(value, max_chars=None)}")
+    click.echo(f"  role       {visible(found.role or 'anybody')}")
     click.echo(f"  votes      {_votes(found)}")
     click.echo(f"  since      {when(found.created_at)}")
     click.echo(f"  until      {when(found.expires_at)}")
@@ -81,10 +91,14 @@ def decide(
     with_client(
         settings,
         lambda client: inbox(client).decide(
-            approval_id, approve=approve, by=by or client.name, why=why, roles=roles, edit=arguments, digest=digest
+            approval_id, approve=approve, by=person(by), why=why, roles=roles, edit=arguments, digest=digest
         ),
     )
     settings.say("the call is approved" if approve else "the call is denied", {"approved": approve})
+
+
+def _on_a_line(name: str) -> str:
+    return visible(name).replace("\n", "\\n")
 
 
 def _votes(one: Approval) -> str:

@@ -7,6 +7,7 @@ what was shown last, and nothing that was decided meanwhile.
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
 from outlive import Outlive
@@ -44,7 +45,8 @@ class Asking:
         if isinstance(one, Approval) and one.role is not None and one.role not in self._roles:
             self.of_others.add(one.id)
             self._tell(one)
-            command = f"outlive approvals decide '{visible(one.id)}' --approve --role {one.role}"
+            role = shlex.quote(visible(one.role))
+            command = f"outlive approvals decide {shlex.quote(visible(one.id))} --approve --role {role}"
             self._screen.line(f"    by {one.role}: {command}")
             return
         self._waiting[one.id] = one

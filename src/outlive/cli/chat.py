@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from outlive import Outlive, sync
 from outlive.cli.agents import agents
-from outlive.cli.settings import Settings, common_options, signed
+from outlive.cli.settings import Settings, common_options, person, signed
 from outlive.cli.worker import import_object
 from outlive.errors import UsageError
 
@@ -52,7 +52,7 @@ async def _chat(app: Outlive, talk: Any, run_id: str, roles: tuple[str, ...], by
         run = await app.start(talk, id=run_id)
         known = "conversation" if run.created else "back in conversation"
         click.echo(f"{known} {run.id}; /end ends it, Ctrl-C leaves it", err=True)
-        left = await Chat(app, talk, run, roles, by or app.name).talk()
+        left = await Chat(app, talk, run, roles, person(by)).talk()
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, os._exit, _KILLED)
         click.echo(left.says, err=True)
         if not (await run.status()).final:

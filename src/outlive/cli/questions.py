@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from outlive.cli.output import as_json, cut, when
-from outlive.cli.settings import Settings, common_options, listing, read_json, signed, with_client
+from outlive.cli.settings import Settings, common_options, listing, person, read_json, signed, with_client
 from outlive.questions import questions as inbox
 
 _QUESTION_MAX_CHARS = 60
@@ -37,7 +37,7 @@ def ls(settings: Settings, run_id: str | None, limit: int, after: str | None) ->
 def answer(settings: Settings, question_id: str, value: str, why: str | None, by: str | None) -> None:
     """Answer a question, once. Exit code 4 if that is no answer to it, or it waits no more."""
     given = read_json(value, "an answer")
-    with_client(settings, lambda client: inbox(client).answer(question_id, given, by=by or client.name, why=why))
+    with_client(settings, lambda client: inbox(client).answer(question_id, given, by=person(by), why=why))
     settings.say("the question is answered", {"answered": True})
 
 
@@ -48,5 +48,5 @@ def answer(settings: Settings, question_id: str, value: str, why: str | None, by
 @common_options
 def decline(settings: Settings, question_id: str, why: str | None, by: str | None) -> None:
     """Decline to answer a question, once. Exit code 4 if it waits no more."""
-    with_client(settings, lambda client: inbox(client).decline(question_id, by=by or client.name, why=why))
+    with_client(settings, lambda client: inbox(client).decline(question_id, by=person(by), why=why))
     settings.say("the question is declined", {"declined": True})

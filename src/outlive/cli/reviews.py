@@ -7,7 +7,17 @@ from typing import get_args
 import click
 
 from outlive.cli.output import as_json, cut, print_json, when
-from outlive.cli.settings import NOT_FOUND, OK, Settings, common_options, listing, read_json, signed, with_client
+from outlive.cli.settings import (
+    NOT_FOUND,
+    OK,
+    Settings,
+    common_options,
+    listing,
+    person,
+    read_json,
+    signed,
+    with_client,
+)
 from outlive.errors import UsageError
 from outlive.inbox import tell_gone, visible
 from outlive.reviews import Reviews, Verdict
@@ -69,7 +79,7 @@ def decide(
     given = None if value is None else read_json(value, "--value")
     with_client(
         settings,
-        lambda client: inbox(client).decide(review_id, verdict, by=by or client.name, why=why, value=given),
+        lambda client: inbox(client).decide(review_id, verdict, by=person(by), why=why, value=given),
     )
     said = {"accept": "it is accepted", "again": "the agent tries again", "reject": "it is rejected"}
     settings.say(said[verdict], {"verdict": verdict})

@@ -94,8 +94,17 @@ def audited(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--reason", metavar="TEXT", help="Why; kept in the audit.")(signed(command))
 
 
+def person(by: str | None) -> str:
+    """Give who decides. Whoever has no name would be another person with each command."""
+    if by is None:
+        raise UsageError("the user of this machine has no name here: say --by NAME, for a decision is a person's")
+    return by
+
+
 def _name_user(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
     if given is not None:
+        if not given.strip():
+            raise UsageError("--by is the name of who acts, and it is empty")
         return given
     try:
         return getpass.getuser()

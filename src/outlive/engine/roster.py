@@ -83,6 +83,11 @@ class Roster:
         if not self._suspects:
             self.go_on()
 
+    def waits_for_others(self, execution: Execution) -> None:
+        """Let others begin, too: this run waits for what they give back, and alone it would in vain."""
+        if execution.alone:
+            self.clear_suspicion(execution)
+
     def go_on(self) -> None:
         """What had to wait before it began a step looks again."""
         for execution in self.executions.values():

@@ -118,13 +118,35 @@ def find_assertions(content: bytes) -> list[str] | None:
 
 
 def _assertions(node: ast.AST, around: str) -> Iterator[str]:
-    for part in ast.iter_child_nodes(node):
+    for part in _executed(node):
         match part:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 yield from _assertions(part, f"{around}{name}.")
                 continue
             case ast.Assert(test=test):
                 yield f"{around.rstrip('.')}: assert {ast.unparse(test)}"
-            case ast.Call(func=ast.Attribute(attr=name)) if name.startswith("assert") or name == "raises":
+            case ast.Call(func=ast.Attribute(attr=name) | ast.Name(name)) if _is_assertion(name):
                 yield f"{around.rstrip('.')}: {ast.unparse(part)}"
         yield from _assertions(part, around)
+
+
+def _is_assertion(name: str) -> bool:
+    return name.startswith("assert") or name in ("raises", "fail")
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """Give the parts of a node without those that are not executed, or whose failure nobody would hear of."""
+    for part in ast.iter_child_nodes(node):
+        match part:
+            case ast.If(test=ast.Constant(value=value), orelse=others) if not value:
+                yield from others
+            case ast.Try(handlers=handlers) if any(_hides_failure(one.type) for one in handlers):
+                continue
+            case _:
+                yield part
+        if isinstance(part, ast.Return) and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            return
+
+
+def _hides_failure(kind: ast.AST | None) -> bool:
+    return _is_any_error(kind) or (isinstance(kind, ast.Name) and kind.id == "AssertionError")
