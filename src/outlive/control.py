@@ -167,7 +167,7 @@ class Controlled:
         was is retried too, and so are those that were cancelled with the run, for whose end this waits. A run of a
         queue stands in line again; its `dedupe` is its own again unless another run has it by now.
         *Raises* RunRefused if it has not failed, its compensations have been executed, something that came of its
-        failure may have taken effect, a child that was to be cancelled is held, or it is a singleton and another one of
+        failure may have taken effect, a child that was cancelled does not end, or it is a singleton and another one of
         its key has not ended.
         """
         await self._engine().control.retry(self.id, self._note("retry", reason, by))

@@ -32,6 +32,7 @@ LEASE_MARGIN = 0.1  # share of the lease in which a worker no longer starts step
 
 POLL_BUSY_S = 0.02  # adaptive polling: while there is work ...
 POLL_IDLE_S = 1.0  # ... and at rest
+CHILDREN_END_S = 30.0  # a retry waits so long for children that were cancelled with the run
 FETCH_MAX = 100  # unread messages of a topic, or items of a stream, read at a time
 SWEEP_S = 1.0  # wake-ups lost by a process that died in between are found this soon
 STORE_AGAIN_S = 0.2  # to a store that does not answer

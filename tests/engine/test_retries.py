@@ -570,6 +570,21 @@ async def test_a_retry_waits_for_children_that_were_cancelled(url: str) -> None:
     assert paid == ["paid"]
 
 
+async def test_a_retry_waits_not_for_ever(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no worker serves the child, it does not end."""
+    monkeypatch.setattr("outlive.engine.control.CHILDREN_END_S", 0.1)
+    async with Outlive(url, include=[stumbles_beside_a_child, child_in_a_shielded_block], grace=0) as app:
+        run = await app.start(stumbles_beside_a_child, id="r")
+        await fails(run, ValueError, "a stone")
+    async with Outlive(url, worker=False) as app:
+        run = await app.get("r")
+        with pytest.raises(
+            RunRefused, match=r"child 'r/2/child_in_a_shielded_block#1' was asked to cancel and is .*worker"
+        ):
+            await run.retry()
+    assert paid == ["paid"]
+
+
 @workflow
 async def works_apart() -> str:
     await walk(1)

@@ -15,7 +15,7 @@ from outlive.codec.failure import error_facts
 from outlive.codec.payload import codec_for
 from outlive.engine.roles import Host
 from outlive.errors import RunNotFound, RunRefused
-from outlive.limits import POLL_BUSY_S, POLL_IDLE_S
+from outlive.limits import CHILDREN_END_S, POLL_BUSY_S, POLL_IDLE_S
 from outlive.model import control
 from outlive.model.reads import RunRow
 from outlive.model.status import Status
@@ -39,20 +39,24 @@ class Control:
 
     async def retry(self, run_id: str, note: Note) -> None:
         """Let a failed or cancelled run go on from where it failed, with the children that made it fail."""
-        wait_s = POLL_BUSY_S
+        wait_s, waited_s = POLL_BUSY_S, 0.0
         while True:
             run = await self.find(run_id)
             if run.status not in (Status.FAILED, Status.CANCELLED):
                 raise RunRefused(run_id, f"it is {run.status}, and only a failed or cancelled run can be retried")
-            planned = await self._plan_retries(run)
-            if planned is None:
+            unended: list[RunRow] = []
+            planned = await self._plan_retries(run, unended)
+            if unended and waited_s >= CHILDREN_END_S:
+                raise RunRefused(run_id, _unended(unended[0]))
+            if unended:
                 await asyncio.sleep(wait_s)
+                waited_s += wait_s
                 wait_s = min(2 * wait_s, POLL_IDLE_S)
             elif await self._reopen(run_id, planned, note):
                 return
 
-    async def _plan_retries(self, run: RunRow) -> list[Reopening] | None:
-        """Plan for a run and the children that made it fail; None while a child that was cancelled with it goes on."""
+    async def _plan_retries(self, run: RunRow, unended: list[RunRow]) -> list[Reopening]:
+        """Plan for a run and its children that are retried with it; tell which were cancelled with it and go on."""
         entries = await self._store.list_entries(run.id)
         if control.has_rolled_back(entries):
             raise RunRefused(
@@ -63,17 +67,10 @@ class Control:
         cut = control.plan_retry(run, error_facts(run.error or "{}"), entries, children)
         if cut.doubtful:
             raise RunRefused(run.id, _doubtful(cut.doubtful))
-        for child in cut.unended:
-            if Status(child.status).held:
-                raise RunRefused(run.id, _unended(child))
-        if cut.unended:
-            return None
+        unended += cut.unended
         planned = [self._reopening(run, "retry", cut)]
         for child in cut.retried:
-            below = await self._plan_retries(child)
-            if below is None:
-                return None
-            planned += below
+            planned += await self._plan_retries(child, unended)
         return planned
 
     async def rewind(self, run_id: str, key: str, note: Note) -> None:
@@ -198,7 +195,7 @@ def _doubtful(keys: Sequence[str]) -> str:
 def _unended(child: RunRow) -> str:
     return (
         f"its child {child.id!r} was asked to cancel and is {child.status}, so what that has done is not known yet; "
-        "let the child go on, by resume() or resolve(), until it has ended"
+        "let it end first: it needs a worker that serves it, or resume() if it is held"
     )
 
 
