@@ -135,6 +135,25 @@ async def test_who_asks_for_others_or_otherwise_is_given_no_answer_of_theirs(url
     assert len(asked) == len(agents)
 
 
+async def test_settings_that_are_no_json_are_asked_with(url: str) -> None:
+    """A provider's own settings may have keys of several types; what a model calls `models` may be none."""
+    asked: list[Any] = []
+
+    class Listing(FunctionModel):
+        models = ("small", "large")
+
+    async def answer(messages: Any, info: Any) -> ModelResponse:
+        asked.append(info)
+        return ModelResponse(parts=[TextPart("done")])
+
+    odd: Any = {"extra_body": {"some": 1, 7: "seven"}}
+    agent = durable(Agent(Listing(answer, settings=odd), name="clerk"), cache=HOUR_S)
+    async with Outlive(url) as app:
+        for _ in range(2):
+            await agent_says(app, agent, "hello")
+    assert len(asked) == 1
+
+
 async def agent_says(app: Outlive, agent: Any, prompt: str) -> None:
     """Start this very agent, though others have its name."""
     async with Outlive(app._url, include=[agent]) as own:

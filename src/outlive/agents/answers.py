@@ -32,14 +32,18 @@ def name_answer(model: str, sent_to: Model | None, details: tuple[Any, ...]) -> 
     _, messages, settings, parameters, _ = details
     headers = (settings or {}).get("extra_headers")
     asked = [model, _settings_of(sent_to), content_of(messages, settings, parameters), parameters, headers]
-    return f"answer {hashlib.sha256(json.dumps(asked, sort_keys=True, default=_plain).encode()).hexdigest()}"
+    try:
+        text = json.dumps(asked, sort_keys=True, default=_plain)
+    except (TypeError, ValueError):  # keys of several types, or a circle: it is shared where it looks the same
+        text = repr(asked)
+    return f"answer {hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()}"
 
 
 def _settings_of(model: Any) -> list[Any]:
     """Give what a model adds to requests by itself, and those that it chooses from, or wraps, as well."""
-    if model is None:
+    if not isinstance(model, Model):
         return []
-    below = getattr(model, "models", None) or [getattr(model, "wrapped", None)]
+    below: Any = getattr(model, "models", None) or [getattr(model, "wrapped", None)]
     return [model.system, model.model_name, model.base_url, model.settings, [_settings_of(one) for one in below]]
 
 
