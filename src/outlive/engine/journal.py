@@ -41,14 +41,20 @@ class Journal:
         self.patches: dict[str, EntryRow] = {}
         self.read_up_to = 0  # the highest seq of an entry that was read
         self._read_of: dict[str | None, tuple[int, float]] = {}  # by maker: the last that was read, and its time
-        last = ""
+        last, generation, hole = "", None, -1
         for entry in entries:
             if entry.seq is None:
                 self.started[entry.key] = entry
                 continue
             if entry.seq > self.last_seq + 1:
                 self._after_gap.add(entry.key)
-            self.last_seq = entry.seq
+                if generation in (None, entry.generation):
+                    hole = (
+                        entry.generation
+                    )  # a retry has kept what lies behind it, of branches that may go on otherwise
+            elif entry.generation <= hole:
+                self._after_gap.add(entry.key)
+            self.last_seq, generation = entry.seq, entry.generation
             if entry.kind == "patch":
                 self.patches[entry.key] = entry
                 continue
